@@ -1,0 +1,3 @@
+//! Chunks on a disk.
+
+pub mod operation;

@@ -1,0 +1,3 @@
+//! A member's storage: the log and the images.
+
+pub mod operation;

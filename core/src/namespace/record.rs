@@ -1,0 +1,451 @@
+//! The records of the replicated log and what applying them yields.
+//!
+//! A record carries everything that a replay needs: the caller, the leader's
+//! time, the servers that the leader chose. It is judged when it is applied,
+//! alike on every member. Ids (inodes, chunks, sessions) come from counters in
+//! the replicated state. Field numbers are never reused (docs/formats.md).
+
+use crate::attributes::{
+    AttributeChange, Attributes, Credentials, FallocateMode, FileKind, RenameMode, XattrMode,
+};
+use crate::errno::Errno;
+use crate::ids::{BootId, ChunkId, ChunkVersion, Epoch, InodeId, RequestId, ServerId, SessionId};
+use crate::time::Timestamp;
+use minicbor::{Decode, Encode};
+
+/// One entry of the metadata log.
+#[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
+pub struct Record {
+    /// The leader's wall clock when it proposed the record.
+    #[n(0)]
+    pub time: Timestamp,
+    /// What happens.
+    #[n(1)]
+    pub body: RecordBody,
+}
+
+/// What a record does.
+#[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
+pub enum RecordBody {
+    /// A request of a client, executed exactly once while its session lives.
+    #[n(0)]
+    Client(#[n(0)] ClientRecord),
+    /// Begins a session. The reply carries its id.
+    #[n(1)]
+    BeginSession {
+        /// Shown to operators: host and mount point.
+        #[n(0)]
+        name: String,
+        /// Drawn by the client, so that a resent request finds its session.
+        #[n(1)]
+        nonce: u64,
+    },
+    /// Ends a session: its remembered replies, orphans and leases go (a lease that
+    /// it still held becomes broken and is reconciled).
+    #[n(2)]
+    EndSession {
+        /// Whose.
+        #[n(0)]
+        session: SessionId,
+    },
+    /// A chunk's copies are durable, equal, and its lease has ended.
+    #[n(3)]
+    Settled {
+        /// Which chunks, each only if its epoch is still this one and it was
+        /// closing; others are ignored.
+        #[n(0)]
+        chunks: Vec<(ChunkId, Epoch)>,
+    },
+    /// Opens the reconciliation of chunks whose lease broke: raises epoch and
+    /// version (by one each), so that older writers and copies are fenced.
+    #[n(4)]
+    Fence {
+        /// Which chunks, each only if its epoch is still this one and it has a lease.
+        #[n(0)]
+        chunks: Vec<(ChunkId, Epoch)>,
+    },
+    /// Ends a reconciliation: these servers hold equal, durable copies at the
+    /// chunk's present version.
+    #[n(5)]
+    Reconciled {
+        /// The chunk.
+        #[n(0)]
+        chunk: ChunkId,
+        /// Ignored unless it is still the chunk's epoch.
+        #[n(1)]
+        epoch: Epoch,
+        /// Who holds it now.
+        #[n(2)]
+        servers: Vec<ServerId>,
+    },
+    /// The first record of a cluster, or of a recovered one.
+    #[n(6)]
+    Found {
+        /// The secret that capabilities are keyed with.
+        #[cbor(n(0), with = "minicbor::bytes")]
+        capability_secret: Vec<u8>,
+        /// Copies that the root directory asks for.
+        #[n(1)]
+        copies: u8,
+    },
+    /// Members of the Raft group change (addresses; the voters themselves are
+    /// changed by Raft's own entry).
+    #[n(7)]
+    Member {
+        /// Who, as Raft numbers it.
+        #[n(0)]
+        member: u64,
+        /// Where it listens; empty removes it.
+        #[n(1)]
+        address: String,
+    },
+    /// The cluster lives on from a metalogger's log after its masters were lost:
+    /// every id counter and the floor of epochs move far ahead, the ids skipped
+    /// become a lost range (chunks in it are quarantined), every session ends, and
+    /// copies newer than the table may be adopted.
+    #[n(8)]
+    Recover {
+        /// The new life's number, above the old one's.
+        #[n(0)]
+        incarnation: u64,
+    },
+    /// Takes over a copy newer than the table, after `Recover` only: the chunk's
+    /// version becomes this one (if it is above the table's).
+    #[n(9)]
+    Adopt {
+        /// The chunk, known to the table.
+        #[n(0)]
+        chunk: ChunkId,
+        /// Ignored unless it is still the chunk's epoch.
+        #[n(1)]
+        epoch: Epoch,
+        /// The newest version that a copy has.
+        #[n(2)]
+        version: ChunkVersion,
+    },
+}
+
+/// A client's request in the log.
+#[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
+pub struct ClientRecord {
+    /// Who asks.
+    #[n(0)]
+    pub session: SessionId,
+    /// Which request of the session.
+    #[n(1)]
+    pub request: RequestId,
+    /// The oldest request that the client has not seen answered: older replies may go.
+    #[n(2)]
+    pub oldest: RequestId,
+    /// On whose behalf.
+    #[n(3)]
+    pub credentials: Credentials,
+    /// What is asked.
+    #[n(4)]
+    pub mutation: Mutation,
+    /// What the leader chose for it.
+    #[n(5)]
+    pub choice: Choice,
+}
+
+/// The leader's choices for a request, made from soft state.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Encode, Decode)]
+pub struct Choice {
+    /// For `Create` with `write` and for `Lease`: the copies to write to, in chain
+    /// order. Empty when the leader had no server to offer: then a chunk that must
+    /// be allocated is ENOSPC for `Lease`, and `Create` gives no chunk.
+    #[n(0)]
+    pub copies: Vec<(ServerId, BootId)>,
+    /// For whatever may unlink a last name: the sessions that have an affected
+    /// inode open, so that it becomes an orphan: `(inode, session)`.
+    #[n(1)]
+    pub open_by: Vec<(InodeId, SessionId)>,
+}
+
+/// What a client may ask to change. The caller's permissions are checked at apply.
+#[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
+pub enum Mutation {
+    /// Makes an object. Reply: `Created`.
+    #[n(0)]
+    Create {
+        /// The directory.
+        #[n(0)]
+        parent: InodeId,
+        /// The name in it.
+        #[cbor(n(1), with = "minicbor::bytes")]
+        name: Vec<u8>,
+        /// What to make.
+        #[n(2)]
+        kind: FileKind,
+        /// Permission bits, umask applied.
+        #[n(3)]
+        mode: u32,
+        /// Device number of a device node.
+        #[n(4)]
+        device: u64,
+        /// A symlink's target.
+        #[cbor(n(5), with = "minicbor::bytes")]
+        target: Vec<u8>,
+        /// An existing name is EEXIST; otherwise (regular files, O_CREAT without
+        /// O_EXCL) the existing object is the reply.
+        #[n(6)]
+        exclusive: bool,
+        /// The creator opens the file for writing: it gets the lease of a first
+        /// chunk if the leader chose copies.
+        #[n(7)]
+        write: bool,
+    },
+    /// link(2). Reply: `Entry`.
+    #[n(1)]
+    Link {
+        /// What to name.
+        #[n(0)]
+        inode: InodeId,
+        /// In which directory.
+        #[n(1)]
+        parent: InodeId,
+        /// By which name.
+        #[cbor(n(2), with = "minicbor::bytes")]
+        name: Vec<u8>,
+    },
+    /// unlink(2). Reply: `Done`.
+    #[n(2)]
+    Unlink {
+        /// The directory.
+        #[n(0)]
+        parent: InodeId,
+        /// The name to remove.
+        #[cbor(n(1), with = "minicbor::bytes")]
+        name: Vec<u8>,
+    },
+    /// rmdir(2). Reply: `Done`.
+    #[n(3)]
+    Rmdir {
+        /// The directory.
+        #[n(0)]
+        parent: InodeId,
+        /// The name to remove.
+        #[cbor(n(1), with = "minicbor::bytes")]
+        name: Vec<u8>,
+    },
+    /// renameat2(2). Reply: `Done`.
+    #[n(4)]
+    Rename {
+        /// From which directory.
+        #[n(0)]
+        parent: InodeId,
+        /// Which name.
+        #[cbor(n(1), with = "minicbor::bytes")]
+        name: Vec<u8>,
+        /// Into which directory.
+        #[n(2)]
+        new_parent: InodeId,
+        /// By which name.
+        #[cbor(n(3), with = "minicbor::bytes")]
+        new_name: Vec<u8>,
+        /// What may be there.
+        #[n(4)]
+        mode: RenameMode,
+    },
+    /// chmod, chown, truncate, utimensat. Reply: `Entry`.
+    #[n(5)]
+    SetAttributes {
+        /// Of what.
+        #[n(0)]
+        inode: InodeId,
+        /// Which.
+        #[n(1)]
+        change: AttributeChange,
+    },
+    /// setxattr(2). Reply: `Done`.
+    #[n(6)]
+    SetXattr {
+        /// Of what.
+        #[n(0)]
+        inode: InodeId,
+        /// `user.`, `trusted.` (root) or `security.`, then the rest.
+        #[cbor(n(1), with = "minicbor::bytes")]
+        name: Vec<u8>,
+        /// Its value.
+        #[cbor(n(2), with = "minicbor::bytes")]
+        value: Vec<u8>,
+        /// Which state it must be in.
+        #[n(3)]
+        mode: XattrMode,
+    },
+    /// removexattr(2). Reply: `Done`.
+    #[n(7)]
+    RemoveXattr {
+        /// Of what.
+        #[n(0)]
+        inode: InodeId,
+        /// Which.
+        #[cbor(n(1), with = "minicbor::bytes")]
+        name: Vec<u8>,
+    },
+    /// Sets how many copies new chunks of a file, or new files of a directory, get;
+    /// existing chunks of the file follow by repair. Reply: `Entry`.
+    #[n(8)]
+    SetCopies {
+        /// Of what.
+        #[n(0)]
+        inode: InodeId,
+        /// 1..=COPIES_MAX.
+        #[n(1)]
+        copies: u8,
+    },
+    /// Makes written data part of the file: the length grows to at least `size`,
+    /// mtime and ctime become the record's time, `change` counts up. Reply: `Entry`.
+    /// ESTALE if a named chunk is no longer at that place of the file; then nothing changes.
+    #[n(9)]
+    CommitWrite {
+        /// The file.
+        #[n(0)]
+        inode: InodeId,
+        /// Its length is at least this now.
+        #[n(1)]
+        size: u64,
+        /// Per chunk written, how far it holds real content.
+        #[n(2)]
+        extents: Vec<WrittenExtent>,
+        /// Leases that end with this.
+        #[n(3)]
+        release: Vec<LeaseEnd>,
+    },
+    /// Grants or renews the write lease of one chunk of a file, allocating the chunk
+    /// when it is not there. The leader has recalled another session's lease before
+    /// it proposes this; at apply another session's open lease is EAGAIN.
+    /// Reply: `Lease`.
+    #[n(10)]
+    Lease {
+        /// The file.
+        #[n(0)]
+        inode: InodeId,
+        /// Which chunk of it.
+        #[n(1)]
+        index: u32,
+        /// Copies that failed the writer, not to be chosen now (leader's use only).
+        #[n(2)]
+        failed: Vec<(ServerId, BootId)>,
+    },
+    /// Ends leases. Reply: `Done`.
+    #[n(11)]
+    Release {
+        /// Which.
+        #[n(0)]
+        leases: Vec<LeaseEnd>,
+    },
+    /// fallocate(2): the master's part. Whole chunks inside a punched or zeroed range
+    /// go, a chunk whose tail is in it gets a smaller `valid`; the client zeroes the
+    /// rest under leases, first. Reply: `Entry`.
+    #[n(12)]
+    Fallocate {
+        /// The file.
+        #[n(0)]
+        inode: InodeId,
+        /// What to do.
+        #[n(1)]
+        mode: FallocateMode,
+        /// From.
+        #[n(2)]
+        offset: u64,
+        /// How far.
+        #[n(3)]
+        length: u64,
+    },
+    /// The session gives orphans up: it closed the last handle. Reply: `Done`.
+    #[n(13)]
+    CloseOrphans {
+        /// Which.
+        #[n(0)]
+        inodes: Vec<InodeId>,
+    },
+}
+
+/// How far a chunk holds real content after a write: bytes beyond `valid` read as
+/// zeros whatever the copies say, so that truncated bytes never reappear.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Encode, Decode)]
+pub struct WrittenExtent {
+    /// Which chunk of the file.
+    #[n(0)]
+    pub index: u32,
+    /// The chunk that was written.
+    #[n(1)]
+    pub chunk: ChunkId,
+    /// Its `valid` becomes at least this, 1..=CHUNK_SIZE.
+    #[n(2)]
+    pub valid: u32,
+}
+
+/// A lease given back.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Encode, Decode)]
+pub struct LeaseEnd {
+    /// Of which chunk.
+    #[n(0)]
+    pub chunk: ChunkId,
+    /// Ignored unless it is the present epoch.
+    #[n(1)]
+    pub epoch: Epoch,
+    /// Every copy acknowledged a sync after the last write: the chunk is settled at
+    /// once. Otherwise it is closing, and the leader has the copies synced.
+    #[n(2)]
+    pub synced: bool,
+}
+
+/// What a client record answers, remembered for a resent request.
+pub type Outcome = Result<Reply, Errno>;
+
+/// The good answers of client records and of sessions.
+#[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
+pub enum Reply {
+    /// Nothing more to say.
+    #[n(0)]
+    Done,
+    /// The object as it is now.
+    #[n(1)]
+    Entry(#[n(0)] Attributes),
+    /// The object made, or the one that was there.
+    #[n(2)]
+    Created {
+        /// As it is now.
+        #[n(0)]
+        attributes: Attributes,
+        /// It was there before.
+        #[n(1)]
+        existed: bool,
+        /// The lease of its first chunk, if asked for and possible.
+        #[n(2)]
+        lease: Option<LeaseGrant>,
+    },
+    /// A write lease.
+    #[n(3)]
+    Lease(#[n(0)] LeaseGrant),
+    /// The session's id.
+    #[n(4)]
+    Session(#[n(0)] SessionId),
+}
+
+/// A write lease as the replicated state knows it (addresses and capabilities are
+/// added by the leader).
+#[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
+pub struct LeaseGrant {
+    /// Which chunk of the file.
+    #[n(0)]
+    pub index: u32,
+    /// The chunk.
+    #[n(1)]
+    pub chunk: ChunkId,
+    /// Its version under this lease.
+    #[n(2)]
+    pub version: ChunkVersion,
+    /// The lease's epoch.
+    #[n(3)]
+    pub epoch: Epoch,
+    /// How far the chunk holds real content: the writer zeroes from here before it
+    /// writes beyond.
+    #[n(4)]
+    pub valid: u32,
+    /// Its copies, in chain order.
+    #[n(5)]
+    pub copies: Vec<(ServerId, BootId)>,
+}

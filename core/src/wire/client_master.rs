@@ -1,0 +1,647 @@
+//! Between a client and the masters. Owns the messages; the frame is in the
+//! parent module, the meaning of mutations in `namespace::record`.
+
+use crate::attributes::{Attributes, Credentials, DirectoryEntry};
+use crate::errno::Errno;
+use crate::ids::{
+    Address, BootId, ChunkId, ChunkVersion, DiskId, Epoch, InodeId, LogPosition, PartId, RequestId,
+    ServerId, SessionId, Term,
+};
+use crate::namespace::record::Mutation;
+use crate::vfs::Space;
+use crate::wire::capability::Capability;
+use minicbor::{Decode, Encode};
+
+/// From a client to a master.
+#[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
+pub enum ClientToMaster {
+    /// The first message of every link to a master. Without `resume` it asks for a
+    /// new session. On a new link the client has dropped every cached entry first.
+    #[n(0)]
+    Hello {
+        /// Shown to operators: host and mount point.
+        #[n(0)]
+        name: String,
+        /// Drawn once per mount, so that a resent Hello gets the same session.
+        #[n(1)]
+        nonce: u64,
+        /// The session to go on with.
+        #[n(2)]
+        resume: Option<SessionId>,
+        /// Every inode that the client has open (the leader keeps that in soft state).
+        #[n(3)]
+        opens: Vec<InodeId>,
+        /// Where the client is (`dc`, `rack`, ...), for the choice of near copies.
+        #[n(4)]
+        labels: Vec<(String, String)>,
+    },
+    /// A change. Executed exactly once; the same request may be sent again.
+    #[n(1)]
+    Mutate {
+        /// Numbered per session from 1, without gaps in the order of first sending.
+        #[n(0)]
+        request: RequestId,
+        /// The oldest request not seen answered (this one at most).
+        #[n(1)]
+        oldest: RequestId,
+        /// On whose behalf.
+        #[n(2)]
+        credentials: Credentials,
+        /// What is asked.
+        #[n(3)]
+        mutation: Mutation,
+    },
+    /// A question. May be asked again freely; numbered per link, apart from mutations.
+    #[n(2)]
+    Ask {
+        /// Returned with the answer.
+        #[n(0)]
+        question: RequestId,
+        /// On whose behalf.
+        #[n(1)]
+        credentials: Credentials,
+        /// What is asked.
+        #[n(2)]
+        query: Query,
+    },
+    /// The last handles of these inodes were closed.
+    #[n(3)]
+    Closed {
+        /// Which.
+        #[n(0)]
+        inodes: Vec<InodeId>,
+    },
+    /// I live. Sent every heartbeat; the cache lease counts from when it was sent.
+    #[n(4)]
+    Alive {
+        /// Returned with the answer: the client's own clock.
+        #[n(0)]
+        echo: u64,
+    },
+    /// What a push named is out of the caches (the kernel's included).
+    #[n(5)]
+    PushDone {
+        /// Which push.
+        #[n(0)]
+        push: u64,
+    },
+    /// A lease that was recalled can't be given back yet or is not held: tells the
+    /// leader not to wait for it. (A held one ends by `Release` or `CommitWrite`.)
+    #[n(6)]
+    NotHeld {
+        /// Which lease.
+        #[n(0)]
+        chunk: ChunkId,
+        /// Of which epoch.
+        #[n(1)]
+        epoch: Epoch,
+    },
+    /// The mount ends: the session may end at once.
+    #[n(7)]
+    Goodbye,
+}
+
+/// From a master to a client.
+#[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
+pub enum MasterToClient {
+    /// The session stands.
+    #[n(0)]
+    Welcome {
+        /// Its id.
+        #[n(0)]
+        session: SessionId,
+        /// The leader's term.
+        #[n(1)]
+        term: Term,
+        /// For how long after an `Alive` was sent its answer lets the cache be used, in
+        /// milliseconds on the client's clock (drift is taken off already).
+        #[n(2)]
+        cache_lease_millis: u32,
+        /// The masters, for the next time.
+        #[n(3)]
+        masters: Vec<Address>,
+    },
+    /// Ask another one; close the link.
+    #[n(1)]
+    NotLeader {
+        /// Whom, if known.
+        #[n(0)]
+        leader: Option<Address>,
+    },
+    /// The session to resume is gone: unsynced writes and open orphans are lost.
+    #[n(2)]
+    SessionEnded,
+    /// A mutation's or a question's answer.
+    #[n(3)]
+    Answer {
+        /// Whether `id` numbers a mutation of the session or a question of the link.
+        #[n(0)]
+        mutation: bool,
+        /// Which one.
+        #[n(1)]
+        id: RequestId,
+        /// The answer.
+        #[n(2)]
+        result: Result<Answer, Errno>,
+    },
+    /// Heard.
+    #[n(4)]
+    AliveToo {
+        /// What `Alive` carried.
+        #[n(0)]
+        echo: u64,
+    },
+    /// Drop this from every cache, then say `PushDone`.
+    #[n(5)]
+    Push {
+        /// Numbers pushes of the link.
+        #[n(0)]
+        push: u64,
+        /// What changed.
+        #[n(1)]
+        stale: Vec<Stale>,
+    },
+    /// Somebody else needs these leases, or repair does: write out, then give back by
+    /// `Release` or `CommitWrite`.
+    #[n(6)]
+    Recall {
+        /// Which.
+        #[n(0)]
+        leases: Vec<(InodeId, ChunkId, Epoch)>,
+    },
+}
+
+/// Something that a client may have cached and that is no longer so.
+#[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
+pub enum Stale {
+    /// The attributes, data and chunk locations of an inode.
+    #[n(0)]
+    Inode(#[n(0)] InodeId),
+    /// A name in a directory (also that it is not there).
+    #[n(1)]
+    Dentry {
+        /// The directory.
+        #[n(0)]
+        parent: InodeId,
+        /// The name.
+        #[cbor(n(1), with = "minicbor::bytes")]
+        name: Vec<u8>,
+    },
+    /// Everything.
+    #[n(2)]
+    All,
+}
+
+/// What a client may ask without changing anything.
+#[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
+pub enum Query {
+    /// A name in a directory. Answer: `Entry`; ENOENT may be cached too.
+    #[n(0)]
+    Lookup {
+        /// The directory.
+        #[n(0)]
+        parent: InodeId,
+        /// The name.
+        #[cbor(n(1), with = "minicbor::bytes")]
+        name: Vec<u8>,
+    },
+    /// Answer: `Entry`.
+    #[n(1)]
+    Attributes {
+        /// Of what.
+        #[n(0)]
+        inode: InodeId,
+    },
+    /// Names after `cookie` (0 from the start) in the order of cookies, without `.`
+    /// and `..`. Answer: `Entries`.
+    #[n(2)]
+    ReadDirectory {
+        /// The directory.
+        #[n(0)]
+        inode: InodeId,
+        /// Where to go on.
+        #[n(1)]
+        cookie: u64,
+        /// How many at most.
+        #[n(2)]
+        most: u32,
+    },
+    /// Answer: `Bytes`.
+    #[n(3)]
+    ReadLink {
+        /// The symlink.
+        #[n(0)]
+        inode: InodeId,
+    },
+    /// Answer: `Bytes`; ENODATA.
+    #[n(4)]
+    Xattr {
+        /// Of what.
+        #[n(0)]
+        inode: InodeId,
+        /// Which.
+        #[cbor(n(1), with = "minicbor::bytes")]
+        name: Vec<u8>,
+    },
+    /// The names, each ended by a NUL (listxattr(2)). Answer: `Bytes`.
+    #[n(5)]
+    Xattrs {
+        /// Of what.
+        #[n(0)]
+        inode: InodeId,
+    },
+    /// Answer: `FileSystem`.
+    #[n(6)]
+    StatFs,
+    /// Opens a regular file: checks permission, registers the handle with the leader,
+    /// and brings the first chunk along. Answer: `Opened`.
+    #[n(7)]
+    Open {
+        /// Which.
+        #[n(0)]
+        inode: InodeId,
+        /// For reading.
+        #[n(1)]
+        read: bool,
+        /// For writing.
+        #[n(2)]
+        write: bool,
+    },
+    /// Where chunks are. Answer: `Located` with as many as asked, holes too.
+    #[n(8)]
+    Locate {
+        /// Of which file.
+        #[n(0)]
+        inode: InodeId,
+        /// The first one.
+        #[n(1)]
+        index: u32,
+        /// How many, 1..=64.
+        #[n(2)]
+        count: u32,
+    },
+    /// Follows a path from the root, symlinks not followed. Answer: `Entry`.
+    #[n(9)]
+    Path {
+        /// `/`-separated.
+        #[cbor(n(0), with = "minicbor::bytes")]
+        path: Vec<u8>,
+    },
+    /// A copy that a read found bad. Answer: `Done`.
+    #[n(10)]
+    BadCopy {
+        /// Which.
+        #[n(0)]
+        part: PartId,
+        /// Of which version.
+        #[n(1)]
+        version: ChunkVersion,
+        /// Whose.
+        #[n(2)]
+        server: ServerId,
+    },
+    /// For operators. Answer: `Status`.
+    #[n(11)]
+    Status,
+    /// For operators. Answer: `Info`.
+    #[n(12)]
+    Info {
+        /// Of which inode.
+        #[n(0)]
+        inode: InodeId,
+    },
+    /// For operators: quarantined chunks are released for deletion. Answer: `Done`.
+    #[n(13)]
+    ReleaseQuarantine,
+}
+
+/// The good answers to mutations and questions.
+#[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
+pub enum Answer {
+    /// Nothing more to say.
+    #[n(0)]
+    Done,
+    /// The object as it is.
+    #[n(1)]
+    Entry(#[n(0)] Attributes),
+    /// An object made or found by `Create`.
+    #[n(2)]
+    Created {
+        /// As it is.
+        #[n(0)]
+        attributes: Attributes,
+        /// It was there before.
+        #[n(1)]
+        existed: bool,
+        /// The lease of its first chunk, if one was given.
+        #[n(2)]
+        lease: Option<Box<LeasedChunk>>,
+    },
+    /// A write lease.
+    #[n(3)]
+    Lease(#[n(0)] Box<LeasedChunk>),
+    /// Names, and whether there are no more behind them.
+    #[n(4)]
+    Entries {
+        /// In the order of their cookies.
+        #[n(0)]
+        entries: Vec<DirectoryEntry>,
+        /// The directory ends here.
+        #[n(1)]
+        end: bool,
+    },
+    /// A target, an attribute, names of attributes.
+    #[n(5)]
+    Bytes(#[cbor(n(0), with = "minicbor::bytes")] Vec<u8>),
+    /// statfs(2).
+    #[n(6)]
+    FileSystem(#[n(0)] FileSystem),
+    /// An open file.
+    #[n(7)]
+    Opened {
+        /// As it is.
+        #[n(0)]
+        attributes: Attributes,
+        /// Its first chunk, unless the file is empty.
+        #[n(1)]
+        first: Option<Box<LocatedChunk>>,
+    },
+    /// Chunks from the index asked for on.
+    #[n(8)]
+    Located(#[n(0)] Vec<LocatedChunk>),
+    /// The cluster.
+    #[n(9)]
+    Status(#[n(0)] Box<Status>),
+    /// A file.
+    #[n(10)]
+    Info(#[n(0)] Box<FileInfo>),
+}
+
+/// One copy that a client may use.
+#[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
+pub struct LocatedCopy {
+    /// Whose.
+    #[n(0)]
+    pub server: ServerId,
+    /// Which life of it: an acknowledgement counts for this one.
+    #[n(1)]
+    pub boot: BootId,
+    /// Where it listens.
+    #[n(2)]
+    pub address: Address,
+    /// The right to use it.
+    #[n(3)]
+    pub capability: Capability,
+}
+
+/// Where one chunk of a file is, for reading.
+#[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
+pub struct LocatedChunk {
+    /// Which chunk of the file.
+    #[n(0)]
+    pub index: u32,
+    /// `None`: a hole, reads as zeros.
+    #[n(1)]
+    pub chunk: Option<ChunkId>,
+    /// Bytes from here on read as zeros.
+    #[n(2)]
+    pub valid: u32,
+    /// Its copies, nearest first; empty when none can be read now (try again later).
+    #[n(3)]
+    pub copies: Vec<LocatedCopy>,
+}
+
+/// A write lease with all that the writer needs.
+#[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
+pub struct LeasedChunk {
+    /// Which chunk of the file.
+    #[n(0)]
+    pub index: u32,
+    /// The chunk.
+    #[n(1)]
+    pub chunk: ChunkId,
+    /// Its version under this lease.
+    #[n(2)]
+    pub version: ChunkVersion,
+    /// The lease's epoch.
+    #[n(3)]
+    pub epoch: Epoch,
+    /// How far it holds real content.
+    #[n(4)]
+    pub valid: u32,
+    /// Its copies in chain order.
+    #[n(5)]
+    pub copies: Vec<LocatedCopy>,
+}
+
+/// statfs(2) of the cluster.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Encode, Decode)]
+pub struct FileSystem {
+    /// Bytes on disks, of one copy at the root's number of copies.
+    #[n(0)]
+    pub space: Space,
+    /// Inodes in use.
+    #[n(1)]
+    pub inodes: u64,
+    /// Chunks in use.
+    #[n(2)]
+    pub chunks: u64,
+}
+
+/// What `antler status` shows.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Encode, Decode)]
+pub struct Status {
+    /// The cluster's name and life.
+    #[n(0)]
+    pub cluster: String,
+    /// The Raft group.
+    #[n(1)]
+    pub members: Vec<MemberStatus>,
+    /// The chunkservers.
+    #[n(2)]
+    pub servers: Vec<ServerStatus>,
+    /// Chunks by health.
+    #[n(3)]
+    pub health: Health,
+    /// Copies being made now.
+    #[n(4)]
+    pub repairs_running: u64,
+    /// Chunks that wait for repair.
+    #[n(5)]
+    pub repairs_waiting: u64,
+    /// Objects in the namespace.
+    #[n(6)]
+    pub inodes: u64,
+    /// Bytes that the leader's tables take.
+    #[n(7)]
+    pub metadata_bytes: u64,
+    /// Sessions.
+    #[n(8)]
+    pub sessions: Vec<SessionStatus>,
+    /// Copies of unknown chunks that wait for an operator.
+    #[n(9)]
+    pub quarantined: u64,
+    /// Chunks whose lease is open, closing or being reconciled.
+    #[n(10)]
+    pub leased: u64,
+    /// The last position applied.
+    #[n(11)]
+    pub applied: LogPosition,
+}
+
+/// Chunks by health; each chunk counts once.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Encode, Decode)]
+pub struct Health {
+    /// No current copy can be reached.
+    #[n(0)]
+    pub missing: u64,
+    /// One copy left of several wanted.
+    #[n(1)]
+    pub endangered: u64,
+    /// Fewer copies than wanted, but more than one.
+    #[n(2)]
+    pub under_goal: u64,
+    /// As many as wanted.
+    #[n(3)]
+    pub at_goal: u64,
+    /// More than wanted.
+    #[n(4)]
+    pub over_goal: u64,
+}
+
+/// A member of the Raft group.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Encode, Decode)]
+pub struct MemberStatus {
+    /// Its number.
+    #[n(0)]
+    pub member: u64,
+    /// Where it listens.
+    #[n(1)]
+    pub address: Address,
+    /// `leader`, `follower`, `metalogger`.
+    #[n(2)]
+    pub role: String,
+    /// The leader hears it.
+    #[n(3)]
+    pub alive: bool,
+    /// Up to where its log is known to match.
+    #[n(4)]
+    pub matched: LogPosition,
+}
+
+/// A chunkserver.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Encode, Decode)]
+pub struct ServerStatus {
+    /// Which.
+    #[n(0)]
+    pub server: ServerId,
+    /// Where it listens.
+    #[n(1)]
+    pub address: Address,
+    /// The leader hears it.
+    #[n(2)]
+    pub alive: bool,
+    /// Where it stands.
+    #[n(3)]
+    pub labels: Vec<(String, String)>,
+    /// Its disks.
+    #[n(4)]
+    pub disks: Vec<DiskStatus>,
+    /// Copies on it.
+    #[n(5)]
+    pub copies: u64,
+}
+
+/// A disk of a chunkserver.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Encode, Decode)]
+pub struct DiskStatus {
+    /// Which.
+    #[n(0)]
+    pub disk: DiskId,
+    /// The folder, as configured.
+    #[n(1)]
+    pub path: String,
+    /// Its space.
+    #[n(2)]
+    pub space: Space,
+    /// Copies on it.
+    #[n(3)]
+    pub copies: u64,
+    /// Why it takes nothing any more; empty while it works.
+    #[n(4)]
+    pub failed: String,
+}
+
+/// A session.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Encode, Decode)]
+pub struct SessionStatus {
+    /// Which.
+    #[n(0)]
+    pub session: SessionId,
+    /// Its host and mount point.
+    #[n(1)]
+    pub name: String,
+    /// The leader hears it.
+    #[n(2)]
+    pub alive: bool,
+}
+
+/// What `antler info` shows.
+#[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
+pub struct FileInfo {
+    /// The object.
+    #[n(0)]
+    pub attributes: Attributes,
+    /// Its chunks.
+    #[n(1)]
+    pub chunks: Vec<ChunkInfo>,
+}
+
+/// One chunk of a file, for operators.
+#[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
+pub struct ChunkInfo {
+    /// Which chunk of the file.
+    #[n(0)]
+    pub index: u32,
+    /// The chunk.
+    #[n(1)]
+    pub chunk: ChunkId,
+    /// Its version.
+    #[n(2)]
+    pub version: ChunkVersion,
+    /// The newest epoch of its leases.
+    #[n(3)]
+    pub epoch: Epoch,
+    /// How far it holds real content.
+    #[n(4)]
+    pub valid: u32,
+    /// `settled`, `open`, `closing`, `broken` or `reconciling`.
+    #[n(5)]
+    pub lease: String,
+    /// Copies wanted.
+    #[n(6)]
+    pub wanted: u8,
+    /// Each known copy.
+    #[n(7)]
+    pub copies: Vec<CopyInfo>,
+}
+
+/// One copy, for operators.
+#[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
+pub struct CopyInfo {
+    /// Whose.
+    #[n(0)]
+    pub server: ServerId,
+    /// Where it listens.
+    #[n(1)]
+    pub address: Address,
+    /// Its version.
+    #[n(2)]
+    pub version: ChunkVersion,
+    /// `current`, `stale`, `doubtful`, `bad` or `away`.
+    #[n(3)]
+    pub state: String,
+    /// Where the server stands.
+    #[n(4)]
+    pub labels: Vec<(String, String)>,
+}
