@@ -189,3 +189,23 @@ impl Peer {
         (self.role == Role::ChunkServer).then_some(ServerId(self.id))
     }
 }
+
+/// What is asked of a daemon locally.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ServerRequest {
+    /// Stop gracefully (SIGTERM).
+    Shutdown,
+}
+
+/// Numbers the links that a machine opens: odd, each used once.
+#[derive(Clone, Debug, Default)]
+pub struct LinkAllocator(u64);
+
+impl LinkAllocator {
+    /// A number never given before.
+    pub fn allocate(&mut self) -> LinkId {
+        let link = LinkId(self.0 * 2 + 1);
+        self.0 += 1;
+        link
+    }
+}
