@@ -16,6 +16,7 @@
 
 use crate::hash::Digest;
 use crate::ids::{Address, BootId, Incarnation, LinkId, MemberId, ServerId};
+use crate::marks::Marks;
 use crate::time::{Instant, Now};
 use crate::wire::Message;
 use std::fmt::Debug;
@@ -41,6 +42,10 @@ pub trait Machine {
     fn digest(&self, digest: &mut Digest);
     /// Asserts what must hold between inputs; `whole` also what is dear to check.
     fn check_invariants(&self, whole: bool);
+    /// The rare events that it has met since it was made.
+    fn marks(&self) -> Marks {
+        Marks::default()
+    }
 }
 
 /// What happened.

@@ -1,0 +1,183 @@
+//! Coverage marks: named rare events that a suite of simulations must reach,
+//! so that a fault nobody meets any more is noticed.
+//!
+//! Owns the names and a set of them. Each machine and each store keeps a
+//! [`Marks`] of its own and tells it by an accessor (`Machine::marks`); there is
+//! no global state, and nothing in core ever reads a mark.
+
+use std::fmt;
+
+macro_rules! marks {
+    ($($(#[doc = $doc:literal])+ $name:ident = $text:literal;)*) => {
+        /// A rare event worth reaching.
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+        pub enum Mark { $($(#[doc = $doc])+ $name,)* }
+
+        impl Mark {
+            /// Every mark, in order.
+            pub const ALL: &'static [Self] = &[$(Self::$name,)*];
+
+            /// Its name in scenarios and reports.
+            #[must_use]
+            pub fn name(self) -> &'static str {
+                match self { $(Self::$name => $text,)* }
+            }
+        }
+    };
+}
+
+marks! {
+    // The log and the images.
+    /// Recovery found the log's end behind a torn write.
+    TornTail = "torn-tail";
+    /// A log segment was full and the next one was begun.
+    SegmentRolled = "segment-rolled";
+    /// A conflicting tail of the log was cut off.
+    LogCut = "log-cut";
+    /// An image was written and the log shortened behind it.
+    ImageWritten = "image-written";
+    /// Recovery began from an image.
+    ImageLoaded = "image-loaded";
+    /// A member that fell behind installed an image from another.
+    ImageInstalled = "image-installed";
+    /// Recovery met a newest image that it could not use and took an older one.
+    ImageSkipped = "image-skipped";
+    // The group.
+    /// A member became the leader.
+    LeaderElected = "leader-elected";
+    /// A leader lost its leadership with proposals under way.
+    ProposalDropped = "proposal-dropped";
+    /// A read waited for a read barrier round.
+    BarrierWaited = "barrier-waited";
+    /// Several records shared one log entry.
+    RecordsGrouped = "records-grouped";
+    // Sessions and exactly once.
+    /// A request was resent and got its first reply again.
+    ReplyRepeated = "reply-repeated";
+    /// A client went on with its session at another master.
+    SessionResumed = "session-resumed";
+    /// A session ended because nobody heard it.
+    SessionExpired = "session-expired";
+    /// A file was unlinked while open and lived on.
+    OrphanKept = "orphan-kept";
+    /// A change was pushed to a client that had it cached.
+    StalePushed = "stale-pushed";
+    /// A cache went unused because its lease had lapsed.
+    CacheLapsed = "cache-lapsed";
+    // Leases.
+    /// A lease was recalled for another writer.
+    LeaseRecalled = "lease-recalled";
+    /// A session got its own lease anew, with another write set or epoch.
+    LeaseRegranted = "lease-regranted";
+    /// A lease broke with its session and its copies were reconciled.
+    LeaseReconciled = "lease-reconciled";
+    /// A lease was released unsynced and the leader had the copies synced.
+    LeaseClosed = "lease-closed";
+    /// A writer of an older epoch was refused.
+    FenceRefused = "fence-refused";
+    /// A capability of another life was refused.
+    CapabilityRefused = "capability-refused";
+    // Chunkservers and disks.
+    /// Units embedded in the journal were written in place after a crash.
+    UnitsReplayed = "units-replayed";
+    /// A disk's journal was checkpointed.
+    Checkpointed = "checkpointed";
+    /// Several parts shared one commit of a disk.
+    CommitShared = "commit-shared";
+    /// A part was made from another server's.
+    PartReceived = "part-received";
+    /// A unit with a wrong checksum was met.
+    CorruptUnit = "corrupt-unit";
+    /// A sync failed, and nothing more was accepted on that disk.
+    SyncFailed = "sync-failed";
+    /// A disk was full.
+    DiskFull = "disk-full";
+    /// A disk was found failed.
+    DiskFailed = "disk-failed";
+    /// A read was refused because the server's own lease had lapsed.
+    ServeLeaseLapsed = "serve-lease-lapsed";
+    // Repair.
+    /// A missing copy was made anew.
+    CopyRepaired = "copy-repaired";
+    /// A stale copy was not counted.
+    StaleCopyRefused = "stale-copy-refused";
+    /// A copy of a lease's write set whose server had another boot id was doubted.
+    CopyDoubted = "copy-doubted";
+    /// A chunk that nobody refers to was deleted after its grace.
+    ChunkDeleted = "chunk-deleted";
+    /// An unknown chunk was quarantined.
+    ChunkQuarantined = "chunk-quarantined";
+    /// A server came back within its grace and nothing moved.
+    GraceUsed = "grace-used";
+    // The client.
+    /// A read was also sent to another copy because the first was slow.
+    ReadHedged = "read-hedged";
+    /// A read went to another copy after an error or a wrong checksum.
+    ReadRetried = "read-retried";
+    /// A write that was not acknowledged was sent again.
+    WriteResent = "write-resent";
+    /// Acknowledged bytes were sent again because a server's life had ended before their sync.
+    UnsyncedResent = "unsynced-resent";
+    /// The client synced by itself because it kept too much unsynced.
+    UnsyncedFull = "unsynced-full";
+}
+
+/// A set of marks.
+#[derive(Clone, Copy, PartialEq, Eq, Default)]
+pub struct Marks(u128);
+
+const _: () = assert!(Mark::ALL.len() <= 128, "a mark is one bit of a set");
+
+impl Marks {
+    /// Notes that a mark was reached.
+    pub fn reach(&mut self, mark: Mark) {
+        self.0 |= 1 << mark as u32;
+    }
+
+    /// Whether it was.
+    #[must_use]
+    pub fn has(self, mark: Mark) -> bool {
+        self.0 & (1 << mark as u32) != 0
+    }
+
+    /// Takes another set's marks in.
+    pub fn merge(&mut self, other: Self) {
+        self.0 |= other.0;
+    }
+
+    /// The marks reached, in order.
+    pub fn iter(self) -> impl Iterator<Item = Mark> {
+        Mark::ALL.iter().copied().filter(move |&mark| self.has(mark))
+    }
+}
+
+impl fmt::Debug for Marks {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.iter().map(Mark::name)).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_set_holds_what_was_reached_and_merges() {
+        let mut left = Marks::default();
+        left.reach(Mark::TornTail);
+        let mut right = Marks::default();
+        right.reach(Mark::UnsyncedFull);
+        left.merge(right);
+        let all: Vec<Mark> = left.iter().collect();
+        assert_eq!(all, [Mark::TornTail, Mark::UnsyncedFull]);
+        assert!(!left.has(Mark::ReadHedged));
+    }
+
+    #[test]
+    fn names_are_unique() {
+        let mut names: Vec<&str> = Mark::ALL.iter().map(|mark| mark.name()).collect();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), Mark::ALL.len());
+    }
+}
