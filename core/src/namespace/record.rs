@@ -123,6 +123,17 @@ pub enum RecordBody {
         #[n(2)]
         version: ChunkVersion,
     },
+    /// The session closed the last handle of these orphans: it keeps them no longer.
+    /// (The leader logs it when the client says `Closed`.)
+    #[n(10)]
+    CloseOrphans {
+        /// Whose.
+        #[n(0)]
+        session: SessionId,
+        /// Which.
+        #[n(1)]
+        inodes: Vec<InodeId>,
+    },
 }
 
 /// A client's request in the log.

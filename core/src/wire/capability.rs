@@ -15,7 +15,8 @@ use sha2::Sha256;
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Encode, Decode)]
 #[cbor(index_only)]
 pub enum Right {
-    /// Read at this version.
+    /// Read a copy whose version is at least this one. (Under an open lease the leader
+    /// names the lease's `base`, since the first write raises the copy.)
     #[n(0)]
     Read,
     /// Read, write and sync under this epoch.

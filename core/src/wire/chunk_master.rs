@@ -154,8 +154,8 @@ pub struct CapabilityKey {
 /// What the leader has a chunkserver do.
 #[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
 pub enum Command {
-    /// Makes these parts durable with this version, if no newer epoch was seen; makes
-    /// a part (empty) that is not there only if `create`. Result: `Parts`, in order.
+    /// Makes these parts durable with this version, if no newer epoch was seen.
+    /// Result: `Parts`, in order.
     #[n(0)]
     SyncParts {
         /// Each with the version and epoch of the lease that ended.
@@ -173,7 +173,8 @@ pub enum Command {
         #[n(1)]
         epoch: Epoch,
     },
-    /// Makes the part durable and raises its version. Result: `Parts` with one.
+    /// Makes the part durable and raises its version; a part that is not there is made,
+    /// empty. Result: `Parts` with one.
     #[n(2)]
     SetVersion {
         /// Which.

@@ -149,7 +149,7 @@ pub enum ChunkErrorKind {
     /// A newer epoch was seen: the lease is over.
     #[n(1)]
     Fenced,
-    /// The copy has another version than the capability: ask the master again.
+    /// The copy is older than the capability's version: ask the master again.
     #[n(2)]
     Version,
     /// There is no such copy here.
