@@ -20,6 +20,7 @@ pub mod capability;
 pub mod chunk_master;
 pub mod client_chunk;
 pub mod client_master;
+pub mod hello;
 pub mod master_peer;
 
 use crate::limits::{FRAME_BODY_MAX, FRAME_DATA_MAX};
