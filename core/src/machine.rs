@@ -38,6 +38,12 @@ pub trait Machine {
     fn poll_effect(&mut self) -> Option<Effect<Self::Operation, Self::Answer>>;
     /// When it wants [`Input::Timeout`]; the driver calls no earlier, and may be late.
     fn poll_timeout(&self) -> Option<Instant>;
+    /// The newest life of the cluster that it knows, once it knows one: the driver
+    /// says it in the first exchange of every link from then on, and keeps it durably
+    /// for the machine's next start.
+    fn incarnation(&self) -> Option<Incarnation> {
+        None
+    }
     /// Takes the state's digest in, for the proof of determinism.
     fn digest(&self, digest: &mut Digest);
     /// Asserts what must hold between inputs; `whole` also what is dear to check.

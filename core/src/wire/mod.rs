@@ -131,19 +131,32 @@ impl Message {
     /// When the body or data is beyond its bound: senders cut before.
     #[must_use]
     pub fn encode(&self) -> (Vec<u8>, Bytes) {
-        let mut frame = vec![0; HEADER_SIZE];
+        let mut frame = Vec::new();
+        let data = self.encode_into(&mut frame);
+        (frame, data)
+    }
+
+    /// Appends the header and body to `buffer`, so that many frames share one, and
+    /// returns the data to send behind them.
+    ///
+    /// # Panics
+    /// When the body or data is beyond its bound: senders cut before.
+    #[must_use]
+    pub fn encode_into(&self, buffer: &mut Vec<u8>) -> Bytes {
+        let start = buffer.len();
+        buffer.resize(start + HEADER_SIZE, 0);
         let kind = match self {
-            Self::ClientToMaster(m) => put(&mut frame, m, 1),
-            Self::MasterToClient(m) => put(&mut frame, m, 2),
-            Self::ChunkRequest(m) => put(&mut frame, m, 3),
-            Self::ChunkReply(m) => put(&mut frame, m, 4),
-            Self::ChunkToMaster(m) => put(&mut frame, m, 5),
-            Self::MasterToChunk(m) => put(&mut frame, m, 6),
-            Self::Peer(m) => put(&mut frame, m, 7),
+            Self::ClientToMaster(m) => put(buffer, m, 1),
+            Self::MasterToClient(m) => put(buffer, m, 2),
+            Self::ChunkRequest(m) => put(buffer, m, 3),
+            Self::ChunkReply(m) => put(buffer, m, 4),
+            Self::ChunkToMaster(m) => put(buffer, m, 5),
+            Self::MasterToChunk(m) => put(buffer, m, 6),
+            Self::Peer(m) => put(buffer, m, 7),
         };
         let data = self.data();
-        seal(&mut frame, kind, data.len());
-        (frame, data)
+        seal(&mut buffer[start..], kind, data.len());
+        data
     }
 
     /// Decodes a body and attaches the data behind it.
