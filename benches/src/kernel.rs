@@ -55,6 +55,12 @@ pub(crate) fn forget_names() -> bool {
     dropped
 }
 
+/// Writes back whatever is dirty on any file system, and waits for it.
+pub(crate) fn write_back() {
+    // SAFETY: takes nothing, touches no memory of ours and cannot fail.
+    unsafe { libc::sync() }
+}
+
 fn advise(file: &File, advice: libc::c_int) -> io::Result<()> {
     // SAFETY: the descriptor is open for the length of the call, and the call
     // touches no memory of ours.

@@ -65,10 +65,10 @@ pub(crate) struct RebuildArgs {
     #[arg(long, default_value_t = 3000)]
     small_files: u64,
     /// Chunkservers in all
-    #[arg(long, default_value_t = 4)]
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u64).range(1..))]
     servers: u64,
     /// Copies of each chunk
-    #[arg(long, default_value_t = 2)]
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..))]
     copies: u64,
     /// Foreground reads of 4 KiB offered each second
     #[arg(long, default_value_t = 100)]
@@ -93,17 +93,18 @@ pub(crate) fn rebuild(args: &RebuildArgs) -> Outcome<()> {
     let tree = Tree::fill(args)?;
     eprintln!("filled; waiting until every chunk is at goal");
     wait_healthy(args)?;
+    kernel::write_back();
     let (watched, seen) = lose_a_server(args, &tree)?;
     eprintln!(
         "redundant after {:.1} s; reading everything back",
         watched.seconds
     );
     tree.check(&seen.created)?;
-    let large = args.bytes;
-    let copied = plain_copy::measure(&args.copy_dir, large, args.small_files)?;
+    let small = args.small_files + args.share(seen.creates.before.count);
+    let copied = plain_copy::measure(&args.copy_dir, args.bytes, small)?;
     run.rebuild = Some(Rebuild {
-        lost_bytes: large + args.small_files * UNIT as u64,
-        lost_small_files: args.small_files,
+        lost_bytes: args.bytes + small * UNIT as u64,
+        lost_small_files: small,
         seconds: watched.seconds,
         plain_copy_seconds: copied.as_secs_f64(),
         below_goal: watched.looks,
@@ -111,6 +112,18 @@ pub(crate) fn rebuild(args: &RebuildArgs) -> Outcome<()> {
         creates: seen.creates,
     });
     run.write(&args.json)
+}
+
+impl RebuildArgs {
+    /// Of so many on the mount, how many one server holds a copy of.
+    fn share(&self, mounted: u64) -> u64 {
+        mounted * self.copies / self.servers
+    }
+
+    /// How many there must be on the mount for one server to hold `share`.
+    fn spread(&self, share: u64) -> u64 {
+        (share * self.servers).div_ceil(self.copies)
+    }
 }
 
 /// What is on the mount before the kill.
@@ -125,13 +138,12 @@ impl Tree {
     fn fill(args: &RebuildArgs) -> Outcome<Self> {
         let root = args.mount.join(format!("rebuild-{}", std::process::id()));
         make_directory(&root)?;
-        let spread = |share: u64| (share * args.servers).div_ceil(args.copies);
-        let large = (0..spread(args.bytes).div_ceil(LARGE)).map(|number| Target {
+        let large = (0..args.spread(args.bytes).div_ceil(LARGE)).map(|number| Target {
             path: root.join(format!("large-{number}")),
             number,
             bytes: LARGE,
         });
-        let small = (0..spread(args.small_files))
+        let small = (0..args.spread(args.small_files))
             .map(|number| (root.join(format!("small-{number:06}")), number));
         let tree = Self {
             large: large.collect(),
