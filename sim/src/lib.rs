@@ -1,0 +1,4 @@
+//! The simulator of Antler clusters.
+#![forbid(unsafe_code)]
+
+pub mod disk;
