@@ -10,7 +10,9 @@
 
 pub mod clock;
 pub mod complaints;
+pub mod config;
 pub mod connection;
+pub mod disk;
 pub mod driver;
 pub mod identity;
 pub mod link;

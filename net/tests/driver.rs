@@ -287,7 +287,7 @@ fn garbage_on_the_port_is_answered_and_touches_nothing() {
     }
     assert!(master.events.try_recv().is_err(), "the machine saw nothing");
     let friend = node(Role::Client, 0);
-    friend.order(Order::Connect(master.address.clone(), Role::Master));
+    friend.order(Order::Connect(master.address, Role::Master));
     friend.up();
 }
 

@@ -1,0 +1,158 @@
+use super::*;
+
+struct Folder(tempfile::TempDir);
+
+impl Folder {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        Credential::generate()
+            .store(&folder.path().join("cluster.key"))
+            .expect("written");
+        Self(folder)
+    }
+
+    fn member(&self, text: &str) -> Result<MemberSettings, String> {
+        let path = self.0.path().join("config.toml");
+        MemberSettings::check(&path, text, MemberRole::Master).map_err(|m| self.told(&m))
+    }
+
+    fn server(&self, text: &str) -> Result<ChunkServerSettings, String> {
+        let path = self.0.path().join("config.toml");
+        ChunkServerSettings::check(&path, text).map_err(|m| self.told(&m))
+    }
+
+    fn told(&self, mistakes: &Mistakes) -> String {
+        let folder = format!("{}/", self.0.path().display());
+        mistakes.to_string().replace(&folder, "")
+    }
+}
+
+const MASTER: &str = r#"
+number = 1
+listen = "127.0.0.1:20001"
+key = "cluster.key"
+copies = 3
+
+[[member]]
+number = 1
+role = "master"
+address = "127.0.0.1:20001"
+
+[[member]]
+number = 101
+role = "metalogger"
+address = "127.0.0.1:20002"
+"#;
+
+#[test]
+fn a_good_file_is_taken() {
+    let folder = Folder::new();
+    let settings = folder.member(MASTER).expect("right");
+    assert_eq!((settings.number, settings.copies), (1, 3));
+    assert_eq!(settings.data, folder.0.path());
+    assert_eq!(settings.members[1].role, MemberRole::Metalogger);
+    let server = folder
+        .server(
+            "listen = \"[::1]:5\"\nkey = \"cluster.key\"\nmasters = [\"a:1\", \"b:2\"]\n\
+             disks = [\"disk-1\", \"/srv/d\"]\n[labels]\ndc = \"west\"\n",
+        )
+        .expect("right");
+    assert_eq!(server.address, Address("[::1]:5".into()));
+    assert_eq!(server.disks[0], folder.0.path().join("disk-1"));
+    assert_eq!(server.disks[1], Path::new("/srv/d"));
+    assert_eq!(server.labels, [("dc".to_owned(), "west".to_owned())]);
+}
+
+#[test]
+fn every_mistake_is_told_with_its_line() {
+    let folder = Folder::new();
+    let text = r#"number = 0
+listen = "nowhere"
+key = "lost.key"
+copies = "two"
+colour = 3
+
+[[member]]
+number = 1
+role = "boss"
+address = "127.0.0.1:70000"
+rank = 1
+
+[[member]]
+number = 5
+role = "metalogger"
+address = "127.0.0.1:20002"
+
+[[member]]
+number = 5
+role = "metalogger"
+address = "127.0.0.1:20002"
+"#;
+    let told = folder.member(text).expect_err("wrong");
+    let expected = "\
+config.toml:1: `number` must be a whole number from 1 to 999
+config.toml:2: `listen` is \"nowhere\", but must be `host:port`, the port from 1 to 65535
+config.toml:3: `key`: lost.key: No such file or directory (os error 2)
+config.toml:4: `copies` must be a whole number from 1 to 9
+config.toml:5: unknown key `colour`; allowed here: number, listen, key, data, log, copies, member
+config.toml:9: `role` is \"boss\", but must be \"master\" or \"metalogger\"
+config.toml:10: `address` is \"127.0.0.1:70000\", but must be `host:port`, the port from 1 to 65535
+config.toml:11: unknown key `rank` of [[member]]; allowed here: number, role, address
+config.toml:18: 127.0.0.1:20002 is listed twice; each member has its own
+config.toml:19: member 5 is listed twice; numbers are unique";
+    assert_eq!(told, expected);
+}
+
+#[test]
+fn what_is_missing_is_told_too() {
+    let folder = Folder::new();
+    let told = folder.server("listen = 5\n").expect_err("wrong");
+    let expected = "\
+config.toml:1: `listen` must be a text in quotes
+config.toml:1: `key` is missing: the cluster's key file, made by `antler keygen`
+config.toml:1: `masters` is missing: a list of the masters' `host:port`
+config.toml:1: `disks` is missing: a list of folders, one per disk";
+    assert_eq!(told, expected);
+}
+
+#[test]
+fn a_member_must_be_in_its_own_list() {
+    let folder = Folder::new();
+    let told = folder.member(&MASTER.replacen("number = 1", "number = 2", 1));
+    assert_eq!(
+        told.expect_err("wrong"),
+        "config.toml:2: `number` is 2, which no [[member]] has; listed are 1, 101"
+    );
+    let told = folder.member(&MASTER.replacen("number = 1", "number = 101", 1));
+    assert!(
+        told.expect_err("wrong")
+            .contains("is listed as a metalogger")
+    );
+}
+
+#[test]
+fn broken_toml_is_told_with_every_line() {
+    let folder = Folder::new();
+    let told = folder
+        .server("listen = \nkey = \"cluster.key\"\nmasters = [\"a:1\"\ndisks = [\"d\"]\n")
+        .expect_err("wrong");
+    assert!(told.starts_with("config.toml:1: "), "{told}");
+    assert!(told.lines().count() >= 2, "{told}");
+}
+
+#[test]
+fn labels_and_lists_are_checked() {
+    let folder = Folder::new();
+    let told = folder
+        .server(
+            "listen = \"a:1\"\nkey = \"cluster.key\"\nmasters = [\"a\", \"b:1\"]\n\
+             disks = [1]\n[labels]\ndc = \"we st\"\nrack = 5\n",
+        )
+        .expect_err("wrong");
+    let expected = "\
+config.toml:3: `masters` is \"a\", but must be `host:port`, the port from 1 to 65535
+config.toml:4: `disks` must be a list of folders, one per disk
+config.toml:6: label dc = \"we st\": both must be 1 to 64 of a-z A-Z 0-9 . _ -
+config.toml:7: `labels.rack` must be a text in quotes";
+    assert_eq!(told, expected);
+}
