@@ -31,6 +31,8 @@ for argument in "$@"; do
 done
 
 WORK=$(mktemp -d "${TMPDIR:-/tmp}/antler-$NAME.XXXXXX")
+# Other users come by: pjdfstest switches to some.
+chmod 0755 "$WORK"
 DIR=$WORK/data
 MNT=$WORK/mnt
 LOGS=$ROOT/target/ci/real/$NAME
@@ -51,7 +53,7 @@ seconds_since() { echo $(($(date +%s) - $1)); }
 our_pids() {
     local entry line
     for entry in /proc/[0-9]*; do
-        line=$(tr '\0' ' ' <"$entry/cmdline" 2>/dev/null) || continue
+        line=$({ tr '\0' ' ' <"$entry/cmdline"; } 2>/dev/null) || continue
         [ "$(readlink "$entry/exe" 2>/dev/null || true)" = "$(readlink -f "$ANTLER")" ] || continue
         case $line in *"$WORK"/*"${1:-}"*) echo "${entry#/proc/}" ;; esac
     done
@@ -195,7 +197,7 @@ second_mount() {
 
 # witness_check FOLDER JOURNAL: everything acknowledged is there.
 witness_check() {
-    "$WITNESS" check "$1" --journal "$2" | tee -a "$WORK/check.txt" || fail "acknowledged writes are missing or wrong"
+    "$WITNESS" check "$1" --journal "$2" ${PLAIN:+--granule 512} | tee -a "$WORK/check.txt" || fail "acknowledged writes are missing or wrong"
 }
 
 need() {

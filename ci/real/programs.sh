@@ -17,7 +17,7 @@ say "borg"
 export BORG_PASSPHRASE=secret BORG_BASE_DIR=$WORK/borg BORG_RELOCATED_REPO_ACCESS_IS_OK=yes
 data=$(full_or_short /usr/share/perl /usr/share/doc/git)
 [ -d "$data" ] || data=/usr/share/doc
-borg init -e repokey-blake2 "$MNT/backup"
+borg init -e repokey-blake2 "$MNT/backup" 2>"$WORK/borg.txt" || fail "borg init: $(cat "$WORK/borg.txt")"
 borg create "$MNT/backup::one" "$data"
 borg create "$MNT/backup::two" "$data" "$ROOT/ci"
 borg check --verify-data "$MNT/backup" || fail "borg check --verify-data"
@@ -29,7 +29,7 @@ figure "borg: create, check --verify-data, extract of $(find "$data" -type f | w
 say "sqlite3, $transactions transactions, a chunkserver killed half way"
 database=$MNT/test.db
 sqlite3 "$database" 'PRAGMA journal_mode = DELETE; CREATE TABLE t (id INTEGER PRIMARY KEY, text TEXT);' >/dev/null
-transaction() { awk -v from="$1" -v to="$2" 'BEGIN { print ".bail on"; for (i = from; i <= to; i++) printf "BEGIN; INSERT INTO t VALUES (%d, hex(randomblob(200))); COMMIT;\n", i }'; }
+transaction() { awk -v from="$1" -v to="$2" 'BEGIN { print ".bail on\n.timeout 60000"; for (i = from; i <= to; i++) printf "BEGIN; INSERT INTO t VALUES (%d, hex(randomblob(200))); COMMIT;\n", i }'; }
 start=$(date +%s)
 transaction 1 "$transactions" | sqlite3 "$database" 2>"$WORK/sqlite.txt" &
 sqlite=$!

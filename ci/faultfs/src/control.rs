@@ -17,6 +17,7 @@ restore                          end the dark
 eio OPERATION PATTERN [percent=N] [times=N]
 enospc OPERATION PATTERN [percent=N] [times=N]
 delay MILLISECONDS OPERATION PATTERN [percent=N] [times=N]
+lie sync PATTERN [percent=N] [times=N]
 clear                            drop all rules
 unsynced                         count what a cut could lose";
 
@@ -65,7 +66,7 @@ pub(crate) fn obey(layer: &Layer, line: &str) -> Result<String, String> {
             let (files, names) = layer.unsynced();
             Ok(format!("files={files} names={names}"))
         }
-        "eio" | "enospc" | "delay" => {
+        "eio" | "enospc" | "delay" | "lie" => {
             layer.rules.add(Rule::parse(line)?);
             Ok(line.to_owned())
         }

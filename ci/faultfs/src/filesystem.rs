@@ -6,7 +6,7 @@
 //! asks again and meets new nodes with an empty page cache.
 
 use crate::names::{NodeId, Place};
-use crate::rules::{Operation, Rules};
+use crate::rules::{Operation, Rules, Verdict};
 use crate::tree::{CutReport, CutRequest, Tree};
 use fuser::{
     Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation, INodeNo, InitFlags,
@@ -79,14 +79,20 @@ impl Layer {
         Ok(dark)
     }
 
-    fn strike(&self, operation: Operation, id: NodeId, name: Option<&OsStr>) -> io::Result<()> {
+    fn strike(
+        &self,
+        operation: Operation,
+        id: NodeId,
+        name: Option<&OsStr>,
+    ) -> io::Result<Verdict> {
         let path = || match name {
             Some(name) => self.tree.relative(id).join(name),
             None => self.tree.relative(id),
         };
-        self.rules
-            .strike(operation, path)
-            .map_err(io::Error::from_raw_os_error)
+        match self.rules.strike(operation, path) {
+            Verdict::Fail(errno) => Err(io::Error::from_raw_os_error(errno)),
+            verdict => Ok(verdict),
+        }
     }
 
     /// Strikes, then runs `action` behind the gate.
@@ -108,11 +114,21 @@ impl Layer {
     }
 
     fn sync(&self, id: NodeId) -> io::Result<()> {
-        if let Err(error) = self.strike(Operation::Sync, id, None) {
-            self.tree.sync_failed(id);
-            return Err(error);
+        match self.strike(Operation::Sync, id, None) {
+            Ok(Verdict::Lie) => Ok(()),
+            Ok(_) => self.quiet(|tree| tree.sync(id)),
+            Err(error) => {
+                self.tree.sync_failed(id);
+                Err(error)
+            }
         }
-        self.quiet(|tree| tree.sync(id))
+    }
+
+    fn sync_directory(&self, id: NodeId) -> io::Result<()> {
+        match self.strike(Operation::Sync, id, None)? {
+            Verdict::Lie => Ok(()),
+            _ => self.quiet(|tree| tree.sync_directory(id)),
+        }
     }
 }
 
@@ -675,10 +691,7 @@ impl Filesystem for FaultFilesystem {
         _data_only: bool,
         reply: ReplyEmpty,
     ) {
-        let done = self.layer.run(Operation::Sync, id(inode), None, |tree| {
-            tree.sync_directory(id(inode));
-            Ok(())
-        });
+        let done = self.layer.sync_directory(id(inode));
         answer!(reply, done, |()| reply.ok());
     }
 

@@ -43,6 +43,18 @@ const OPERATIONS: [(&str, Operation); 9] = [
 enum Fault {
     Fail(i32),
     Delay(Duration),
+    Lie,
+}
+
+/// How an operation goes on after the rules had their say.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Verdict {
+    /// As if there were no rules.
+    Proceed,
+    /// It fails with this errno.
+    Fail(i32),
+    /// It says that it succeeded, and did nothing.
+    Lie,
 }
 
 /// One rule of the control socket.
@@ -65,13 +77,17 @@ impl Rule {
             Some("eio") => Fault::Fail(libc::EIO),
             Some("enospc") => Fault::Fail(libc::ENOSPC),
             Some("delay") => Fault::Delay(parse_delay(words.next())?),
+            Some("lie") => Fault::Lie,
             other => {
                 return Err(format!(
-                    "a rule starts with eio, enospc or delay, not {other:?}"
+                    "a rule starts with eio, enospc, delay or lie, not {other:?}"
                 ));
             }
         };
         let operation = parse_operation(words.next())?;
+        if fault == Fault::Lie && operation != Some(Operation::Sync) {
+            return Err("only a sync can lie".into());
+        }
         let pattern = words
             .next()
             .ok_or("a rule names a part of a path, or *")?
@@ -159,27 +175,27 @@ impl Rules {
         self.any.store(false, Ordering::Release);
     }
 
-    /// Waits as the rules say, then fails as they say. `path` is asked for only
+    /// Waits as the rules say, then tells what they say. `path` is asked for only
     /// if there is a rule. To be called without any lock held.
     pub(crate) fn strike<P: AsRef<Path>>(
         &self,
         operation: Operation,
         path: impl FnOnce() -> P,
-    ) -> Result<(), i32> {
+    ) -> Verdict {
         if !self.any.load(Ordering::Acquire) {
-            return Ok(());
+            return Verdict::Proceed;
         }
-        let (delay, failure) = self.draw(operation, path().as_ref());
+        let (delay, verdict) = self.draw(operation, path().as_ref());
         if !delay.is_zero() {
             std::thread::sleep(delay);
         }
-        failure.map_or(Ok(()), Err)
+        verdict
     }
 
-    fn draw(&self, operation: Operation, path: &Path) -> (Duration, Option<i32>) {
+    fn draw(&self, operation: Operation, path: &Path) -> (Duration, Verdict) {
         let mut guard = self.list.lock().expect("no holder panics");
         let (rules, rng) = &mut *guard;
-        let (mut delay, mut failure) = (Duration::ZERO, None);
+        let (mut delay, mut verdict) = (Duration::ZERO, Verdict::Proceed);
         for rule in rules
             .iter_mut()
             .filter(|rule| rule.matches(operation, path))
@@ -189,11 +205,12 @@ impl Rules {
             }
             rule.times = rule.times.map(|left| left - 1);
             match rule.fault {
-                Fault::Fail(errno) => failure = failure.or(Some(errno)),
+                Fault::Fail(errno) => verdict = Verdict::Fail(errno),
+                Fault::Lie => verdict = Verdict::Lie,
                 Fault::Delay(more) => delay += more,
             }
         }
-        (delay, failure)
+        (delay, verdict)
     }
 }
 
@@ -201,7 +218,7 @@ impl Rules {
 mod tests {
     use super::*;
 
-    fn strike(rules: &Rules, operation: Operation, path: &str) -> Result<(), i32> {
+    fn strike(rules: &Rules, operation: Operation, path: &str) -> Verdict {
         rules.strike(operation, || path)
     }
 
@@ -211,23 +228,23 @@ mod tests {
         rules.add(Rule::parse("eio read chunkserver-2/ times=2").unwrap());
         assert_eq!(
             strike(&rules, Operation::Write, "chunkserver-2/disk-1/x"),
-            Ok(())
+            Verdict::Proceed
         );
         assert_eq!(
             strike(&rules, Operation::Read, "chunkserver-1/disk-1/x"),
-            Ok(())
+            Verdict::Proceed
         );
         assert_eq!(
             strike(&rules, Operation::Read, "chunkserver-2/disk-1/x"),
-            Err(libc::EIO)
+            Verdict::Fail(libc::EIO)
         );
         assert_eq!(
             strike(&rules, Operation::Read, "chunkserver-2/disk-1/x"),
-            Err(libc::EIO)
+            Verdict::Fail(libc::EIO)
         );
         assert_eq!(
             strike(&rules, Operation::Read, "chunkserver-2/disk-1/x"),
-            Ok(())
+            Verdict::Proceed
         );
     }
 
@@ -236,11 +253,11 @@ mod tests {
         let rules = Rules::new(7);
         rules.add(Rule::parse("enospc any * percent=30").unwrap());
         let struck = (0..1000)
-            .filter(|_| strike(&rules, Operation::Sync, "x") == Err(libc::ENOSPC))
+            .filter(|_| strike(&rules, Operation::Sync, "x") == Verdict::Fail(libc::ENOSPC))
             .count();
         assert!((200..400).contains(&struck), "{struck}");
         rules.clear();
-        assert_eq!(strike(&rules, Operation::Sync, "x"), Ok(()));
+        assert_eq!(strike(&rules, Operation::Sync, "x"), Verdict::Proceed);
     }
 
     #[test]

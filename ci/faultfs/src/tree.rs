@@ -299,13 +299,17 @@ impl Tree {
     }
 
     /// fsync(2) of a directory.
-    pub(crate) fn sync_directory(&self, directory: NodeId) {
+    pub(crate) fn sync_directory(&self, directory: NodeId) -> io::Result<()> {
         let mut names = self.names();
+        if directory != ROOT && !names.homes.contains_key(&directory) {
+            return Err(stale());
+        }
         let mut durable = names.pending.sync_directory(directory);
         if !self.settings.strict_directories {
             durable.extend(names.pending.sync_node(directory));
         }
         self.dispose(&mut names, durable);
+        Ok(())
     }
 
     /// Removes from the grave those of `nodes` that nothing can bring back.

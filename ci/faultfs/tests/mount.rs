@@ -253,7 +253,10 @@ fn folders_come_and_go_like_files() {
 fn handles_from_before_a_cut_are_dead() {
     let mounted = Mounted::new(&[]);
     let file = mounted.create("file", &[1; 8192], true);
+    fs::create_dir(mounted.path("folder")).expect("a new folder");
+    let folder = File::open(mounted.path("folder")).expect("it is there");
     mounted.control("forget seed=1");
+    assert!(folder.sync_all().is_err());
     assert!(file.write_all_at(b"x", 0).is_err());
     assert!(file.sync_all().is_err());
     assert_eq!(
@@ -333,6 +336,22 @@ fn what_a_failed_sync_dropped_is_lost_although_the_next_one_succeeds() {
         "as on Linux, the second one knows nothing"
     );
     mounted.control("forget keep=100");
+    assert_eq!(
+        read(&mounted.path("file")).expect("it is there"),
+        vec![1; 4096]
+    );
+}
+
+#[test]
+fn a_sync_that_lies_saves_nothing() {
+    let mounted = Mounted::new(&[]);
+    let file = mounted.create("file", &[1; 4096], true);
+    mounted.sync_top();
+    mounted.control("lie sync file");
+    file.write_all_at(&[2; 4096], 0)
+        .expect("the layer takes it");
+    file.sync_data().expect("it says so");
+    lose_everything(&mounted);
     assert_eq!(
         read(&mounted.path("file")).expect("it is there"),
         vec![1; 4096]

@@ -1,6 +1,7 @@
 //! The checker: reads back what the journal tells and names every difference
 //! from what must be (acknowledged) or may be (tried). What was not
-//! acknowledged may be there, not, or old or new in units of 4 KiB; nothing else.
+//! acknowledged may be there, not, or old or new in granules (of 4 KiB, unless
+//! the file system promises less); nothing else.
 
 use crate::journal::{self, Entry, Kind};
 use crate::pattern::UNIT;
@@ -13,6 +14,8 @@ use std::path::Path;
 /// The outcome.
 #[derive(Debug, Default)]
 pub(crate) struct Verdict {
+    /// What a crash leaves old or new, never mixed, in bytes.
+    granule: usize,
     acknowledged: u64,
     unanswered: u64,
     bytes: u64,
@@ -36,6 +39,7 @@ impl std::fmt::Display for Verdict {
             unanswered,
             bytes,
             wrong,
+            ..
         } = self;
         write!(
             out,
@@ -46,8 +50,11 @@ impl std::fmt::Display for Verdict {
 }
 
 /// Reads back everything in `journal` from `directory`.
-pub(crate) fn check(directory: &Path, journal: &Path) -> io::Result<Verdict> {
-    let mut verdict = Verdict::default();
+pub(crate) fn check(directory: &Path, journal: &Path, granule: usize) -> io::Result<Verdict> {
+    let mut verdict = Verdict {
+        granule,
+        ..Verdict::default()
+    };
     let mut threads: BTreeMap<(u64, u64, Kind), Vec<(Entry, bool)>> = BTreeMap::new();
     for (entry, acknowledged) in journal::read(journal)? {
         *(if acknowledged {
@@ -74,11 +81,12 @@ pub(crate) fn check(directory: &Path, journal: &Path) -> io::Result<Verdict> {
     Ok(verdict)
 }
 
-/// Whether `found` holds `expected` unit by unit, each whole or zeros.
-fn is_torn_copy(found: &[u8], expected: &[u8], first: usize) -> bool {
+/// Whether `found`, which starts at offset `first` of its file, holds `expected`
+/// granule by granule, each whole or zeros.
+fn is_torn_copy(found: &[u8], expected: &[u8], first: usize, granule: usize) -> bool {
     let mut at = 0;
     while at < found.len() {
-        let end = found.len().min(at + UNIT - (first + at) % UNIT);
+        let end = found.len().min(at + granule - (first + at) % granule);
         let unit = &found[at..end];
         if unit.iter().any(|&byte| byte != 0) && expected.get(at..end) != Some(unit) {
             return false;
@@ -111,7 +119,7 @@ impl Verdict {
             Some(found)
                 if !acknowledged
                     && found.len() <= expected.len()
-                    && is_torn_copy(&found, &expected, 0) => {}
+                    && is_torn_copy(&found, &expected, 0, self.granule) => {}
             None if !acknowledged => {}
             other => self.wrong.push(format!(
                 "{}: acknowledged={acknowledged}, {}",
@@ -139,7 +147,7 @@ impl Verdict {
                 if found.len() >= safe
                     && found[..safe] == expected[..safe]
                     && found.len() <= expected.len()
-                    && is_torn_copy(&found[safe..], &expected[safe..], safe) => {}
+                    && is_torn_copy(&found[safe..], &expected[safe..], safe, self.granule) => {}
             None if safe == 0 => {}
             other => self.wrong.push(format!(
                 "{}: synced up to {safe}, {}",
@@ -163,13 +171,19 @@ impl Verdict {
                 .collect();
             let safe = mine.iter().rposition(|(_, acknowledged)| *acknowledged);
             let content = found.get(at..at + UNIT).unwrap_or_default();
-            let is_zero = safe.is_none() && content.iter().all(|&byte| byte == 0);
-            let possible = &mine[safe.unwrap_or(0)..];
-            if !is_zero
-                && !possible
-                    .iter()
-                    .any(|(entry, _)| entry.label().bytes(entry.length) == content)
-            {
+            let mut possible: Vec<_> = mine[safe.unwrap_or(0)..]
+                .iter()
+                .map(|(entry, _)| entry.label().bytes(entry.length))
+                .collect();
+            if safe.is_none() {
+                possible.push(vec![0; UNIT]);
+            }
+            let is_one_of_them = |at: usize| {
+                possible.iter().any(|bytes| {
+                    content.get(at..at + self.granule) == bytes.get(at..at + self.granule)
+                })
+            };
+            if !(0..UNIT).step_by(self.granule).all(is_one_of_them) {
                 let number = safe.map(|index| mine[index].0.number);
                 self.wrong.push(format!(
                     "{}: unit {unit} is not the acknowledged {number:?} nor a later one",
@@ -247,13 +261,13 @@ mod tests {
     fn wrongs_after(damage: impl FnOnce(&Path)) -> usize {
         let (_guard, directory, journal) = written();
         damage(&directory.join("run-1/thread-1"));
-        check(&directory, &journal).unwrap().wrong.len()
+        check(&directory, &journal, UNIT).unwrap().wrong.len()
     }
 
     #[test]
     fn what_was_written_is_found_good() {
         let (_guard, directory, journal) = written();
-        let verdict = check(&directory, &journal).unwrap();
+        let verdict = check(&directory, &journal, UNIT).unwrap();
         assert!(verdict.is_good() && verdict.acknowledged > 8, "{verdict}");
         assert_eq!(verdict.unanswered, 0);
     }
@@ -299,17 +313,23 @@ mod tests {
             length: 10_000,
         };
         crate::journal::note(&crate::journal::open(&journal).unwrap(), "try", entry).unwrap();
-        assert!(check(&directory, &journal).unwrap().is_good(), "absent");
+        assert!(
+            check(&directory, &journal, UNIT).unwrap().is_good(),
+            "absent"
+        );
         let mut torn = entry.label().bytes(9000);
         torn[4096..8192].fill(0);
         let path = directory.join("run-1/thread-0/new-999999");
         fs::write(&path, &torn).unwrap();
         assert!(
-            check(&directory, &journal).unwrap().is_good(),
+            check(&directory, &journal, UNIT).unwrap().is_good(),
             "torn at a unit"
         );
         torn[5000] = 1;
         fs::File::create(&path).unwrap().write_all(&torn).unwrap();
-        assert!(!check(&directory, &journal).unwrap().is_good(), "garbage");
+        assert!(
+            !check(&directory, &journal, UNIT).unwrap().is_good(),
+            "garbage"
+        );
     }
 }

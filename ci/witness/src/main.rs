@@ -49,6 +49,9 @@ enum Command {
         directory: PathBuf,
         #[arg(long)]
         journal: PathBuf,
+        /// What a crash leaves old or new, never mixed, in bytes: divides 4096.
+        #[arg(long, default_value_t = pattern::UNIT)]
+        granule: usize,
     },
 }
 
@@ -75,7 +78,11 @@ fn main() -> ExitCode {
             println!("{summary}");
             ExitCode::from(u8::from(summary.has_failed() && !crash_expected))
         }
-        Command::Check { directory, journal } => match check::check(&directory, &journal) {
+        Command::Check {
+            directory,
+            journal,
+            granule,
+        } => match check::check(&directory, &journal, granule) {
             Ok(verdict) => {
                 println!("{verdict}");
                 ExitCode::from(u8::from(!verdict.is_good()))
