@@ -1,6 +1,37 @@
 //! The namespace: the replicated state of the metadata.
+//!
+//! Owns what every member of the masters' group agrees on: names, attributes,
+//! sessions with their replies, chunks with their leases. A record of the log
+//! is judged when it is applied (`apply`), alike on every member. Leaves where
+//! the copies are, who listens and what is cached to the master's soft state.
+//!
+//! Reading order: `record` (what happens), `state` (what there is), `apply`
+//! (how one becomes the other), then one file per noun; `pages` and `table`
+//! hold it all in memory.
 
+mod apply;
+mod chunks;
+mod dentry;
+mod digest;
+mod image;
+mod inode;
+mod invariant;
+mod lease;
+mod name;
+mod names;
+mod pages;
+mod permission;
+mod query;
 pub mod record;
+mod rename;
+mod session;
+mod setattr;
 mod state;
+mod table;
+mod xattr;
 
-pub use state::State;
+pub use dentry::COOKIE_MIN;
+pub use image::{DecodeError, Section, SectionId, StateLoader};
+pub use query::{ChunkOrigin, Counts};
+pub use session::Remembered;
+pub use state::{Applied, Change, Chunk, LeaseState, State, WriteSet};

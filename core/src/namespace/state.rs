@@ -1,5 +1,346 @@
-//! The replicated state.
+//! The replicated state: its tables and counters, and what applying a record
+//! tells the caller.
+//!
+//! Owns the fields and the digest. Each table's meaning is in the file of its
+//! noun; records come in through `apply`, questions through `query`, images
+//! through `image`. Invariant: the state is a function of the records applied,
+//! and so is the digest; a clone is O(1) and never changes.
 
-/// The replicated state of the metadata. A clone is O(1).
-#[derive(Clone, Debug, Default)]
-pub struct State {}
+use super::chunks::{Extent, StoredChunk};
+use super::dentry::Dentry;
+use super::digest;
+use super::inode::{Inode, Orphan};
+use super::name::Name;
+use super::record::Outcome;
+use super::session::{RememberedReply, Session};
+use super::table::{Entity, Table};
+use super::xattr::XattrValue;
+use crate::ids::{
+    BootId, ChunkId, ChunkVersion, Epoch, Incarnation, InodeId, LogPosition, RequestId, ServerId,
+    SessionId,
+};
+use minicbor::{Decode, Encode};
+use std::fmt;
+
+/// The replicated state of the metadata. A clone is O(1); the default is the
+/// state before the first record.
+///
+/// - `apply` takes the records of the log, in order;
+/// - the queries (`lookup`, `attributes`, `chunk_at`, ...) ask at any time;
+/// - `sections`, `encode_section` and `StateLoader` write and read images;
+/// - `digest` and `check_invariants` prove that members agree.
+#[derive(Clone, Default)]
+pub struct State {
+    pub(super) scalars: Scalars,
+    pub(super) inodes: Table<InodeId, Inode>,
+    pub(super) dentries: Table<(InodeId, u64), Dentry>,
+    pub(super) extents: Table<(InodeId, u32), Extent>,
+    pub(super) chunks: Table<ChunkId, StoredChunk>,
+    /// Of every chunk that is not settled.
+    pub(super) leases: Table<ChunkId, LeaseState>,
+    pub(super) xattrs: Table<(InodeId, Name), XattrValue>,
+    pub(super) sessions: Table<SessionId, Session>,
+    pub(super) replies: Table<(SessionId, RequestId), RememberedReply>,
+    pub(super) orphans: Table<(InodeId, SessionId), Orphan>,
+    pub(super) members: Table<u64, Name>,
+    /// Ranges of chunk ids whose history is lost: from the key up to the value.
+    pub(super) lost: Table<ChunkId, ChunkId>,
+    // Derived from the tables above, neither in the digest nor in images:
+    /// Sessions by nonce.
+    pub(super) nonces: Table<u64, Derived<SessionId>>,
+    /// Orphans by session.
+    pub(super) kept: Table<(SessionId, InodeId), ()>,
+    /// Open leases by session.
+    pub(super) held: Table<(SessionId, ChunkId), ()>,
+}
+
+/// What is not in a table.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
+pub(super) struct Scalars {
+    #[n(0)]
+    pub(super) applied: LogPosition,
+    #[n(1)]
+    pub(super) incarnation: Incarnation,
+    #[cbor(n(2), with = "minicbor::bytes")]
+    pub(super) capability_secret: Vec<u8>,
+    /// Seeds the hashes of names, for life.
+    #[n(3)]
+    pub(super) name_seed: u64,
+    /// The last numbers given.
+    #[n(4)]
+    pub(super) last_inode: InodeId,
+    #[n(5)]
+    pub(super) last_chunk: ChunkId,
+    #[n(6)]
+    pub(super) last_session: SessionId,
+    /// No epoch below is given any more, nor a version.
+    #[n(7)]
+    pub(super) epoch_floor: Epoch,
+}
+
+impl Scalars {
+    /// A hash of everything but the position: entries without records move it.
+    fn hash(&self) -> u64 {
+        digest::words(
+            12,
+            &[
+                self.incarnation.0,
+                digest::bytes(0, &self.capability_secret),
+                self.name_seed,
+                self.last_inode.0,
+                self.last_chunk.0,
+                self.last_session.0,
+                self.epoch_floor.0,
+            ],
+        )
+    }
+}
+
+/// An entry of a derived table.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Derived<T>(pub(crate) T);
+
+impl<K, T: Clone> Entity<K> for Derived<T> {
+    fn hash(&self, _: &K) -> u64 {
+        0
+    }
+}
+
+impl Entity<u64> for Name {
+    fn hash(&self, member: &u64) -> u64 {
+        digest::words(8, &[*member, digest::bytes(0, self.bytes())])
+    }
+
+    fn heap(&self, _: &u64) -> usize {
+        Self::heap(self)
+    }
+}
+
+impl Entity<Self> for ChunkId {
+    fn hash(&self, from: &Self) -> u64 {
+        digest::words(9, &[from.0, self.0])
+    }
+}
+
+/// A chunk as the state knows it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Chunk {
+    /// The file that it belongs to.
+    pub inode: InodeId,
+    /// Which chunk of the file it is.
+    pub index: u32,
+    /// Its present version; 0 before its first lease.
+    pub version: ChunkVersion,
+    /// The newest epoch of its leases.
+    pub epoch: Epoch,
+    /// Files that refer to it (snapshots will share chunks).
+    pub references: u32,
+    /// Copies wanted.
+    pub copies: u8,
+    /// Who may write it, and what of it is not yet known durable and equal.
+    pub lease: LeaseState,
+}
+
+/// A server in one life of it.
+pub type WriteSet = Vec<(ServerId, BootId)>;
+
+/// Where a chunk stands between writing and rest.
+///
+/// `base` is the last version at which every copy was known durable and equal.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Encode, Decode)]
+pub enum LeaseState {
+    /// Its copies are equal and durable at the chunk's version.
+    #[n(0)]
+    #[default]
+    Settled,
+    /// A session may write it.
+    #[n(1)]
+    Open {
+        /// Whose lease.
+        #[n(0)]
+        session: SessionId,
+        /// See above.
+        #[n(1)]
+        base: ChunkVersion,
+        /// Who is written to, in chain order.
+        #[n(2)]
+        copies: WriteSet,
+    },
+    /// Given back without a sync: the leader has the copies synced.
+    #[n(2)]
+    Closing {
+        /// See above.
+        #[n(0)]
+        base: ChunkVersion,
+        /// Who was written to.
+        #[n(1)]
+        copies: WriteSet,
+    },
+    /// Its session ended: the copies may differ.
+    #[n(3)]
+    Broken {
+        /// See above.
+        #[n(0)]
+        base: ChunkVersion,
+        /// Who was written to.
+        #[n(1)]
+        copies: WriteSet,
+    },
+    /// Fenced, and being made equal.
+    #[n(4)]
+    Reconciling {
+        /// See above.
+        #[n(0)]
+        base: ChunkVersion,
+        /// Who was written to.
+        #[n(1)]
+        copies: WriteSet,
+    },
+}
+
+impl LeaseState {
+    /// Its name, for operators.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Settled => "settled",
+            Self::Open { .. } => "open",
+            Self::Closing { .. } => "closing",
+            Self::Broken { .. } => "broken",
+            Self::Reconciling { .. } => "reconciling",
+        }
+    }
+
+    /// The servers that were written to; none when settled.
+    #[must_use]
+    pub fn copies(&self) -> &[(ServerId, BootId)] {
+        match self {
+            Self::Settled => &[],
+            Self::Open { copies, .. }
+            | Self::Closing { copies, .. }
+            | Self::Broken { copies, .. }
+            | Self::Reconciling { copies, .. } => copies,
+        }
+    }
+
+    /// The last version known durable and equal; none when that is the present one.
+    #[must_use]
+    pub fn base(&self) -> Option<ChunkVersion> {
+        match self {
+            Self::Settled => None,
+            Self::Open { base, .. }
+            | Self::Closing { base, .. }
+            | Self::Broken { base, .. }
+            | Self::Reconciling { base, .. } => Some(*base),
+        }
+    }
+
+    /// The session that holds the lease.
+    #[must_use]
+    pub fn holder(&self) -> Option<SessionId> {
+        match self {
+            Self::Open { session, .. } => Some(*session),
+            _ => None,
+        }
+    }
+}
+
+/// What applying one record did.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Applied {
+    /// What to answer: for client records and for `BeginSession`.
+    pub outcome: Option<Outcome>,
+    /// Whom to answer: for client records.
+    pub session: Option<(SessionId, RequestId)>,
+    /// What is different now. The same thing may be named twice.
+    pub changes: Vec<Change>,
+}
+
+/// Something that a record changed.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Change {
+    /// The attributes, content or existence of an inode.
+    Inode(InodeId),
+    /// A name in a directory: what it names, or whether it is there.
+    Dentry {
+        /// The directory.
+        parent: InodeId,
+        /// The name.
+        name: Vec<u8>,
+    },
+    /// A chunk was made.
+    ChunkMade(ChunkId),
+    /// Nobody refers to a chunk any more.
+    ChunkGone(ChunkId),
+    /// A chunk's lease state, epoch or version changed.
+    Lease(ChunkId),
+    /// A chunk wants another number of copies.
+    Copies(ChunkId),
+    /// These servers hold the chunk at this version now, equal and durable.
+    Settled {
+        /// The chunk.
+        chunk: ChunkId,
+        /// Its version.
+        version: ChunkVersion,
+        /// Who holds it.
+        copies: Vec<ServerId>,
+    },
+    /// A session is over.
+    SessionEnded(SessionId),
+}
+
+impl State {
+    /// A digest of everything that was applied, O(1) to read: equal on every member
+    /// that applied the same records.
+    #[must_use]
+    pub fn digest(&self) -> u64 {
+        digest::words(
+            13,
+            &[
+                self.scalars.hash(),
+                self.inodes.digest(),
+                self.dentries.digest(),
+                self.extents.digest(),
+                self.chunks.digest(),
+                self.leases.digest(),
+                self.xattrs.digest(),
+                self.sessions.digest(),
+                self.replies.digest(),
+                self.orphans.digest(),
+                self.members.digest(),
+                self.lost.digest(),
+            ],
+        )
+    }
+
+    /// Bytes of memory that the tables take, pages shared with clones included.
+    #[must_use]
+    pub fn memory(&self) -> u64 {
+        let bytes = self.inodes.bytes()
+            + self.dentries.bytes()
+            + self.extents.bytes()
+            + self.chunks.bytes()
+            + self.leases.bytes()
+            + self.xattrs.bytes()
+            + self.sessions.bytes()
+            + self.replies.bytes()
+            + self.orphans.bytes()
+            + self.members.bytes()
+            + self.lost.bytes()
+            + self.nonces.bytes()
+            + self.kept.bytes()
+            + self.held.bytes();
+        bytes as u64
+    }
+}
+
+impl fmt::Debug for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("State")
+            .field("applied", &self.scalars.applied)
+            .field("inodes", &self.inodes.len())
+            .field("chunks", &self.chunks.len())
+            .field("digest", &format_args!("{:016x}", self.digest()))
+            .finish()
+    }
+}

@@ -1,0 +1,300 @@
+//! Leases: who may write a chunk, and how it comes to rest again.
+//!
+//! Owns every transition of `LeaseState` in one match, and the two indexes that
+//! follow from it (chunks that are not settled, open leases by session).
+//! Invariants: a chunk has at most one holder; each grant and each fence raises
+//! epoch and version, so that older writers and copies are behind; `base` is kept
+//! until the copies are known equal again.
+
+use super::apply::Step;
+use super::chunks::Extent;
+use super::digest;
+use super::record::{LeaseEnd, LeaseGrant, Outcome, Reply};
+use super::state::{Change, LeaseState, State, WriteSet};
+use super::table::Entity;
+use crate::errno::Errno;
+use crate::ids::{ChunkId, ChunkVersion, Epoch, InodeId, ServerId, SessionId};
+
+/// What happens to a lease.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Event {
+    /// A session asks for it.
+    Grant(SessionId),
+    /// A session gives it back, synced at every copy or not.
+    Release(SessionId, bool),
+    /// Its session ended, or somebody else cut the chunk.
+    Break,
+    /// The copies of a closing chunk were synced.
+    Settle,
+    /// The leader fences whoever may still write.
+    Fence,
+    /// The copies were made equal.
+    Reconcile,
+}
+
+/// The state after an event, and whether it raises epoch and version; `None` where
+/// the event means nothing. `chosen` is the leader's write set for a grant: what
+/// holds bytes that were not synced is only written on where it has them, so a
+/// grant of an unsettled chunk keeps to its write set.
+fn next(
+    lease: &LeaseState,
+    version: ChunkVersion,
+    event: Event,
+    chosen: &WriteSet,
+) -> Option<(LeaseState, bool)> {
+    use LeaseState::{Broken, Closing, Open, Reconciling, Settled};
+    let open = |session, base, copies: WriteSet| {
+        let granted = Open {
+            session,
+            base,
+            copies,
+        };
+        (!granted.copies().is_empty()).then_some((granted, true))
+    };
+    let within = |old: &WriteSet| {
+        let kept = chosen.iter().filter(|copy| old.contains(copy));
+        kept.copied().collect()
+    };
+    match (lease.clone(), event) {
+        (Settled, Event::Grant(session)) => open(session, version, chosen.clone()),
+        (
+            Open {
+                session,
+                base,
+                copies,
+            },
+            Event::Grant(asking),
+        ) if session == asking => open(session, base, within(&copies)),
+        (Closing { base, copies }, Event::Grant(session)) => open(session, base, within(&copies)),
+        (Open { session, .. }, Event::Release(giving, true)) if session == giving => {
+            Some((Settled, false))
+        }
+        (
+            Open {
+                session,
+                base,
+                copies,
+            },
+            Event::Release(giving, false),
+        ) if session == giving => Some((Closing { base, copies }, false)),
+        (Open { base, copies, .. }, Event::Break) => Some((Broken { base, copies }, false)),
+        (Closing { .. }, Event::Settle) => Some((Settled, false)),
+        (
+            Open { base, copies, .. }
+            | Closing { base, copies }
+            | Broken { base, copies }
+            | Reconciling { base, copies },
+            Event::Fence,
+        ) => Some((Reconciling { base, copies }, true)),
+        (Reconciling { .. }, Event::Reconcile) => Some((Settled, false)),
+        _ => None,
+    }
+}
+
+impl Entity<ChunkId> for LeaseState {
+    fn hash(&self, key: &ChunkId) -> u64 {
+        let (tag, session) = match self {
+            Self::Settled => (0, 0),
+            Self::Open { session, .. } => (1, session.0),
+            Self::Closing { .. } => (2, 0),
+            Self::Broken { .. } => (3, 0),
+            Self::Reconciling { .. } => (4, 0),
+        };
+        let base = self.base().unwrap_or_default();
+        let mut hash = digest::words(5, &[key.0, tag, session, base.0]);
+        for (server, boot) in self.copies() {
+            hash = digest::words(hash, &[server.0, boot.0]);
+        }
+        hash
+    }
+
+    fn heap(&self, _: &ChunkId) -> usize {
+        super::name::heap_of(size_of_val(self.copies()))
+    }
+}
+
+impl State {
+    /// Puts a lease into its state and keeps the indexes.
+    pub(crate) fn set_lease(&mut self, chunk: ChunkId, lease: LeaseState) {
+        let holder = lease.holder();
+        let old = match lease {
+            LeaseState::Settled => self.leases.remove(&chunk),
+            lease => self.leases.insert(chunk, lease),
+        };
+        if let Some(session) = old.and_then(|old| old.holder()) {
+            self.held.remove(&(session, chunk));
+        }
+        if let Some(session) = holder {
+            self.held.insert((session, chunk), ());
+        }
+    }
+
+    /// Carries an event out. Whether it meant anything.
+    fn turn(&mut self, step: &mut Step<'_>, chunk: ChunkId, event: Event) -> bool {
+        let Some(stored) = self.chunks.get(&chunk) else {
+            return false;
+        };
+        let lease = self.leases.get(&chunk).unwrap_or(&LeaseState::Settled);
+        let Some((lease, raises)) = next(lease, stored.version, event, &step.choice.copies) else {
+            return false;
+        };
+        if raises {
+            let floor = self.scalars.epoch_floor;
+            self.chunks.update(&chunk, |stored| {
+                stored.epoch = stored.epoch.next().max(floor);
+                stored.version = stored.version.next().max(ChunkVersion(floor.0));
+            });
+        }
+        self.set_lease(chunk, lease);
+        step.changed(Change::Lease(chunk));
+        true
+    }
+
+    /// `Mutation::Lease`.
+    pub(crate) fn lease(&mut self, step: &mut Step<'_>, inode: InodeId, index: u32) -> Outcome {
+        let file = self.regular(inode)?;
+        if index >= super::chunks::CHUNKS_MAX {
+            return Err(Errno::EFBIG);
+        }
+        let grant = match self.extent(file, inode, index) {
+            Some(extent) => self.grant(step, extent.chunk, extent),
+            None => self.allocate_leased(step, inode, index),
+        };
+        grant.map(Reply::Lease)
+    }
+
+    /// Grants the lease of a chunk to the caller. EAGAIN while that may not be.
+    pub(crate) fn grant(
+        &mut self,
+        step: &mut Step<'_>,
+        chunk: ChunkId,
+        extent: Extent,
+    ) -> Result<LeaseGrant, Errno> {
+        if !self.turn(step, chunk, Event::Grant(step.session)) {
+            return Err(Errno::EAGAIN);
+        }
+        let granted = self
+            .chunk(chunk)
+            .expect("a chunk of a file is in the table");
+        Ok(LeaseGrant {
+            index: granted.index,
+            chunk,
+            version: granted.version,
+            epoch: granted.epoch,
+            valid: extent.valid,
+            copies: granted.lease.copies().to_vec(),
+        })
+    }
+
+    /// `Mutation::Release`, and the leases that end with a commit.
+    pub(crate) fn release(&mut self, step: &mut Step<'_>, ends: &[LeaseEnd]) {
+        for end in ends {
+            let copies = self.written(end.chunk, end.epoch);
+            let event = Event::Release(step.session, end.synced);
+            if copies.is_none() || !self.turn(step, end.chunk, event) {
+                continue;
+            }
+            self.come_to_rest(step, end.chunk, copies.unwrap_or_default());
+        }
+    }
+
+    /// `RecordBody::Settled`.
+    pub(crate) fn settle(&mut self, step: &mut Step<'_>, chunk: ChunkId, epoch: Epoch) {
+        if let Some(copies) = self.written(chunk, epoch)
+            && self.turn(step, chunk, Event::Settle)
+        {
+            self.come_to_rest(step, chunk, copies);
+        }
+    }
+
+    /// `RecordBody::Fence`.
+    pub(crate) fn fence(&mut self, step: &mut Step<'_>, chunk: ChunkId, epoch: Epoch) {
+        if self.written(chunk, epoch).is_some() {
+            self.turn(step, chunk, Event::Fence);
+        }
+    }
+
+    /// `RecordBody::Reconciled`.
+    pub(crate) fn reconcile(
+        &mut self,
+        step: &mut Step<'_>,
+        chunk: ChunkId,
+        epoch: Epoch,
+        servers: &[ServerId],
+    ) {
+        if self.written(chunk, epoch).is_some() && self.turn(step, chunk, Event::Reconcile) {
+            self.come_to_rest(step, chunk, servers.to_vec());
+        }
+    }
+
+    /// The servers that a chunk was written to, if this is its epoch.
+    fn written(&self, chunk: ChunkId, epoch: Epoch) -> Option<Vec<ServerId>> {
+        let stored = self
+            .chunks
+            .get(&chunk)
+            .filter(|stored| stored.epoch == epoch)?;
+        let lease = self.leases.get(&chunk);
+        let copies = lease.map(LeaseState::copies).unwrap_or_default();
+        debug_assert!(stored.references > 0, "a chunk in the table is referred to");
+        Some(copies.iter().map(|(server, _)| *server).collect())
+    }
+
+    /// A chunk whose lease was given back or reconciled: without content it goes; a
+    /// settled one tells who holds it.
+    fn come_to_rest(&mut self, step: &mut Step<'_>, chunk: ChunkId, copies: Vec<ServerId>) {
+        let stored = self.chunks.get(&chunk).expect("its lease just changed");
+        let (inode, index, version) = (stored.inode, stored.index, stored.version);
+        let extent = self
+            .find_extent(inode, index)
+            .expect("a chunk is at its place");
+        if extent.valid == 0 {
+            self.drop_chunk(step, inode, index, chunk);
+        } else if !self.leases.has(&chunk) {
+            step.changed(Change::Settled {
+                chunk,
+                version,
+                copies,
+            });
+        }
+    }
+
+    /// The lease of a session that ended breaks; what it never committed goes, unless
+    /// commits may have been lost (`keep_empty`).
+    pub(crate) fn break_lease(&mut self, step: &mut Step<'_>, chunk: ChunkId, keep_empty: bool) {
+        let broke = self.turn(step, chunk, Event::Break);
+        assert!(broke, "an open lease breaks");
+        let stored = self.chunks.get(&chunk).expect("it has a lease");
+        let (inode, index) = (stored.inode, stored.index);
+        let extent = self
+            .find_extent(inode, index)
+            .expect("a chunk is at its place");
+        if extent.valid == 0 && !keep_empty {
+            self.drop_chunk(step, inode, index, chunk);
+        }
+    }
+
+    /// The lease that another session than the caller holds breaks.
+    pub(crate) fn break_foreign_lease(&mut self, step: &mut Step<'_>, chunk: ChunkId) {
+        let holder = self.leases.get(&chunk).and_then(LeaseState::holder);
+        if holder.is_some_and(|holder| holder != step.session) {
+            self.turn(step, chunk, Event::Break);
+        }
+    }
+
+    /// `RecordBody::Adopt`: only in a later life of the cluster.
+    pub(crate) fn adopt(
+        &mut self,
+        step: &mut Step<'_>,
+        chunk: ChunkId,
+        epoch: Epoch,
+        version: ChunkVersion,
+    ) {
+        let known = self.chunks.get(&chunk);
+        let newer = known.is_some_and(|known| known.epoch == epoch && known.version < version);
+        if newer && self.lost.len() > 0 {
+            self.chunks
+                .update(&chunk, |stored| stored.version = version);
+            step.changed(Change::Lease(chunk));
+        }
+    }
+}
