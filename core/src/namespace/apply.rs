@@ -122,6 +122,9 @@ impl State {
             } => {
                 self.adopt(step, *chunk, *epoch, *version);
             }
+            RecordBody::CloseOrphans { session, inodes } => {
+                self.close_orphans(step, *session, inodes);
+            }
         }
     }
 
@@ -221,9 +224,7 @@ impl State {
                 length,
             } => self.fallocate(step, *inode, *mode, *offset, *length),
             Mutation::CloseOrphans { inodes } => {
-                for &inode in inodes {
-                    self.close_orphan(step, step.session, inode);
-                }
+                self.close_orphans(step, step.session, inodes);
                 Ok(Reply::Done)
             }
         }

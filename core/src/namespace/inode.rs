@@ -289,6 +289,18 @@ impl State {
         kept
     }
 
+    /// A session closed the last handles of orphans.
+    pub(crate) fn close_orphans(
+        &mut self,
+        step: &mut Step<'_>,
+        session: SessionId,
+        inodes: &[InodeId],
+    ) {
+        for &inode in inodes {
+            self.close_orphan(step, session, inode);
+        }
+    }
+
     /// A session closed an orphan; ignored if it keeps no such one.
     pub(crate) fn close_orphan(&mut self, step: &mut Step<'_>, session: SessionId, inode: InodeId) {
         if self.kept.remove(&(session, inode)).is_none() {
