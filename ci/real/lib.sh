@@ -59,6 +59,15 @@ our_pids() {
     done
 }
 
+# listening_ports PIDS...: the TCP ports they listen on.
+listening_ports() {
+    local pid hex
+    for pid in "$@"; do
+        readlink "/proc/$pid"/fd/* 2>/dev/null | sed -n 's/^socket:\[\(.*\)\]$/\1/p' || true
+    done | sort -u | awk 'NR == FNR { mine[$1]; next } $4 == "0A" && ($10 in mine) { n = split($2, part, ":"); print part[n] }' \
+        - /proc/net/tcp /proc/net/tcp6 | sort -u | while read -r hex; do echo $((16#$hex)); done
+}
+
 our_mounts() { awk -v work="$WORK/" 'index($2, work) == 1 { print $2 }' /proc/mounts | tac; }
 
 unmount_ours() {

@@ -44,9 +44,8 @@ refused "$ANTLER" mount "$(masters):/" "$WORK/wrong" -o "key=$WORK/wrong.key"
 ! mountpoint -q "$WORK/wrong" || fail "mounted with a wrong key"
 
 say "garbage on every port"
-ports=$(for pid in $(our_pids); do
-    for fd in /proc/"$pid"/fd/*; do readlink "$fd"; done | sed -n 's/socket:\[\(.*\)\]/\1/p'
-done | sort -u | awk 'NR == FNR { mine[$1]; next } $4 == "0A" && ($10 in mine) { split($2, a, ":"); print strtonum("0x" a[2]) }' - /proc/net/tcp /proc/net/tcp6 2>/dev/null || true)
+# shellcheck disable=SC2046
+ports=$(listening_ports $(our_pids))
 [ -n "$ports" ] || fail "found no port"
 for port in $ports; do
     for shape in random zeros ones http huge; do
