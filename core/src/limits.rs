@@ -54,6 +54,11 @@ pub const SESSION_WINDOW: u64 = 1024;
 pub const LOG_BATCH_MAX: usize = 1 << 20;
 /// Records proposed as one log entry.
 pub const ENTRY_RECORDS_MAX: usize = 512;
+/// Bytes of log entries that a leader has proposed and that are not committed; a
+/// proposal beyond is dropped, and whoever waits for it told.
+pub const UNCOMMITTED_BYTES_MAX: u64 = 64 << 20;
+/// Messages with log entries on their way to one follower.
+pub const FOLLOWER_INFLIGHT_MAX: usize = 32;
 /// Bytes of a log segment (pre-zeroed).
 pub const LOG_SEGMENT_SIZE: u64 = 16 << 20;
 /// Bytes of log after the last image that make the next image due.

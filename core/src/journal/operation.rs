@@ -46,10 +46,13 @@ pub enum JournalOperation {
         /// The clone.
         state: Box<State>,
     },
-    /// Reads a piece of the newest image. Completes as `Piece`.
+    /// Reads a piece of an image. Completes as `Piece`.
     ReadImage {
         /// Returned with the completion.
         token: Token,
+        /// Of which image, so that a slow receiver can finish the one it began; of
+        /// the newest when that one is gone.
+        position: LogPosition,
         /// From which byte.
         offset: u64,
         /// How much at most.
@@ -72,6 +75,30 @@ pub enum JournalOperation {
     },
 }
 
+impl JournalOperation {
+    /// Whether it concerns images; the others concern the log.
+    #[must_use]
+    pub fn is_image(&self) -> bool {
+        matches!(
+            self,
+            Self::WriteImage { .. } | Self::ReadImage { .. } | Self::ReceiveImage { .. }
+        )
+    }
+
+    /// Ties it to its completion.
+    #[must_use]
+    pub fn token(&self) -> Token {
+        match *self {
+            Self::Append { token, .. }
+            | Self::Shorten { token, .. }
+            | Self::Restart { token, .. }
+            | Self::WriteImage { token, .. }
+            | Self::ReadImage { token, .. }
+            | Self::ReceiveImage { token, .. } => token,
+        }
+    }
+}
+
 /// How a storage operation ended. A failure is the medium's: the member stops.
 #[derive(Debug)]
 pub struct JournalCompletion {
@@ -86,7 +113,7 @@ pub struct JournalCompletion {
 pub enum JournalReply {
     /// It is durable.
     Done,
-    /// A piece of the newest image.
+    /// A piece of an image.
     Piece {
         /// Which image.
         meta: ImageMeta,
@@ -110,6 +137,9 @@ pub enum JournalError {
     /// The medium failed.
     #[error("the medium failed: {0}")]
     Medium(String),
+    /// No space for an image: nothing changed, the log stays as it is.
+    #[error("no space for an image")]
+    Full,
     /// A received image is damaged: it is dropped; ask for it again.
     #[error("the image is damaged: {0}")]
     Damaged(String),

@@ -1,0 +1,404 @@
+//! Reading the log back after a crash: where it ends, and whether that can be.
+//!
+//! Owns the distinction between a torn tail and a hole. One append is one batch,
+//! and a batch is begun only when the one before it is synced. So a crash leaves at
+//! most the last batch torn; where any trace of a *later* batch is found behind a
+//! damaged one, synced bytes were lost, and the log is refused. A later trace is a
+//! whole header that names this segment, a life not before the last batch's, and a
+//! number beyond the one that is missing.
+//!
+//! Segments that an image covers may be gone, or damaged: the log is then read from
+//! the first segment on that continues behind something the image covers.
+
+use super::format::{
+    BLOCK, BatchHeader, HeaderRead, LogRecord, SegmentHeader, segment_name, segment_sequence,
+};
+use super::operation::{HardState, LogEntry};
+use super::{Founding, OpenError};
+use crate::ids::{LogPosition, Term};
+use crate::vfs::{FileId, Vfs, VfsError};
+
+/// A segment's file as it was found.
+#[derive(Debug)]
+pub(super) struct Segment {
+    pub(super) sequence: u64,
+    pub(super) name: String,
+    pub(super) file: FileId,
+    pub(super) length: u64,
+    /// Its header is whole and names this sequence number.
+    pub(super) is_ours: bool,
+    bytes: Vec<u8>,
+}
+
+/// What was read.
+#[derive(Debug)]
+pub(super) struct Scan {
+    pub(super) hard: HardState,
+    /// The position before the first entry, and its term.
+    pub(super) base: (LogPosition, Term),
+    pub(super) entries: Vec<LogEntry>,
+    pub(super) members: Option<(Vec<u64>, Vec<u64>)>,
+    /// Which segment the log ends in, and where the next batch goes.
+    pub(super) tail: Tail,
+    /// The segments before the tail's and itself, with the highest position in each.
+    pub(super) used: Vec<(u64, LogPosition)>,
+    pub(super) is_torn: bool,
+}
+
+/// The end of the log.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Tail {
+    pub(super) sequence: u64,
+    pub(super) offset: u64,
+    pub(super) life: u64,
+    pub(super) number: u64,
+    pub(super) link: u64,
+}
+
+impl Scan {
+    /// The last position and its term.
+    pub(super) fn last(&self) -> (LogPosition, Term) {
+        let last = self.entries.last();
+        last.map_or(self.base, |entry| (entry.position, entry.term))
+    }
+
+    /// The term of a position, if the log knows it.
+    pub(super) fn term_at(&self, position: LogPosition) -> Option<Term> {
+        let distance = position.0.checked_sub(self.base.0.0)?;
+        match distance.checked_sub(1) {
+            None => Some(self.base.1),
+            Some(at) => self.entries.get(as_index(at)).map(|entry| entry.term),
+        }
+    }
+
+    /// Takes out the entries behind a position, which the log reaches.
+    pub(super) fn entries_behind(&mut self, position: LogPosition) -> Vec<LogEntry> {
+        let covered = as_index(position.0 - self.base.0.0);
+        self.entries.split_off(covered)
+    }
+
+    /// The file that it was read from first.
+    pub(super) fn first_file(&self) -> String {
+        segment_name(self.used.first().map_or(0, |(sequence, _)| *sequence))
+    }
+}
+
+/// Opens every segment of the folder, in order.
+pub(super) fn list_segments<V: Vfs>(
+    vfs: &mut V,
+    founding: &Founding,
+) -> Result<Vec<Segment>, OpenError> {
+    let mut sequences: Vec<u64> = vfs
+        .list("")?
+        .iter()
+        .filter_map(|name| segment_sequence(name))
+        .collect();
+    sequences.sort_unstable();
+    sequences
+        .into_iter()
+        .map(|sequence| open_segment(vfs, founding, sequence))
+        .collect()
+}
+
+fn open_segment<V: Vfs>(
+    vfs: &mut V,
+    founding: &Founding,
+    sequence: u64,
+) -> Result<Segment, OpenError> {
+    let name = segment_name(sequence);
+    let file = vfs.open(&name)?;
+    let length = vfs.len(file)?;
+    let mut block = [0; BLOCK];
+    let read = vfs.read_at(file, 0, &mut block)?;
+    let is_ours = match SegmentHeader::decode(&block[..read]) {
+        HeaderRead::Nothing => false,
+        HeaderRead::Version(version) => {
+            return Err(OpenError::Version {
+                file: name,
+                version,
+            });
+        }
+        HeaderRead::Header(header) => {
+            if (header.cluster, header.member) != (founding.cluster, founding.member) {
+                return Err(OpenError::Foreign {
+                    file: name,
+                    cluster: header.cluster,
+                    member: header.member,
+                });
+            }
+            header.sequence == sequence
+        }
+    };
+    Ok(Segment {
+        sequence,
+        name,
+        file,
+        length,
+        is_ours,
+        bytes: Vec::new(),
+    })
+}
+
+/// Reads the log. `covered` is the position of the image that the state is loaded
+/// from. `None` when no batch was ever written.
+pub(super) fn scan<V: Vfs>(
+    vfs: &mut V,
+    segments: &mut [Segment],
+    covered: LogPosition,
+) -> Result<Option<Scan>, OpenError> {
+    let mut refused = None;
+    for start in 0..segments.len() {
+        match Reader::new(vfs, covered).read(&mut segments[start..]) {
+            Ok(Some(scan)) => return Ok(Some(scan)),
+            Ok(None) => {}
+            Err(OpenError::Medium(error)) => return Err(OpenError::Medium(error)),
+            Err(error) => {
+                refused.get_or_insert(error);
+            }
+        }
+    }
+    refused.map_or(Ok(None), Err)
+}
+
+struct Reader<'v, V> {
+    vfs: &'v mut V,
+    covered: LogPosition,
+    scan: Option<Scan>,
+    /// The highest position in the present segment.
+    highest: LogPosition,
+}
+
+impl<'v, V: Vfs> Reader<'v, V> {
+    fn new(vfs: &'v mut V, covered: LogPosition) -> Self {
+        Self {
+            vfs,
+            covered,
+            scan: None,
+            highest: LogPosition(0),
+        }
+    }
+
+    fn read(mut self, segments: &mut [Segment]) -> Result<Option<Scan>, OpenError> {
+        let mut end = 0;
+        for at in 0..segments.len() {
+            load(self.vfs, &mut segments[at])?;
+            let follows = at == 0 || segments[at].sequence == segments[at - 1].sequence + 1;
+            if !follows || !self.read_segment(&segments[at])? {
+                break;
+            }
+            if at > 0 {
+                segments[at - 1].bytes = Vec::new();
+            }
+            end = at;
+        }
+        self.check_end(segments, end)?;
+        Ok(self.scan)
+    }
+
+    /// Takes in the batches of one segment; whether there was any.
+    fn read_segment(&mut self, segment: &Segment) -> Result<bool, OpenError> {
+        let mut offset = BLOCK;
+        while let Some((header, records)) = self.next_batch(segment, offset)? {
+            for record in records {
+                self.take(record, segment, offset)?;
+            }
+            offset += header.extent();
+            let scan = self.scan.as_mut().expect("a batch was taken in");
+            scan.tail = Tail {
+                sequence: segment.sequence,
+                offset: offset as u64,
+                life: header.id.life,
+                number: header.id.number,
+                link: header.own_link(),
+            };
+        }
+        let any = offset > BLOCK;
+        if any {
+            let scan = self.scan.as_mut().expect("a batch was taken in");
+            scan.used.push((segment.sequence, self.highest));
+        }
+        Ok(any)
+    }
+
+    /// The batch at `offset`, if it is whole and follows the last one.
+    fn next_batch(
+        &mut self,
+        segment: &Segment,
+        offset: usize,
+    ) -> Result<Option<(BatchHeader, Vec<LogRecord>)>, OpenError> {
+        let bytes = segment.bytes.get(offset..).unwrap_or_default();
+        let Some(header) = BatchHeader::decode(bytes) else {
+            return Ok(None);
+        };
+        let follows = header.id.sequence == segment.sequence
+            && self.scan.as_ref().is_none_or(|scan| {
+                header.id.number == scan.tail.number + 1
+                    && header.id.life >= scan.tail.life
+                    && header.id.link == scan.tail.link
+            });
+        let Some(body) = header.body(bytes).filter(|_| follows) else {
+            return Ok(None);
+        };
+        // What its checksum vouches for was written so: not torn, but not understood.
+        let records = header.records(body);
+        let records = records.ok_or_else(|| hole(segment, offset, "a record is not known"))?;
+        self.scan.get_or_insert_with(empty_scan);
+        Ok(Some((header, records)))
+    }
+
+    fn take(
+        &mut self,
+        record: LogRecord,
+        segment: &Segment,
+        offset: usize,
+    ) -> Result<(), OpenError> {
+        let scan = self.scan.as_mut().expect("a batch begins it");
+        match record {
+            LogRecord::Hard(hard) => scan.hard = hard,
+            LogRecord::Members(voters, learners) => scan.members = Some((voters, learners)),
+            LogRecord::Anew(position, term) => {
+                scan.base = (position, term);
+                scan.entries.clear();
+                self.highest = self.highest.max(position);
+            }
+            LogRecord::Continues(position, term) if scan.used.is_empty() && offset == BLOCK => {
+                if position > self.covered {
+                    return Err(OpenError::Missing {
+                        file: segment.name.clone(),
+                        from: self.covered.next(),
+                        upto: position,
+                    });
+                }
+                scan.base = (position, term);
+            }
+            LogRecord::Continues(position, _) => {
+                if position != scan.last().0 {
+                    let reason = "it does not continue where the log before it ends";
+                    return Err(hole(segment, offset, reason));
+                }
+            }
+            LogRecord::Entry(entry) => {
+                self.highest = self.highest.max(entry.position);
+                if !put(scan, entry) {
+                    return Err(hole(segment, offset, "its entries leave a gap in the log"));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Nothing that was synced lies behind the end.
+    fn check_end(&mut self, segments: &mut [Segment], end: usize) -> Result<(), OpenError> {
+        let tail = self.scan.as_ref().map(|scan| scan.tail);
+        for segment in &mut segments[end..] {
+            load(self.vfs, segment)?;
+            let from = match tail {
+                Some(tail) if tail.sequence == segment.sequence => as_index(tail.offset),
+                _ => BLOCK,
+            };
+            let last = tail.map_or((0, 0), |tail| (tail.life, tail.number));
+            if let Some(offset) = later_trace(segment, from, last) {
+                return Err(self.refuse(segments, end, offset));
+            }
+        }
+        if let (Some(scan), Some(segment)) = (&mut self.scan, segments.get(end)) {
+            scan.is_torn = is_torn(segment, &scan.tail);
+        }
+        Ok(())
+    }
+
+    fn refuse(&self, segments: &[Segment], end: usize, later: usize) -> OpenError {
+        let offset = self
+            .scan
+            .as_ref()
+            .map_or(BLOCK as u64, |scan| scan.tail.offset);
+        OpenError::Hole {
+            file: segments[end].name.clone(),
+            offset,
+            reason: format!("a batch is damaged or gone, but a later one is there (at {later})"),
+        }
+    }
+}
+
+fn empty_scan() -> Scan {
+    Scan {
+        hard: HardState::default(),
+        base: (LogPosition(0), Term(0)),
+        entries: Vec::new(),
+        members: None,
+        tail: Tail {
+            sequence: 0,
+            offset: 0,
+            life: 0,
+            number: 0,
+            link: 0,
+        },
+        used: Vec::new(),
+        is_torn: false,
+    }
+}
+
+/// Adds an entry, cutting off what is at or behind its position; false when it
+/// leaves a gap.
+fn put(scan: &mut Scan, entry: LogEntry) -> bool {
+    let Some(at) = entry
+        .position
+        .0
+        .checked_sub(scan.base.0.0 + 1)
+        .map(as_index)
+    else {
+        return false;
+    };
+    if at > scan.entries.len() {
+        return false;
+    }
+    scan.entries.truncate(at);
+    scan.entries.push(entry);
+    true
+}
+
+fn hole(segment: &Segment, offset: usize, reason: &str) -> OpenError {
+    OpenError::Hole {
+        file: segment.name.clone(),
+        offset: offset as u64,
+        reason: reason.to_owned(),
+    }
+}
+
+/// Where a header lies that can only have been written after the batch that is
+/// missing was synced.
+fn later_trace(segment: &Segment, from: usize, (life, number): (u64, u64)) -> Option<usize> {
+    let is_later = |at: &usize| {
+        BatchHeader::decode(&segment.bytes[*at..]).is_some_and(|header| {
+            header.id.sequence == segment.sequence
+                && header.id.life >= life
+                && header.id.number > number + 1
+        })
+    };
+    (from..segment.bytes.len()).step_by(BLOCK).find(is_later)
+}
+
+/// Whether a batch was begun at the end of the log and not finished (as far as its
+/// header tells).
+fn is_torn(segment: &Segment, tail: &Tail) -> bool {
+    let from = as_index(tail.offset).min(segment.bytes.len());
+    BatchHeader::decode(&segment.bytes[from..]).is_some_and(|header| {
+        header.id.sequence == tail.sequence
+            && header.id.number == tail.number + 1
+            && header.id.life >= tail.life
+    })
+}
+
+fn load<V: Vfs>(vfs: &mut V, segment: &mut Segment) -> Result<(), VfsError> {
+    if segment.bytes.is_empty() {
+        let mut bytes = vec![0; as_index(segment.length)];
+        let read = vfs.read_at(segment.file, 0, &mut bytes)?;
+        bytes.truncate(read);
+        segment.bytes = bytes;
+    }
+    Ok(())
+}
+
+fn as_index(number: u64) -> usize {
+    usize::try_from(number).expect("a file in memory is counted in memory's words")
+}
