@@ -11,6 +11,7 @@ pub mod journal;
 pub mod limits;
 pub mod machine;
 pub mod marks;
+pub mod member;
 pub mod namespace;
 pub mod planted;
 pub mod rng;

@@ -147,7 +147,10 @@ impl Marks {
 
     /// The marks reached, in order.
     pub fn iter(self) -> impl Iterator<Item = Mark> {
-        Mark::ALL.iter().copied().filter(move |&mark| self.has(mark))
+        Mark::ALL
+            .iter()
+            .copied()
+            .filter(move |&mark| self.has(mark))
     }
 }
 

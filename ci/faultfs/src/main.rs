@@ -109,16 +109,11 @@ fn mount(
     let signals = signals::Signals::block()?;
     let seed = settings.seed;
     let layer = Arc::new(Layer::new(Tree::new(settings)?, seed));
-    let filesystem = FaultFilesystem::new(Arc::clone(&layer));
-    let session =
-        fuser::spawn_mount(filesystem, mountpoint, &options(threads)).map_err(|error| {
-            // The first error is the one to tell.
-            let _ = layer.close();
-            let target = mountpoint.display();
-            io::Error::other(format!(
-                "cannot mount on {target} through /dev/fuse: {error}"
-            ))
-        })?;
+    let session = fuser::spawn_mount(
+        FaultFilesystem::new(Arc::clone(&layer)),
+        mountpoint,
+        &options(threads),
+    )?;
     if let Some(path) = control {
         control::serve(Arc::clone(&layer), &path)?;
     }
