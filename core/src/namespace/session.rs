@@ -204,6 +204,12 @@ impl State {
         own.map(|((_, chunk), ())| *chunk)
     }
 
+    /// Whether a session keeps the orphan `inode`.
+    #[must_use]
+    pub fn is_orphan_of(&self, inode: InodeId, session: SessionId) -> bool {
+        self.kept.has(&(session, inode))
+    }
+
     /// The orphans that a session keeps.
     pub fn orphans_of(&self, session: SessionId) -> impl Iterator<Item = InodeId> + '_ {
         let kept = self.kept.range(&(session, InodeId(0)));

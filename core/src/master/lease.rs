@@ -1,0 +1,721 @@
+//! The ends of leases: recalls, settling of what was released unsynced, and the
+//! reconciliation of what broke (P4).
+//!
+//! | lease state | what the leader does |
+//! |---|---|
+//! | Open | nothing, until somebody else needs it: recall, then fence |
+//! | Closing | has every copy synced in batches, then logs `Settled` |
+//! | Closing, a copy lost | logs `Fence` |
+//! | Broken | logs `Fence` |
+//! | Reconciling | fences every reachable copy, takes one that holds all synced bytes, makes the others equal, logs `Reconciled` |
+//!
+//! A new leader finds the same states in the replicated table and goes on: every
+//! step may be done twice. Servers of the write set whose copy is at least of the
+//! version `base` hold every synced byte, since a sync is acknowledged by all of
+//! them; one that still lives the life that the lease names holds the unsynced
+//! acknowledged bytes too, and is preferred.
+
+use super::commands::Purpose;
+use super::{Master, Proposal};
+use crate::ids::{BootId, ChunkId, ChunkVersion, DiskId, Epoch, PartId, ServerId, SessionId};
+use crate::limits::REPORT_BATCH;
+use crate::machine::Level;
+use crate::marks::Mark;
+use crate::namespace::LeaseState;
+use crate::namespace::record::RecordBody;
+use crate::time::{Duration, Instant};
+use crate::wire::capability::{Grant, Right};
+use crate::wire::chunk_master::{Command, CommandResult, PartState};
+use crate::wire::client_master::MasterToClient;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// How often an unanswered recall is repeated.
+const RECALL_AGAIN: Duration = Duration::from_secs(1);
+/// After how long an unanswered recall is answered by a fence.
+const RECALL_PATIENCE: Duration = Duration::from_secs(8);
+/// For how long a reconciliation waits for copies beside one that kept its life.
+const FRESH_PATIENCE: Duration = Duration::from_millis(500);
+/// For how long it waits for one that kept its life, when only restarted ones answer.
+const STALE_PATIENCE: Duration = Duration::from_secs(5);
+
+/// How long released chunks gather before their copies are synced: one sync serves all.
+const SYNC_PACE: Duration = Duration::from_millis(50);
+
+/// A closing chunk whose copies are being synced.
+#[derive(Clone, Debug)]
+struct Closing {
+    epoch: Epoch,
+    version: ChunkVersion,
+    waits: BTreeSet<ServerId>,
+}
+
+/// A broken chunk being made whole.
+#[derive(Clone, Debug)]
+struct Reconcile {
+    epoch: Epoch,
+    version: ChunkVersion,
+    base: ChunkVersion,
+    copies: Vec<(ServerId, BootId)>,
+    since: Instant,
+    asked: BTreeSet<ServerId>,
+    answers: BTreeMap<ServerId, Option<PartState>>,
+    step: Step,
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Asking,
+    Equalizing {
+        waits: BTreeSet<ServerId>,
+        good: BTreeSet<ServerId>,
+    },
+    Logged,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Recalled {
+    epoch: Epoch,
+    first: Instant,
+    last: Instant,
+}
+
+/// What the leader does about the ends of leases.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Leases {
+    recalls: BTreeMap<ChunkId, Recalled>,
+    closing: BTreeMap<ChunkId, Closing>,
+    /// Closing chunks whose servers have not all registered with this leader yet.
+    deferred: BTreeSet<ChunkId>,
+    outbox: BTreeMap<ServerId, Vec<(PartId, ChunkVersion, Epoch)>>,
+    syncing: BTreeSet<ServerId>,
+    /// When what gathered is sent.
+    due: Option<Instant>,
+    synced: Vec<(ChunkId, Epoch)>,
+    logging: bool,
+    fencing: BTreeMap<ChunkId, Epoch>,
+    reconciling: BTreeMap<ChunkId, Reconcile>,
+}
+
+impl Leases {
+    /// When the next syncs are to be sent.
+    pub(super) fn sync_due(&self) -> Instant {
+        self.due.unwrap_or(Instant::NEVER)
+    }
+
+    /// Somebody waits: what gathered is sent at once.
+    pub(super) fn hurry(&mut self) {
+        self.due = self.due.map(|_| Instant::default());
+    }
+
+    pub(super) fn settling_done(&mut self) {
+        self.logging = false;
+    }
+
+    pub(super) fn reconciled(&mut self, chunk: ChunkId) {
+        self.reconciling.remove(&chunk);
+    }
+
+    pub(super) fn forget(&mut self, chunk: ChunkId) {
+        self.recalls.remove(&chunk);
+        self.closing.remove(&chunk);
+        self.deferred.remove(&chunk);
+        self.fencing.remove(&chunk);
+        self.reconciling.remove(&chunk);
+    }
+}
+
+impl Master {
+    /// A chunk's lease state is another one now.
+    pub(super) fn on_lease_changed(&mut self, chunk: ChunkId) {
+        self.servers.touch(chunk);
+        if self.reign.is_none() {
+            return;
+        }
+        let Some(one) = self.member.state().chunk(chunk) else {
+            return self.leases.forget(chunk);
+        };
+        let (epoch, version, lease) = (one.epoch, one.version, one.lease);
+        self.leases.forget(chunk);
+        self.recheck = true;
+        match lease {
+            LeaseState::Settled | LeaseState::Open { .. } => {}
+            LeaseState::Closing { copies, .. } => self.settle(chunk, (epoch, version), &copies),
+            LeaseState::Broken { .. } => self.fence(chunk, epoch),
+            LeaseState::Reconciling { base, copies } => {
+                self.reconcile(chunk, (epoch, version, base), copies)
+            }
+        }
+    }
+
+    /// A new leader goes on with what it finds.
+    pub(super) fn resume_leases(&mut self) {
+        let leased: Vec<ChunkId> = self.member.state().leased().collect();
+        for chunk in leased {
+            self.on_lease_changed(chunk);
+        }
+    }
+
+    /// Asks the holder for a lease that somebody else needs. True when nobody else holds it.
+    pub(super) fn recall_from_others(&mut self, session: SessionId, chunk: ChunkId) -> bool {
+        let Some(one) = self.member.state().chunk(chunk) else {
+            return true;
+        };
+        let LeaseState::Open {
+            session: holder, ..
+        } = one.lease
+        else {
+            return true;
+        };
+        if holder == session {
+            return true;
+        }
+        self.recall(chunk, one.epoch, one.inode, holder);
+        false
+    }
+
+    /// Asks the holder of a lease to give it back; fences it when that takes too long.
+    fn recall(
+        &mut self,
+        chunk: ChunkId,
+        epoch: Epoch,
+        inode: crate::ids::InodeId,
+        holder: SessionId,
+    ) {
+        let now = self.now.mono;
+        let fresh = Recalled {
+            epoch,
+            first: now,
+            last: now,
+        };
+        let known = self
+            .leases
+            .recalls
+            .get(&chunk)
+            .copied()
+            .filter(|recall| recall.epoch == epoch);
+        match known {
+            Some(recall) if now.since(recall.first) > RECALL_PATIENCE => {
+                return self.fence(chunk, epoch);
+            }
+            Some(recall) if now.since(recall.last) < RECALL_AGAIN => return,
+            Some(recall) => self.leases.recalls.insert(
+                chunk,
+                Recalled {
+                    last: now,
+                    ..recall
+                },
+            ),
+            None => self.leases.recalls.insert(chunk, fresh),
+        };
+        self.marks.reach(Mark::LeaseRecalled);
+        if let Some(link) = self.sessions.table.get(&holder).and_then(|one| one.link) {
+            self.tell_client(
+                link,
+                MasterToClient::Recall {
+                    leases: vec![(inode, chunk, epoch)],
+                },
+            );
+        }
+    }
+
+    /// Recalls a lease for repair's sake.
+    pub(super) fn recall_for_repair(&mut self, chunk: ChunkId) {
+        let Some(one) = self.member.state().chunk(chunk) else {
+            return;
+        };
+        if let LeaseState::Open { session, .. } = one.lease {
+            self.recall(chunk, one.epoch, one.inode, session);
+        }
+    }
+
+    pub(super) fn on_lease_not_held(&mut self, session: SessionId, chunk: ChunkId, epoch: Epoch) {
+        let Some(one) = self.member.state().chunk(chunk) else {
+            return;
+        };
+        let held =
+            matches!(one.lease, LeaseState::Open { session: holder, .. } if holder == session);
+        if held && one.epoch == epoch {
+            self.fence(chunk, epoch);
+        }
+    }
+
+    /// Copies that a new or renewed lease of an existing chunk may write to; `None`
+    /// when it must wait.
+    pub(super) fn writable_copies(
+        &mut self,
+        session: SessionId,
+        chunk: ChunkId,
+        failed: &[(ServerId, BootId)],
+    ) -> Option<Vec<(ServerId, BootId)>> {
+        let one = self.member.state().chunk(chunk)?;
+        let epoch = one.epoch;
+        let all: Vec<(ServerId, BootId)> = match &one.lease {
+            LeaseState::Settled => {
+                let current = self
+                    .servers
+                    .copies(chunk)
+                    .iter()
+                    .filter(|copy| copy.version == one.version);
+                let named = current
+                    .filter_map(|copy| Some((copy.server, self.servers.get(copy.server)?.boot)));
+                named
+                    .filter(|(server, _)| self.servers.is_alive(*server))
+                    .collect()
+            }
+            LeaseState::Open { copies, .. } | LeaseState::Closing { copies, .. } => copies
+                .iter()
+                .copied()
+                .filter(|(server, boot)| self.servers.lives(*server, *boot))
+                .collect(),
+            LeaseState::Broken { .. } | LeaseState::Reconciling { .. } => return None,
+        };
+        let was_leased = !matches!(one.lease, LeaseState::Settled);
+        let mut good: Vec<_> = all
+            .iter()
+            .copied()
+            .filter(|copy| !failed.contains(copy))
+            .collect();
+        if good.is_empty() {
+            good = all;
+        }
+        if good.is_empty() && was_leased && self.knows_servers() {
+            self.fence(chunk, epoch);
+        }
+        self.near_first(session, &mut good);
+        (!good.is_empty()).then_some(good)
+    }
+
+    /// The servers had time to register with this leader.
+    fn knows_servers(&self) -> bool {
+        self.reign
+            .is_some_and(|reign| self.now.mono.since(reign.since) >= self.config.repair_delay)
+    }
+
+    /// Logs the fence of a lease, once.
+    fn fence(&mut self, chunk: ChunkId, epoch: Epoch) {
+        if self.leases.fencing.get(&chunk) == Some(&epoch) {
+            return;
+        }
+        self.leases.closing.remove(&chunk);
+        self.leases.fencing.insert(chunk, epoch);
+        self.propose(
+            Proposal::Fence,
+            RecordBody::Fence {
+                chunks: vec![(chunk, epoch)],
+            },
+        );
+    }
+
+    // Settling.
+
+    fn settle(
+        &mut self,
+        chunk: ChunkId,
+        (epoch, version): (Epoch, ChunkVersion),
+        copies: &[(ServerId, BootId)],
+    ) {
+        let whole = copies
+            .iter()
+            .all(|(server, boot)| self.servers.lives(*server, *boot));
+        if !whole {
+            self.marks.reach(Mark::CopyDoubted);
+            if self.knows_servers() {
+                return self.fence(chunk, epoch);
+            }
+            self.leases.deferred.insert(chunk);
+            return;
+        }
+        let waits: BTreeSet<ServerId> = copies.iter().map(|(server, _)| *server).collect();
+        for server in &waits {
+            self.leases.outbox.entry(*server).or_default().push((
+                PartId::whole(chunk),
+                version,
+                epoch,
+            ));
+        }
+        self.marks.reach(Mark::LeaseClosed);
+        self.leases.closing.insert(
+            chunk,
+            Closing {
+                epoch,
+                version,
+                waits,
+            },
+        );
+        self.leases.due.get_or_insert(self.now.mono + SYNC_PACE);
+    }
+
+    /// Sends each server what gathered for it while it synced, and logs what is synced.
+    pub(super) fn pump_settling(&mut self) {
+        if self.leases.due.is_some_and(|due| due <= self.now.mono) {
+            self.leases.due = None;
+            let idle = self
+                .leases
+                .outbox
+                .keys()
+                .filter(|server| !self.leases.syncing.contains(server));
+            let idle: Vec<ServerId> = idle.copied().collect();
+            for server in idle {
+                self.send_syncs(server);
+            }
+        }
+        if !self.leases.logging && !self.leases.synced.is_empty() {
+            self.leases.logging = true;
+            let most = self.leases.synced.len().min(REPORT_BATCH);
+            let chunks = self.leases.synced.drain(..most).collect();
+            self.propose(Proposal::Settled, RecordBody::Settled { chunks });
+        }
+    }
+
+    fn send_syncs(&mut self, server: ServerId) {
+        let mut parts = self.leases.outbox.remove(&server).unwrap_or_default();
+        let rest = parts.split_off(parts.len().min(REPORT_BATCH));
+        if !rest.is_empty() {
+            self.leases.outbox.insert(server, rest);
+        }
+        // What was fenced or leased again meanwhile need not be synced.
+        parts.retain(|(part, _, epoch)| {
+            self.leases
+                .closing
+                .get(&part.chunk)
+                .is_some_and(|closing| closing.epoch == *epoch)
+        });
+        if parts.is_empty() {
+            return;
+        }
+        self.leases.syncing.insert(server);
+        let chunks = parts.iter().map(|(part, ..)| part.chunk).collect();
+        self.command(
+            server,
+            Purpose::Settle(chunks),
+            Command::SyncParts { parts },
+        );
+    }
+
+    pub(super) fn on_synced(
+        &mut self,
+        server: ServerId,
+        chunks: &[ChunkId],
+        result: CommandResult,
+    ) {
+        self.leases.syncing.remove(&server);
+        if self.leases.outbox.contains_key(&server) {
+            self.leases.due.get_or_insert(self.now.mono + SYNC_PACE);
+        }
+        let states = match result {
+            CommandResult::Parts(states) if states.len() == chunks.len() => states,
+            _ => vec![None; chunks.len()],
+        };
+        for (chunk, state) in chunks.iter().zip(states) {
+            self.on_part_synced(server, *chunk, state);
+        }
+    }
+
+    fn on_part_synced(&mut self, server: ServerId, chunk: ChunkId, state: Option<PartState>) {
+        let Some(closing) = self.leases.closing.get_mut(&chunk) else {
+            return;
+        };
+        let epoch = closing.epoch;
+        if state.is_none_or(|state| state.version != closing.version) {
+            return self.fence(chunk, epoch);
+        }
+        closing.waits.remove(&server);
+        if closing.waits.is_empty() {
+            self.leases.closing.remove(&chunk);
+            self.leases.synced.push((chunk, epoch));
+        }
+    }
+
+    /// Copies are durable and equal: every member learns from the log who holds them.
+    pub(super) fn on_settled(
+        &mut self,
+        chunk: ChunkId,
+        version: ChunkVersion,
+        copies: &[ServerId],
+    ) {
+        for server in copies {
+            let copy = self
+                .servers
+                .copies(chunk)
+                .iter()
+                .find(|copy| copy.server == *server);
+            let disk = copy.map_or(DiskId(0), |copy| copy.disk);
+            self.servers.set_copy(*server, chunk, version, disk);
+        }
+        if self.reign.is_some() {
+            self.leases.forget(chunk);
+            self.recheck = true;
+        }
+    }
+
+    // Reconciling.
+
+    fn reconcile(
+        &mut self,
+        chunk: ChunkId,
+        (epoch, version, base): (Epoch, ChunkVersion, ChunkVersion),
+        copies: Vec<(ServerId, BootId)>,
+    ) {
+        let one = Reconcile {
+            epoch,
+            version,
+            base,
+            copies: copies.clone(),
+            since: self.now.mono,
+            asked: BTreeSet::new(),
+            answers: BTreeMap::new(),
+            step: Step::Asking,
+        };
+        self.leases.reconciling.insert(chunk, one);
+        for (server, _) in copies {
+            self.ask_copy(chunk, server);
+        }
+    }
+
+    /// Fences one copy and asks what it is like.
+    fn ask_copy(&mut self, chunk: ChunkId, server: ServerId) {
+        if !self.servers.is_alive(server) {
+            return;
+        }
+        let Some(one) = self.leases.reconciling.get_mut(&chunk) else {
+            return;
+        };
+        let wanted = matches!(one.step, Step::Asking)
+            && one.copies.iter().any(|(other, _)| *other == server);
+        if wanted && one.asked.insert(server) {
+            let command = Command::Fence {
+                part: PartId::whole(chunk),
+                epoch: one.epoch,
+            };
+            self.command(server, Purpose::Fence(chunk), command);
+        }
+    }
+
+    pub(super) fn on_fenced(&mut self, server: ServerId, chunk: ChunkId, result: CommandResult) {
+        let Some(one) = self.leases.reconciling.get_mut(&chunk) else {
+            return;
+        };
+        match result {
+            CommandResult::Parts(states) if states.len() == 1 => {
+                one.answers.insert(server, states[0]);
+            }
+            _ => {
+                one.asked.remove(&server);
+            }
+        }
+        self.decide(chunk);
+    }
+
+    /// Chooses the copy that the others are made equal to, when enough is known.
+    fn decide(&mut self, chunk: ChunkId) {
+        let patient = !self.knows_servers();
+        let Some(one) = self.leases.reconciling.get(&chunk) else {
+            return;
+        };
+        if !matches!(one.step, Step::Asking) {
+            return;
+        }
+        let all = one.answers.len() == one.copies.len();
+        let waited = self.now.mono.since(one.since);
+        let source = best_copy(one);
+        let enough = match source {
+            Some((_, true)) => all || (waited >= FRESH_PATIENCE && !patient),
+            Some((_, false)) => all || (waited >= STALE_PATIENCE && !patient),
+            None => false,
+        };
+        match source {
+            Some((source, _)) if enough => self.equalize(chunk, source),
+            None if all && one.base == ChunkVersion(0) => self.make_empty(chunk),
+            _ => {}
+        }
+    }
+
+    fn equalize(&mut self, chunk: ChunkId, source: ServerId) {
+        let one = self
+            .leases
+            .reconciling
+            .get_mut(&chunk)
+            .expect("the caller looked");
+        let (epoch, version, part) = (one.epoch, one.version, PartId::whole(chunk));
+        let model = one.answers[&source].expect("the source has a copy");
+        let answers = std::mem::take(&mut one.answers);
+        let waits = answers.keys().copied().collect();
+        one.step = Step::Equalizing {
+            waits,
+            good: BTreeSet::new(),
+        };
+        let grant = Grant {
+            part,
+            version: model.version,
+            epoch,
+            right: Right::Read,
+        };
+        let sources: Vec<_> = self
+            .located(source, model.boot, grant)
+            .into_iter()
+            .collect();
+        for (server, state) in answers {
+            let equal = state.is_some_and(|state| state.digest == model.digest);
+            let command = match equal {
+                true => Command::SetVersion {
+                    part,
+                    epoch,
+                    version,
+                },
+                false => Command::Replicate {
+                    part,
+                    version,
+                    epoch,
+                    sources: sources.clone(),
+                },
+            };
+            self.command(server, Purpose::Equalize(chunk), command);
+        }
+    }
+
+    /// Nothing was ever durable, and nobody has anything: the chunk is empty.
+    fn make_empty(&mut self, chunk: ChunkId) {
+        let one = self
+            .leases
+            .reconciling
+            .get_mut(&chunk)
+            .expect("the caller looked");
+        let (epoch, version) = (one.epoch, one.version);
+        let servers: BTreeSet<ServerId> = one.answers.keys().copied().collect();
+        one.step = Step::Equalizing {
+            waits: servers.clone(),
+            good: BTreeSet::new(),
+        };
+        for server in servers {
+            let command = Command::SetVersion {
+                part: PartId::whole(chunk),
+                epoch,
+                version,
+            };
+            self.command(server, Purpose::Equalize(chunk), command);
+        }
+    }
+
+    pub(super) fn on_equalized(
+        &mut self,
+        server: ServerId,
+        chunk: ChunkId,
+        result: &CommandResult,
+    ) {
+        let Some(one) = self.leases.reconciling.get_mut(&chunk) else {
+            return;
+        };
+        let Step::Equalizing { waits, good } = &mut one.step else {
+            return;
+        };
+        let version = one.version;
+        let done = matches!(result, CommandResult::Parts(states)
+            if matches!(states[..], [Some(state)] if state.version == version));
+        if waits.remove(&server) && done {
+            good.insert(server);
+        }
+        if !waits.is_empty() {
+            return;
+        }
+        let (epoch, servers) = (one.epoch, good.iter().copied().collect::<Vec<_>>());
+        if servers.is_empty() {
+            return self.ask_again(chunk);
+        }
+        one.step = Step::Logged;
+        self.marks.reach(Mark::LeaseReconciled);
+        self.propose(
+            Proposal::Reconciled(chunk),
+            RecordBody::Reconciled {
+                chunk,
+                epoch,
+                servers,
+            },
+        );
+    }
+
+    /// Nothing came of it: begin anew with whoever is there.
+    fn ask_again(&mut self, chunk: ChunkId) {
+        let one = self
+            .leases
+            .reconciling
+            .remove(&chunk)
+            .expect("the caller looked");
+        self.log(
+            Level::Warn,
+            format!("{chunk} could not be made whole yet; trying again"),
+        );
+        self.reconcile(chunk, (one.epoch, one.version, one.base), one.copies);
+    }
+
+    pub(super) fn watch_reconciliations(&mut self) {
+        let asking: Vec<ChunkId> = self.leases.reconciling.keys().copied().collect();
+        for chunk in asking {
+            let copies = self
+                .leases
+                .reconciling
+                .get(&chunk)
+                .map(|one| one.copies.clone())
+                .unwrap_or_default();
+            for (server, _) in copies {
+                self.ask_copy(chunk, server);
+            }
+            self.decide(chunk);
+        }
+        self.retry_deferred();
+    }
+
+    fn retry_deferred(&mut self) {
+        for chunk in std::mem::take(&mut self.leases.deferred) {
+            self.on_lease_changed(chunk);
+        }
+    }
+
+    /// A server has registered: what waited for it goes on.
+    pub(super) fn on_server_back(&mut self, server: ServerId) {
+        let waiting: Vec<ChunkId> = self.leases.reconciling.keys().copied().collect();
+        for chunk in waiting {
+            self.ask_copy(chunk, server);
+        }
+        self.retry_deferred();
+        self.recheck = true;
+    }
+
+    /// A server is lost: what it was to sync is fenced.
+    pub(super) fn on_server_lost(&mut self, server: ServerId) {
+        self.leases.syncing.remove(&server);
+        self.leases.outbox.remove(&server);
+        let hit = self
+            .leases
+            .closing
+            .iter()
+            .filter(|(_, closing)| closing.waits.contains(&server));
+        let hit: Vec<(ChunkId, Epoch)> = hit
+            .map(|(chunk, closing)| (*chunk, closing.epoch))
+            .collect();
+        for (chunk, epoch) in hit {
+            self.fence(chunk, epoch);
+        }
+        self.recheck = true;
+    }
+}
+
+/// The best copy to make the others equal to, and whether it kept the life that
+/// the lease names.
+fn best_copy(one: &Reconcile) -> Option<(ServerId, bool)> {
+    let boot_of = |server| {
+        one.copies
+            .iter()
+            .find(|(other, _)| *other == server)
+            .map(|(_, boot)| *boot)
+    };
+    let able = one
+        .answers
+        .iter()
+        .filter_map(|(server, state)| Some((*server, (*state)?)));
+    let able = able.filter(|(_, state)| state.version >= one.base);
+    let ranked = able.map(|(server, state)| {
+        let kept = boot_of(server) == Some(state.boot);
+        ((kept, state.version, state.digest), server)
+    });
+    ranked.max().map(|((kept, ..), server)| (server, kept))
+}

@@ -1,0 +1,502 @@
+//! Mutations on their way: from the request over what must come first (a settled
+//! reign, recalled leases, synced sources of renames) to the record, then to the
+//! pushes that must come before the answer (P7), then the answer.
+//!
+//! Owns the requests under way of every session; the replies of those done are
+//! the replicated state's (P5). Invariant: a request has one ticket.
+
+use super::clients::stale_of;
+use super::{Master, Proposal};
+use crate::attributes::{Credentials, FallocateMode, FileKind};
+use crate::errno::Errno;
+use crate::ids::{BootId, ChunkId, InodeId, LinkId, RequestId, ServerId, SessionId};
+use crate::limits::CHUNK_SIZE;
+use crate::marks::Mark;
+use crate::namespace::record::{
+    Choice, ClientRecord, LeaseGrant, Mutation, Outcome, Record, RecordBody, Reply,
+};
+use crate::namespace::{Applied, LeaseState, Remembered};
+use crate::placement;
+use crate::time::{Duration, Instant};
+use crate::wire::client_master::{Answer, MasterToClient};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// For how long a request waits for what must come first before the client is told
+/// to ask again.
+const HOLD_MAX: Duration = Duration::from_secs(10);
+/// For how long a lease waits for a copy that is being made.
+const REPAIR_HOLD_MAX: Duration = Duration::from_secs(2);
+
+/// A request under way.
+#[derive(Clone, Debug)]
+struct Pending {
+    link: LinkId,
+    session: SessionId,
+    request: RequestId,
+    oldest: RequestId,
+    credentials: Credentials,
+    mutation: Mutation,
+    since: Instant,
+    stage: Stage,
+}
+
+#[derive(Clone, Debug)]
+enum Stage {
+    /// Something must come first.
+    Held,
+    /// In the log.
+    Proposed,
+    /// Applied; this many caches have not dropped what it changed.
+    Pushing { outcome: Outcome, waits: usize },
+}
+
+/// The mutations under way.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Mutations {
+    pending: BTreeMap<u64, Pending>,
+    by_request: BTreeMap<(SessionId, RequestId), u64>,
+    held: BTreeSet<u64>,
+}
+
+impl Mutations {
+    pub(super) fn forget(&mut self, ticket: u64) {
+        self.held.remove(&ticket);
+        if let Some(pending) = self.pending.remove(&ticket) {
+            self.by_request.remove(&(pending.session, pending.request));
+        }
+    }
+
+    pub(super) fn check_invariants(&self) {
+        assert_eq!(
+            self.pending.len(),
+            self.by_request.len(),
+            "a request has one ticket"
+        );
+        assert!(
+            self.held
+                .iter()
+                .all(|ticket| self.pending.contains_key(ticket)),
+            "what is held is pending"
+        );
+    }
+}
+
+/// What a look at a request found.
+enum Ready {
+    Go(Choice),
+    Hold,
+    Refuse(Errno),
+}
+
+impl Master {
+    pub(super) fn on_mutate(
+        &mut self,
+        link: LinkId,
+        session: SessionId,
+        (request, oldest): (RequestId, RequestId),
+        credentials: Credentials,
+        mutation: Mutation,
+    ) {
+        if let Some(ticket) = self.mutations.by_request.get(&(session, request)) {
+            let pending = self
+                .mutations
+                .pending
+                .get_mut(ticket)
+                .expect("a ticket is of a pending request");
+            pending.link = link;
+            return;
+        }
+        let remembered = match self.member.state().remembered(session, request) {
+            Remembered::New => None,
+            Remembered::Reply(outcome) => Some(outcome.clone()),
+            Remembered::NoSession => return self.tell_client(link, MasterToClient::SessionEnded),
+            Remembered::BeyondWindow => Some(Err(Errno::EAGAIN)),
+            Remembered::TooOld => Some(Err(Errno::EINVAL)),
+        };
+        // An unsettled reign can't know whether the first answer's pushes were carried
+        // out: the request waits, and its record yields the remembered reply.
+        let settled = self.reign.is_some_and(|reign| reign.settled);
+        if let Some(outcome) = remembered.filter(|_| settled) {
+            self.marks.reach(Mark::ReplyRepeated);
+            return self.answer_mutation(link, session, request, outcome);
+        }
+        let ticket = self.next_ticket;
+        self.next_ticket += 1;
+        let (since, stage) = (self.now.mono, Stage::Held);
+        let pending = Pending {
+            link,
+            session,
+            request,
+            oldest,
+            credentials,
+            mutation,
+            since,
+            stage,
+        };
+        self.mutations.by_request.insert((session, request), ticket);
+        self.mutations.pending.insert(ticket, pending);
+        self.mutations.held.insert(ticket);
+        self.try_pending(ticket);
+    }
+
+    /// Looks at held requests again: something they may wait for has happened.
+    pub(super) fn retry_held(&mut self) {
+        let held: Vec<u64> = self.mutations.held.iter().copied().collect();
+        for ticket in held {
+            self.try_pending(ticket);
+        }
+    }
+
+    fn try_pending(&mut self, ticket: u64) {
+        let Some(pending) = self.mutations.pending.get(&ticket) else {
+            return;
+        };
+        let (session, mutation, since) = (pending.session, pending.mutation.clone(), pending.since);
+        let late = self.now.mono.since(since) > HOLD_MAX;
+        match self.look(session, &mutation, since) {
+            Ready::Go(choice) => self.propose_pending(ticket, choice),
+            Ready::Hold if late => self.refuse_pending(ticket, Errno::EAGAIN),
+            Ready::Hold => {}
+            Ready::Refuse(errno) => self.refuse_pending(ticket, errno),
+        }
+    }
+
+    fn propose_pending(&mut self, ticket: u64, choice: Choice) {
+        self.mutations.held.remove(&ticket);
+        let pending = self
+            .mutations
+            .pending
+            .get_mut(&ticket)
+            .expect("it was just looked at");
+        pending.stage = Stage::Proposed;
+        let body = RecordBody::Client(ClientRecord {
+            session: pending.session,
+            request: pending.request,
+            oldest: pending.oldest,
+            credentials: pending.credentials.clone(),
+            mutation: pending.mutation.clone(),
+            choice,
+        });
+        self.proposals.insert(ticket, Proposal::Mutation);
+        self.member.propose(
+            self.now,
+            ticket,
+            Record {
+                time: self.now.wall,
+                body,
+            },
+        );
+    }
+
+    /// Answers without a record: the same request may come again.
+    fn refuse_pending(&mut self, ticket: u64, errno: Errno) {
+        let pending = self
+            .mutations
+            .pending
+            .get(&ticket)
+            .expect("it was just looked at");
+        let (link, session, request) = (pending.link, pending.session, pending.request);
+        self.mutations.forget(ticket);
+        self.answer_mutation(link, session, request, Err(errno));
+    }
+
+    /// What must come before `mutation`, and what the leader chooses for it.
+    fn look(&mut self, session: SessionId, mutation: &Mutation, since: Instant) -> Ready {
+        if !self.reign.is_some_and(|reign| reign.settled) || !self.member.state().is_founded() {
+            return Ready::Hold;
+        }
+        match mutation {
+            Mutation::Create {
+                kind: FileKind::Regular,
+                write: true,
+                parent,
+                ..
+            } => {
+                let copies = self.choose_new(session, *parent);
+                Ready::Go(Choice {
+                    copies,
+                    ..Choice::default()
+                })
+            }
+            Mutation::Lease {
+                inode,
+                index,
+                failed,
+            } => self.look_lease(session, (*inode, *index), failed, since),
+            Mutation::SetAttributes { inode, change } if change.size.is_some() => {
+                self.look_cut(session, *inode, change.size.unwrap_or(0))
+            }
+            Mutation::Fallocate {
+                inode,
+                mode,
+                offset,
+                ..
+            } if is_destructive(*mode) => self.look_cut(session, *inode, *offset),
+            Mutation::Unlink { parent, name } => Ready::Go(self.open_choice(*parent, name)),
+            Mutation::Rename {
+                parent,
+                name,
+                new_parent,
+                new_name,
+                ..
+            } => self.look_rename((*parent, name), (*new_parent, new_name)),
+            _ => Ready::Go(Choice::default()),
+        }
+    }
+
+    /// Another session's leases behind a cut are recalled first.
+    fn look_cut(&mut self, session: SessionId, inode: InodeId, from: u64) -> Ready {
+        let first = u32::try_from(from / CHUNK_SIZE).unwrap_or(u32::MAX);
+        let Ok(chunks) = self.member.state().chunks_of(inode) else {
+            return Ready::Go(Choice::default());
+        };
+        let behind: Vec<ChunkId> = chunks
+            .into_iter()
+            .filter(|(index, ..)| *index >= first)
+            .map(|(_, chunk, _)| chunk)
+            .collect();
+        let mut clear = true;
+        for chunk in behind {
+            clear &= self.recall_from_others(session, chunk);
+        }
+        if clear {
+            Ready::Go(Choice::default())
+        } else {
+            Ready::Hold
+        }
+    }
+
+    /// A rename over an existing name waits for the source's closed data to be durable (P3).
+    fn look_rename(&mut self, from: (InodeId, &[u8]), to: (InodeId, &[u8])) -> Ready {
+        let state = self.member.state();
+        let choice = self.open_choice(to.0, to.1);
+        let replaces = state.unlink_target(to.0, to.1).is_some();
+        let source = state.unlink_target(from.0, from.1).map(|(inode, _)| inode);
+        let chunks = match source {
+            Some(inode) if replaces => state.chunks_of(inode).unwrap_or_default(),
+            _ => Vec::new(),
+        };
+        let unsettled = chunks.iter().any(|(_, chunk, _)| {
+            let lease = state.chunk(*chunk).map(|one| one.lease);
+            matches!(
+                lease,
+                Some(
+                    LeaseState::Closing { .. }
+                        | LeaseState::Broken { .. }
+                        | LeaseState::Reconciling { .. }
+                )
+            )
+        });
+        if !unsettled {
+            return Ready::Go(choice);
+        }
+        self.leases.hurry();
+        Ready::Hold
+    }
+
+    /// Who has the object open that a name may be taken from.
+    fn open_choice(&self, parent: InodeId, name: &[u8]) -> Choice {
+        let mut choice = Choice::default();
+        if let Some((inode, _)) = self.member.state().unlink_target(parent, name) {
+            choice.open_by = self
+                .sessions
+                .openers(inode)
+                .map(|session| (inode, session))
+                .collect();
+        }
+        choice
+    }
+
+    fn look_lease(
+        &mut self,
+        session: SessionId,
+        (inode, index): (InodeId, u32),
+        failed: &[(ServerId, BootId)],
+        since: Instant,
+    ) -> Ready {
+        let chunk = match self.member.state().chunk_at(inode, index) {
+            Err(errno) => return Ready::Refuse(errno),
+            Ok(None) => {
+                let copies = self.choose_new(session, inode);
+                return Ready::Go(Choice {
+                    copies,
+                    ..Choice::default()
+                });
+            }
+            Ok(Some((chunk, _))) => chunk,
+        };
+        let waits_for_repair =
+            self.repair.is_running(chunk) && self.now.mono.since(since) < REPAIR_HOLD_MAX;
+        if waits_for_repair || !self.recall_from_others(session, chunk) {
+            return Ready::Hold;
+        }
+        match self.writable_copies(session, chunk, failed) {
+            Some(copies) => Ready::Go(Choice {
+                copies,
+                ..Choice::default()
+            }),
+            None => Ready::Hold,
+        }
+    }
+
+    /// Servers for a new chunk of a file in (or being) `inode`, nearest first.
+    fn choose_new(&mut self, session: SessionId, inode: InodeId) -> Vec<(ServerId, BootId)> {
+        let wanted = self
+            .member
+            .state()
+            .attributes(inode)
+            .map_or(1, |attributes| usize::from(attributes.copies));
+        let candidates = self.servers.candidates(&BTreeSet::new());
+        let chosen = placement::choose(&candidates, &[], wanted, &mut self.rng);
+        let copies = chosen
+            .into_iter()
+            .filter_map(|server| Some((server, self.servers.get(server)?.boot)));
+        let mut copies: Vec<(ServerId, BootId)> = copies.collect();
+        self.near_first(session, &mut copies);
+        copies
+    }
+
+    /// Puts the copies nearest to the session's client first.
+    pub(super) fn near_first(&self, session: SessionId, copies: &mut [(ServerId, BootId)]) {
+        let Some(one) = self.sessions.table.get(&session) else {
+            return;
+        };
+        copies.sort_by_key(|(server, _)| {
+            self.servers.get(*server).map_or(u8::MAX, |place| {
+                placement::distance(&one.labels, &place.labels)
+            })
+        });
+    }
+
+    pub(super) fn on_mutation_applied(&mut self, ticket: u64, applied: Applied) {
+        let Some(pending) = self.mutations.pending.get_mut(&ticket) else {
+            return self.push_unowned(&applied.changes);
+        };
+        let session = pending.session;
+        let named = parents(&pending.mutation);
+        let stale = stale_of(&applied.changes);
+        let (pushes, waits) = self.sessions.push(Some(session), &stale, Some(ticket));
+        let outcome = applied.outcome.expect("a client's record has an outcome");
+        pending.stage = Stage::Pushing { outcome, waits };
+        for parent in named {
+            self.sessions.cache(session, parent);
+        }
+        for push in pushes {
+            self.send_push(push);
+        }
+        if waits == 0 {
+            self.finish_pending(ticket);
+        }
+    }
+
+    /// One of the caches that a change waited for has dropped it.
+    pub(super) fn on_push_answered(&mut self, ticket: u64) {
+        let Some(pending) = self.mutations.pending.get_mut(&ticket) else {
+            return;
+        };
+        let Stage::Pushing { waits, .. } = &mut pending.stage else {
+            return;
+        };
+        *waits -= 1;
+        if *waits == 0 {
+            self.finish_pending(ticket);
+        }
+    }
+
+    fn finish_pending(&mut self, ticket: u64) {
+        let pending = self
+            .mutations
+            .pending
+            .get(&ticket)
+            .expect("it was just applied");
+        let (link, session, request) = (pending.link, pending.session, pending.request);
+        let Stage::Pushing { outcome, .. } = pending.stage.clone() else {
+            unreachable!("only what was pushed is finished")
+        };
+        self.mutations.forget(ticket);
+        self.answer_mutation(link, session, request, outcome);
+    }
+
+    /// Answers, and notes what the client may cache from the answer.
+    fn answer_mutation(
+        &mut self,
+        link: LinkId,
+        session: SessionId,
+        id: RequestId,
+        outcome: Outcome,
+    ) {
+        if !self.guests.contains_key(&link) {
+            return;
+        }
+        let result = outcome.map(|reply| self.dress(session, reply));
+        self.tell_client(
+            link,
+            MasterToClient::Answer {
+                mutation: true,
+                id,
+                result,
+            },
+        );
+    }
+
+    /// A reply of the replicated state with what the leader adds to it.
+    fn dress(&mut self, session: SessionId, reply: Reply) -> Answer {
+        match reply {
+            Reply::Done | Reply::Session(_) => Answer::Done,
+            Reply::Entry(attributes) => {
+                self.sessions.cache(session, attributes.inode);
+                Answer::Entry(attributes)
+            }
+            Reply::Created {
+                attributes,
+                existed,
+                lease,
+            } => {
+                self.sessions.cache(session, attributes.inode);
+                if attributes.kind == FileKind::Regular {
+                    self.note_open(session, attributes.inode);
+                }
+                let lease = lease.map(|grant| Box::new(self.dress_lease(&grant)));
+                Answer::Created {
+                    attributes,
+                    existed,
+                    lease,
+                }
+            }
+            Reply::Lease(grant) => Answer::Lease(Box::new(self.dress_lease(&grant))),
+        }
+    }
+
+    fn dress_lease(&self, grant: &LeaseGrant) -> crate::wire::client_master::LeasedChunk {
+        self.leased_chunk(grant)
+    }
+
+    /// `Create` opens what it makes; a plain mknod does too, until the client says
+    /// `Closed` or another hello.
+    fn note_open(&mut self, session: SessionId, inode: InodeId) {
+        if let Some(one) = self.sessions.table.get_mut(&session) {
+            one.opens.insert(inode);
+        }
+    }
+}
+
+fn is_destructive(mode: FallocateMode) -> bool {
+    matches!(
+        mode,
+        FallocateMode::Punch | FallocateMode::Zero | FallocateMode::ZeroKeep
+    )
+}
+
+/// The directories in which the author may cache the names that it changed.
+fn parents(mutation: &Mutation) -> Vec<InodeId> {
+    match mutation {
+        Mutation::Create { parent, .. }
+        | Mutation::Link { parent, .. }
+        | Mutation::Unlink { parent, .. }
+        | Mutation::Rmdir { parent, .. } => vec![*parent],
+        Mutation::Rename {
+            parent, new_parent, ..
+        } => vec![*parent, *new_parent],
+        _ => Vec::new(),
+    }
+}

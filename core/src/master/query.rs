@@ -1,0 +1,408 @@
+//! Questions: answered by the leader behind a read barrier, so that no answer is
+//! older than what was acknowledged before the question came.
+//!
+//! Owns questions that wait for the barrier; notes what the asker may cache.
+
+use super::Master;
+use super::clients::Greeting;
+use crate::attributes::{Attributes, Credentials};
+use crate::errno::Errno;
+use crate::ids::{
+    BootId, ChunkId, ChunkVersion, Epoch, InodeId, LinkId, PartId, RequestId, ServerId, SessionId,
+};
+use crate::limits::CHUNK_SIZE;
+use crate::machine::Level;
+use crate::member::Barrier;
+use crate::namespace::record::LeaseGrant;
+use crate::namespace::{Chunk, LeaseState};
+use crate::vfs::Space;
+use crate::wire::capability::{Capability, Grant, Right};
+use crate::wire::client_master::{
+    Answer, FileSystem, LeasedChunk, LocatedChunk, LocatedCopy, MasterToClient, Query,
+};
+use std::collections::BTreeMap;
+
+/// Chunks that one `Locate` tells of.
+const LOCATE_MAX: u32 = 64;
+/// Names in one answer: with attributes of about 100 bytes each they fit a frame.
+const ENTRIES_MAX: u32 = 2000;
+
+#[derive(Clone, Debug)]
+struct Question {
+    link: LinkId,
+    session: Option<SessionId>,
+    id: RequestId,
+    credentials: Credentials,
+    query: Query,
+}
+
+/// Questions that wait for the barrier, and hellos that wait for their session.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Questions {
+    waiting: BTreeMap<u64, Question>,
+    greetings: BTreeMap<LinkId, Greeting>,
+}
+
+impl Questions {
+    pub(super) fn greet(&mut self, link: LinkId, greeting: Greeting) {
+        self.greetings.insert(link, greeting);
+    }
+
+    pub(super) fn greeted(&mut self, link: LinkId) -> Option<Greeting> {
+        self.greetings.remove(&link)
+    }
+
+    pub(super) fn drop_link(&mut self, link: LinkId) {
+        self.greetings.remove(&link);
+    }
+
+    pub(super) fn forget(&mut self, ticket: u64) {
+        self.waiting.remove(&ticket);
+    }
+}
+
+impl Master {
+    pub(super) fn on_question(
+        &mut self,
+        link: LinkId,
+        session: Option<SessionId>,
+        id: RequestId,
+        credentials: Credentials,
+        query: Query,
+    ) {
+        let question = Question {
+            link,
+            session,
+            id,
+            credentials,
+            query,
+        };
+        let ticket = self.next_ticket;
+        self.next_ticket += 1;
+        match self.member.barrier(self.now, ticket) {
+            Barrier::Pass => self.answer_question(question),
+            Barrier::Wait => {
+                self.questions.waiting.insert(ticket, question);
+            }
+            Barrier::NotLeader => self.send_away(link),
+        }
+    }
+
+    pub(super) fn on_read_ready(&mut self, ticket: u64) {
+        if let Some(question) = self.questions.waiting.remove(&ticket) {
+            self.answer_question(question);
+        }
+    }
+
+    fn answer_question(&mut self, question: Question) {
+        let Question {
+            link,
+            session,
+            id,
+            credentials,
+            query,
+        } = question;
+        if !self.guests.contains_key(&link) {
+            return;
+        }
+        let result = self.answer(session, &credentials, query);
+        self.tell_client(
+            link,
+            MasterToClient::Answer {
+                mutation: false,
+                id,
+                result,
+            },
+        );
+    }
+
+    fn answer(
+        &mut self,
+        session: Option<SessionId>,
+        who: &Credentials,
+        query: Query,
+    ) -> Result<Answer, Errno> {
+        match query {
+            Query::Lookup { parent, name } => self.answer_lookup(session, parent, &name, who),
+            Query::Attributes { inode } => {
+                let attributes = self.member.state().attributes(inode)?;
+                self.cache_for(session, inode);
+                Ok(Answer::Entry(attributes))
+            }
+            Query::ReadDirectory {
+                inode,
+                cookie,
+                most,
+            } => self.answer_directory(session, inode, cookie, most),
+            Query::ReadLink { inode } => Ok(Answer::Bytes(self.member.state().read_link(inode)?)),
+            Query::Xattr { inode, name } => {
+                Ok(Answer::Bytes(self.member.state().xattr(inode, &name, who)?))
+            }
+            Query::Xattrs { inode } => Ok(Answer::Bytes(self.member.state().xattrs(inode)?)),
+            Query::StatFs => Ok(Answer::FileSystem(self.file_system())),
+            Query::Open { inode, read, write } => {
+                self.answer_open(session, inode, (read, write), who)
+            }
+            Query::Locate {
+                inode,
+                index,
+                count,
+            } => self.answer_locate(session, inode, index, count),
+            Query::Path { path } => Ok(Answer::Entry(self.member.state().path(&path)?)),
+            Query::BadCopy {
+                part,
+                version,
+                server,
+            } => {
+                self.on_bad_copy(part, version, server);
+                Ok(Answer::Done)
+            }
+            Query::Status => Ok(Answer::Status(Box::new(self.status()))),
+            Query::Info { inode } => Ok(Answer::Info(Box::new(self.info(inode)?))),
+            Query::ReleaseQuarantine => {
+                self.release_quarantine();
+                Ok(Answer::Done)
+            }
+        }
+    }
+
+    fn cache_for(&mut self, session: Option<SessionId>, inode: InodeId) {
+        if let Some(session) = session {
+            self.sessions.cache(session, inode);
+        }
+    }
+
+    fn answer_lookup(
+        &mut self,
+        session: Option<SessionId>,
+        parent: InodeId,
+        name: &[u8],
+        who: &Credentials,
+    ) -> Result<Answer, Errno> {
+        let found = self.member.state().lookup(parent, name, who);
+        // A name that is not there may be cached too.
+        if matches!(found, Ok(_) | Err(Errno::ENOENT)) {
+            self.cache_for(session, parent);
+        }
+        let attributes: Attributes = found?;
+        self.cache_for(session, attributes.inode);
+        Ok(Answer::Entry(attributes))
+    }
+
+    fn answer_directory(
+        &mut self,
+        session: Option<SessionId>,
+        inode: InodeId,
+        cookie: u64,
+        most: u32,
+    ) -> Result<Answer, Errno> {
+        let most = usize::try_from(most.clamp(1, ENTRIES_MAX)).expect("small");
+        let (entries, end) = self.member.state().read_directory(inode, cookie, most)?;
+        self.cache_for(session, inode);
+        for entry in &entries {
+            self.cache_for(session, entry.attributes.inode);
+        }
+        Ok(Answer::Entries { entries, end })
+    }
+
+    fn answer_open(
+        &mut self,
+        session: Option<SessionId>,
+        inode: InodeId,
+        (read, write): (bool, bool),
+        who: &Credentials,
+    ) -> Result<Answer, Errno> {
+        let attributes = self.member.state().check_open(inode, read, write, who)?;
+        if let Some(one) = session.and_then(|id| self.sessions.table.get_mut(&id)) {
+            one.opens.insert(inode);
+        }
+        self.cache_for(session, inode);
+        let first = match (read, attributes.size) {
+            (true, 1..) => Some(Box::new(self.locate(session, inode, 0)?)),
+            _ => None,
+        };
+        Ok(Answer::Opened { attributes, first })
+    }
+
+    fn answer_locate(
+        &mut self,
+        session: Option<SessionId>,
+        inode: InodeId,
+        index: u32,
+        count: u32,
+    ) -> Result<Answer, Errno> {
+        let last = index.saturating_add(count.clamp(1, LOCATE_MAX));
+        let located = (index..last)
+            .map(|at| self.locate(session, inode, at))
+            .collect::<Result<_, _>>()?;
+        self.cache_for(session, inode);
+        Ok(Answer::Located(located))
+    }
+
+    fn locate(
+        &self,
+        session: Option<SessionId>,
+        inode: InodeId,
+        index: u32,
+    ) -> Result<LocatedChunk, Errno> {
+        let Some((id, valid)) = self.member.state().chunk_at(inode, index)? else {
+            return Ok(LocatedChunk {
+                index,
+                chunk: None,
+                valid: 0,
+                copies: Vec::new(),
+            });
+        };
+        let chunk = self
+            .member
+            .state()
+            .chunk(id)
+            .expect("a file's chunk is in the table");
+        let mut readable = self.readable_copies(id, &chunk);
+        if let Some(session) = session {
+            let mut order: Vec<(ServerId, BootId)> =
+                readable.iter().map(|copy| (copy.0, copy.1)).collect();
+            self.near_first(session, &mut order);
+            let place = |server| order.iter().position(|(other, _)| *other == server);
+            readable.sort_by_key(|copy| place(copy.0));
+        }
+        let copies = readable.into_iter().filter_map(|(server, boot, version)| {
+            self.located(server, boot, grant(id, version, chunk.epoch, Right::Read))
+        });
+        Ok(LocatedChunk {
+            index,
+            chunk: Some(id),
+            valid,
+            copies: copies.collect(),
+        })
+    }
+
+    /// Copies that may be read now, each with the least version that it must have:
+    /// under a lease a copy of the write set is raised only by the first write.
+    fn readable_copies(&self, id: ChunkId, chunk: &Chunk) -> Vec<(ServerId, BootId, ChunkVersion)> {
+        match &chunk.lease {
+            LeaseState::Settled => {
+                let current = self
+                    .servers
+                    .copies(id)
+                    .iter()
+                    .filter(|copy| copy.version == chunk.version);
+                let alive = current.filter(|copy| self.servers.is_alive(copy.server));
+                let named = alive.filter_map(|copy| {
+                    Some((
+                        copy.server,
+                        self.servers.get(copy.server)?.boot,
+                        chunk.version,
+                    ))
+                });
+                named.collect()
+            }
+            LeaseState::Open { base, copies, .. } | LeaseState::Closing { base, copies } => {
+                let alive = copies
+                    .iter()
+                    .filter(|(server, boot)| self.servers.lives(*server, *boot));
+                alive
+                    .map(|(server, boot)| (*server, *boot, *base))
+                    .collect()
+            }
+            LeaseState::Broken { .. } | LeaseState::Reconciling { .. } => Vec::new(),
+        }
+    }
+
+    /// A copy with the right to use it.
+    pub(super) fn located(
+        &self,
+        server: ServerId,
+        boot: BootId,
+        grant: Grant,
+    ) -> Option<LocatedCopy> {
+        let address = self.servers.get(server)?.address.clone();
+        let capability = Capability::mint(self.keys.newest()?, server, boot, grant);
+        Some(LocatedCopy {
+            server,
+            boot,
+            address,
+            capability,
+        })
+    }
+
+    /// A lease as its writer needs it.
+    pub(super) fn leased_chunk(&self, lease: &LeaseGrant) -> LeasedChunk {
+        let grant = grant(lease.chunk, lease.version, lease.epoch, Right::Write);
+        let copies = lease
+            .copies
+            .iter()
+            .filter_map(|(server, boot)| self.located(*server, *boot, grant));
+        LeasedChunk {
+            index: lease.index,
+            chunk: lease.chunk,
+            version: lease.version,
+            epoch: lease.epoch,
+            valid: lease.valid,
+            copies: copies.collect(),
+        }
+    }
+
+    fn file_system(&self) -> FileSystem {
+        let state = self.member.state();
+        let copies = state
+            .attributes(InodeId::ROOT)
+            .map_or(1, |root| u64::from(root.copies.max(1)));
+        let alive = self.servers.table.values().filter(|one| one.is_alive());
+        let disks = alive
+            .flat_map(|one| &one.disks)
+            .filter(|disk| disk.failed.is_empty());
+        let (total, free) = disks.fold((0u64, 0u64), |(total, free), disk| {
+            (
+                total.saturating_add(disk.space.total),
+                free.saturating_add(disk.space.free),
+            )
+        });
+        let counts = state.counts();
+        let space = Space {
+            total: total / copies,
+            free: free / copies,
+        };
+        FileSystem {
+            space,
+            inodes: counts.inodes,
+            chunks: counts.chunks,
+        }
+    }
+
+    /// A client read damage: the copy is not counted any more, unless it is the last.
+    fn on_bad_copy(&mut self, part: PartId, version: ChunkVersion, server: ServerId) {
+        let Some(chunk) = self.member.state().chunk(part.chunk) else {
+            return;
+        };
+        let current = self
+            .servers
+            .copies(part.chunk)
+            .iter()
+            .filter(|copy| copy.version == chunk.version);
+        let others = current
+            .filter(|copy| copy.server != server && self.servers.is_alive(copy.server))
+            .count();
+        if version <= chunk.version && others > 0 {
+            self.log(
+                Level::Warn,
+                format!("{server} holds a bad copy of {part}: replacing it"),
+            );
+            self.servers.drop_copy(server, part.chunk);
+        }
+    }
+}
+
+fn grant(chunk: ChunkId, version: ChunkVersion, epoch: Epoch, right: Right) -> Grant {
+    Grant {
+        part: PartId::whole(chunk),
+        version,
+        epoch,
+        right,
+    }
+}
+
+const _: () = assert!(
+    CHUNK_SIZE <= u32::MAX as u64,
+    "offsets in a chunk have 32 bits"
+);

@@ -1,0 +1,588 @@
+//! Redundancy: how healthy each chunk is, copies made for those that have too few
+//! (P8), most endangered first, and copies removed that are too many, stale, or of
+//! chunks that nobody refers to any more.
+//!
+//! Health is kept on every member, so that a new leader starts with it; only the
+//! leader acts. Invariant: `classes` tells every chunk that is not at goal.
+
+use super::commands::Purpose;
+use super::servers::Copy;
+use super::{Master, Proposal};
+use crate::ids::{ChunkId, ChunkVersion, PartId, ServerId};
+use crate::limits::{REPAIR_INFLIGHT_MAX, REPORT_BATCH};
+use crate::machine::Level;
+use crate::marks::Mark;
+use crate::namespace::record::RecordBody;
+use crate::namespace::{Chunk, ChunkOrigin, LeaseState};
+use crate::placement;
+use crate::time::{Duration, Instant};
+use crate::wire::capability::{Grant, Right};
+use crate::wire::chunk_master::{Command, CommandResult};
+use crate::wire::client_master::{Health, LocatedCopy};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// After this long a chunk that could not be repaired is looked at again.
+const AGAIN: Duration = Duration::from_secs(1);
+/// Chunks that one pump looks at: a look that finds no free server is cheap.
+const LOOKS_MAX: usize = 256;
+
+/// How far a chunk is from its goal; the order is the order of repair.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+enum Class {
+    /// One copy left of several.
+    Endangered,
+    /// Fewer than wanted.
+    Under,
+    /// As many as wanted and more, or stale ones beside them.
+    Surplus,
+    /// None: nothing can be done until a server comes back.
+    Missing,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Running {
+    source: ServerId,
+    target: ServerId,
+    version: ChunkVersion,
+}
+
+/// The state of repair.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Repair {
+    begin: Option<Instant>,
+    classes: BTreeMap<ChunkId, (Class, bool)>,
+    queue: BTreeSet<(Class, ChunkId)>,
+    later: BTreeSet<(Instant, ChunkId)>,
+    running: BTreeMap<ChunkId, Running>,
+    doomed: BTreeMap<ChunkId, Instant>,
+    quarantined: BTreeSet<ChunkId>,
+}
+
+impl Repair {
+    /// A reign begins: repair starts at `begin`.
+    pub(super) fn begin(&mut self, begin: Instant) {
+        self.begin = Some(begin);
+        self.queue = self
+            .classes
+            .iter()
+            .map(|(chunk, (class, _))| (*class, *chunk))
+            .collect();
+    }
+
+    /// A reign ends.
+    pub(super) fn end(&mut self) {
+        self.begin = None;
+        self.running.clear();
+        self.later.clear();
+        self.quarantined.clear();
+    }
+
+    pub(super) fn is_running(&self, chunk: ChunkId) -> bool {
+        self.running.contains_key(&chunk)
+    }
+
+    pub(super) fn running(&self) -> u64 {
+        self.running.len() as u64
+    }
+
+    pub(super) fn quarantined(&self) -> u64 {
+        self.quarantined.len() as u64
+    }
+
+    /// Chunks by health, of `chunks` in all.
+    pub(super) fn health(&self, chunks: u64) -> Health {
+        let mut health = Health::default();
+        let mut not_at_goal = 0;
+        for (class, over) in self.classes.values() {
+            let count = match class {
+                Class::Missing => &mut health.missing,
+                Class::Endangered => &mut health.endangered,
+                Class::Under => &mut health.under_goal,
+                Class::Surplus if *over => &mut health.over_goal,
+                Class::Surplus => continue,
+            };
+            *count += 1;
+            not_at_goal += 1;
+        }
+        health.at_goal = chunks.saturating_sub(not_at_goal);
+        health
+    }
+
+    fn classify(&mut self, chunk: ChunkId, class: Option<(Class, bool)>) {
+        let before = self.classes.get(&chunk).copied();
+        if before == class {
+            return;
+        }
+        if let Some((class, _)) = before {
+            self.queue.remove(&(class, chunk));
+        }
+        match class {
+            Some(class) => {
+                self.classes.insert(chunk, class);
+                self.queue.insert((class.0, chunk));
+            }
+            None => {
+                self.classes.remove(&chunk);
+            }
+        }
+    }
+
+    fn postpone(&mut self, class: Class, chunk: ChunkId, until: Instant) {
+        self.queue.remove(&(class, chunk));
+        self.later.insert((until, chunk));
+    }
+}
+
+impl Master {
+    /// The copies of a chunk that count towards its goal.
+    fn counting(&self, id: ChunkId, chunk: &Chunk) -> Vec<ServerId> {
+        match &chunk.lease {
+            LeaseState::Settled => {
+                let current = self
+                    .servers
+                    .copies(id)
+                    .iter()
+                    .filter(|copy| copy.version == chunk.version);
+                current
+                    .map(|copy| copy.server)
+                    .filter(|server| self.servers.counts(*server))
+                    .collect()
+            }
+            LeaseState::Open { copies, .. }
+            | LeaseState::Closing { copies, .. }
+            | LeaseState::Broken { copies, .. }
+            | LeaseState::Reconciling { copies, .. } => {
+                let same = copies
+                    .iter()
+                    .filter(|(server, boot)| self.servers.counts_in_life(*server, *boot));
+                same.map(|(server, _)| *server).collect()
+            }
+        }
+    }
+
+    /// How far the chunk is from its goal, and whether it has too many current copies.
+    fn class(&self, id: ChunkId) -> Option<(Class, bool)> {
+        let chunk = self.member.state().chunk(id)?;
+        let (count, wanted) = (self.counting(id, &chunk).len(), usize::from(chunk.copies));
+        let settled = matches!(chunk.lease, LeaseState::Settled);
+        let stale =
+            |copy: &Copy| copy.version != chunk.version && self.servers.is_alive(copy.server);
+        let unclean = settled && self.servers.copies(id).iter().any(stale);
+        match count {
+            0 => Some((Class::Missing, false)),
+            1 if wanted > 1 => Some((Class::Endangered, false)),
+            _ if count < wanted => Some((Class::Under, false)),
+            _ if count > wanted => Some((Class::Surplus, true)),
+            _ => unclean.then_some((Class::Surplus, false)),
+        }
+    }
+
+    /// Brings the health of everything that was touched up to date.
+    pub(super) fn assess_touched(&mut self) {
+        for chunk in self.servers.take_touched() {
+            let class = self.class(chunk);
+            self.repair.classify(chunk, class);
+            if class == Some((Class::Surplus, false)) {
+                self.marks.reach(Mark::StaleCopyRefused);
+            }
+            self.look_for_newer(chunk);
+        }
+    }
+
+    pub(super) fn assess_everything(&mut self) {
+        self.repair.classes.clear();
+        self.repair.queue.clear();
+        let mut from = ChunkId(0);
+        loop {
+            let some = self.member.state().chunks_from(from, REPORT_BATCH);
+            let Some(last) = some.last() else { break };
+            from = last.next();
+            for chunk in some {
+                self.servers.touch(chunk);
+            }
+        }
+        self.assess_touched();
+    }
+
+    /// After a recovery copies may be newer than the table: they are taken over.
+    fn look_for_newer(&mut self, chunk: ChunkId) {
+        if self.reign.is_none() || self.life().0 == 0 {
+            return;
+        }
+        let Some(one) = self.member.state().chunk(chunk) else {
+            return;
+        };
+        let newest = self
+            .servers
+            .copies(chunk)
+            .iter()
+            .map(|copy| copy.version)
+            .max();
+        let (epoch, settled) = (one.epoch, matches!(one.lease, LeaseState::Settled));
+        if let Some(version) = newest.filter(|newest| settled && *newest > one.version) {
+            self.propose(
+                Proposal::Adopt,
+                RecordBody::Adopt {
+                    chunk,
+                    epoch,
+                    version,
+                },
+            );
+        }
+    }
+
+    /// Starts what repair has room for.
+    pub(super) fn pump_repair(&mut self) {
+        if self.repair.begin.is_none_or(|begin| self.now.mono < begin)
+            || self.repair.queue.is_empty()
+        {
+            return;
+        }
+        let alive = self
+            .servers
+            .table
+            .values()
+            .filter(|one| one.is_alive())
+            .count();
+        let room = (alive * REPAIR_INFLIGHT_MAX / 2).max(1);
+        let next: Vec<(Class, ChunkId)> =
+            self.repair.queue.iter().take(LOOKS_MAX).copied().collect();
+        for (class, chunk) in next {
+            match class {
+                Class::Missing => break,
+                Class::Surplus => self.trim(class, chunk),
+                _ if self.repair.running.len() >= room => {}
+                _ => self.start_repair(class, chunk),
+            }
+        }
+    }
+
+    fn start_repair(&mut self, class: Class, chunk: ChunkId) {
+        if self.repair.is_running(chunk) {
+            return;
+        }
+        let again = self.now.mono + AGAIN;
+        let one = self
+            .member
+            .state()
+            .chunk(chunk)
+            .expect("what is classified is in the table");
+        let (version, epoch) = (one.version, one.epoch);
+        match one.lease {
+            LeaseState::Settled => {}
+            LeaseState::Open { .. } => {
+                self.repair.postpone(class, chunk, again);
+                return self.recall_for_repair(chunk);
+            }
+            _ => return self.repair.postpone(class, chunk, again),
+        }
+        let sources = self.sources(chunk, version);
+        let Some(source) = sources.first().map(|copy| copy.server) else {
+            return self.repair.postpone(class, chunk, again);
+        };
+        let Some(target) = self.target(chunk, version) else {
+            return self.repair.postpone(class, chunk, again);
+        };
+        self.repair.queue.remove(&(class, chunk));
+        self.repair.running.insert(
+            chunk,
+            Running {
+                source,
+                target,
+                version,
+            },
+        );
+        for server in [source, target] {
+            self.servers
+                .table
+                .get_mut(&server)
+                .expect("it was just chosen")
+                .repairs += 1;
+        }
+        let part = PartId::whole(chunk);
+        self.command(
+            target,
+            Purpose::Repair(chunk),
+            Command::Replicate {
+                part,
+                version,
+                epoch,
+                sources,
+            },
+        );
+    }
+
+    /// Current copies to read from, the least busy first; empty when the best is full.
+    fn sources(&self, chunk: ChunkId, version: ChunkVersion) -> Vec<LocatedCopy> {
+        let current = self
+            .servers
+            .copies(chunk)
+            .iter()
+            .filter(|copy| copy.version == version);
+        let alive = current.filter_map(|copy| Some((copy.server, self.servers.get(copy.server)?)));
+        let mut alive: Vec<_> = alive.filter(|(_, one)| one.is_alive()).collect();
+        alive.sort_by_key(|(_, one)| one.repairs);
+        if alive
+            .first()
+            .is_none_or(|(_, one)| one.repairs >= REPAIR_INFLIGHT_MAX)
+        {
+            return Vec::new();
+        }
+        let grant = Grant {
+            part: PartId::whole(chunk),
+            version,
+            epoch: crate::ids::Epoch(0),
+            right: Right::Read,
+        };
+        alive
+            .into_iter()
+            .filter_map(|(server, one)| self.located(server, one.boot, grant))
+            .collect()
+    }
+
+    /// Where a new copy goes: by placement, among servers with room for repair.
+    fn target(&mut self, chunk: ChunkId, version: ChunkVersion) -> Option<ServerId> {
+        let holders = self
+            .servers
+            .copies(chunk)
+            .iter()
+            .filter(|copy| copy.version == version);
+        let holders: BTreeSet<ServerId> = holders.map(|copy| copy.server).collect();
+        let counting = holders
+            .iter()
+            .filter(|server| self.servers.counts(**server));
+        let present: Vec<_> = counting
+            .filter_map(|server| Some(&self.servers.get(*server)?.labels))
+            .collect();
+        let mut candidates = self.servers.candidates(&holders);
+        let busy = |server| {
+            self.servers
+                .get(server)
+                .is_none_or(|one| one.repairs >= REPAIR_INFLIGHT_MAX)
+        };
+        candidates.retain(|one| !busy(one.server));
+        placement::choose(&candidates, &present, 1, &mut self.rng).pop()
+    }
+
+    pub(super) fn on_repaired(&mut self, server: ServerId, chunk: ChunkId, result: CommandResult) {
+        let Some(running) = self.repair.running.remove(&chunk) else {
+            return;
+        };
+        for one in [running.source, running.target] {
+            if let Some(one) = self.servers.table.get_mut(&one) {
+                one.repairs = one.repairs.saturating_sub(1);
+            }
+        }
+        match result {
+            CommandResult::Parts(states) => {
+                let done = matches!(states[..], [Some(state)] if state.version == running.version);
+                let copies = self.servers.copies(chunk);
+                let known = copies.iter().find(|copy| copy.server == server);
+                if done && known.is_none_or(|copy| copy.version < running.version) {
+                    let disk = crate::ids::DiskId(0);
+                    self.servers.set_copy(server, chunk, running.version, disk);
+                }
+                if done {
+                    self.marks.reach(Mark::CopyRepaired);
+                }
+            }
+            CommandResult::Failed { reason, bad_source } => {
+                self.on_repair_failed(server, chunk, &reason, bad_source)
+            }
+        }
+        self.servers.touch(chunk);
+        self.repair.later.insert((self.now.mono, chunk));
+        self.recheck = true;
+    }
+
+    fn on_repair_failed(
+        &mut self,
+        server: ServerId,
+        chunk: ChunkId,
+        reason: &str,
+        bad_source: Option<ServerId>,
+    ) {
+        self.log(
+            Level::Warn,
+            format!("a copy of {chunk} could not be made on {server}: {reason}"),
+        );
+        let Some(bad) = bad_source else { return };
+        let others = self
+            .servers
+            .copies(chunk)
+            .iter()
+            .filter(|copy| copy.server != bad)
+            .count();
+        if others > 0 {
+            self.servers.drop_copy(bad, chunk);
+        }
+    }
+
+    /// Removes copies that are too many, and stale ones of a chunk that is at goal.
+    fn trim(&mut self, class: Class, chunk: ChunkId) {
+        let again = self.now.mono + AGAIN;
+        self.repair.postpone(class, chunk, again);
+        let Some(one) = self.member.state().chunk(chunk) else {
+            return;
+        };
+        if !matches!(one.lease, LeaseState::Settled) || self.repair.is_running(chunk) {
+            return;
+        }
+        let (version, wanted) = (one.version, usize::from(one.copies));
+        let alive: Vec<Copy> = self
+            .servers
+            .copies(chunk)
+            .iter()
+            .filter(|copy| self.servers.is_alive(copy.server))
+            .copied()
+            .collect();
+        let current: Vec<ServerId> = alive
+            .iter()
+            .filter(|copy| copy.version == version)
+            .map(|copy| copy.server)
+            .collect();
+        // A server that means to be back counts towards the goal, but not here: only
+        // what can be reached now makes another copy superfluous.
+        if current.len() < wanted {
+            return;
+        }
+        let mut doomed: Vec<(ServerId, ChunkVersion)> = alive
+            .iter()
+            .filter(|copy| copy.version < version)
+            .map(|copy| (copy.server, copy.version))
+            .collect();
+        let holders = self.servers.candidates(&BTreeSet::new());
+        let holders: Vec<_> = holders
+            .into_iter()
+            .filter(|one| current.contains(&one.server))
+            .collect();
+        let surplus = placement::surplus(&holders, current.len() - wanted);
+        doomed.extend(surplus.into_iter().map(|server| (server, version)));
+        for (server, version) in doomed {
+            self.delete_copy(server, chunk, version);
+        }
+    }
+
+    fn delete_copy(&mut self, server: ServerId, chunk: ChunkId, version: ChunkVersion) {
+        self.servers.drop_copy(server, chunk);
+        let parts = vec![(PartId::whole(chunk), version)];
+        self.command(server, Purpose::Delete, Command::Delete { parts });
+    }
+
+    pub(super) fn watch_repairs(&mut self) {
+        let now = self.now.mono;
+        while let Some((due, chunk)) = self.repair.later.first().copied() {
+            if due > now {
+                break;
+            }
+            self.repair.later.pop_first();
+            if let Some((class, _)) = self.repair.classes.get(&chunk) {
+                self.repair.queue.insert((*class, chunk));
+            }
+        }
+    }
+
+    // Deletion and quarantine.
+
+    /// Nobody refers to the chunk any more: its copies go after the grace period.
+    pub(super) fn on_chunk_gone(&mut self, chunk: ChunkId) {
+        self.servers.touch(chunk);
+        self.leases.forget(chunk);
+        self.repair
+            .doomed
+            .insert(chunk, self.now.mono + self.config.delete_grace);
+    }
+
+    /// Copies of chunks that the table does not know were deleted, or are quarantined.
+    pub(super) fn judge_unknown(&mut self, chunks: &[ChunkId]) {
+        if self.reign.is_none() {
+            return;
+        }
+        let due = self.now.mono + self.config.delete_grace;
+        for chunk in chunks {
+            match self.member.state().chunk_is_lost_range(*chunk) {
+                ChunkOrigin::Known => {}
+                ChunkOrigin::Deleted => {
+                    self.repair.doomed.entry(*chunk).or_insert(due);
+                }
+                ChunkOrigin::Unknown => {
+                    self.marks.reach(Mark::ChunkQuarantined);
+                    self.repair.quarantined.insert(*chunk);
+                }
+            }
+        }
+    }
+
+    /// A new leader judges everything that was reported to it before.
+    pub(super) fn judge_all(&mut self) {
+        let known: Vec<ChunkId> = self.servers.known_chunks().collect();
+        self.judge_unknown(&known);
+    }
+
+    pub(super) fn release_quarantine(&mut self) {
+        let now = self.now.mono;
+        for chunk in std::mem::take(&mut self.repair.quarantined) {
+            self.repair.doomed.insert(chunk, now);
+        }
+    }
+
+    pub(super) fn delete_doomed(&mut self) {
+        let now = self.now.mono;
+        let due = self
+            .repair
+            .doomed
+            .iter()
+            .filter(|(_, due)| **due <= now)
+            .take(REPORT_BATCH);
+        let due: Vec<ChunkId> = due.map(|(chunk, _)| *chunk).collect();
+        let mut parts: BTreeMap<ServerId, Vec<(PartId, ChunkVersion)>> = BTreeMap::new();
+        for chunk in due {
+            self.repair.doomed.remove(&chunk);
+            assert!(
+                self.member.state().chunk(chunk).is_none(),
+                "a chunk in use is never deleted"
+            );
+            let holders = self.servers.copies(chunk).iter().map(|copy| copy.server);
+            let alive: Vec<ServerId> = holders
+                .filter(|server| self.servers.is_alive(*server))
+                .collect();
+            for server in alive {
+                self.servers.drop_copy(server, chunk);
+                parts
+                    .entry(server)
+                    .or_default()
+                    .push((PartId::whole(chunk), ChunkVersion(u64::MAX)));
+            }
+        }
+        for (server, parts) in parts {
+            self.marks.reach(Mark::ChunkDeleted);
+            self.command(server, Purpose::Delete, Command::Delete { parts });
+        }
+    }
+
+    /// What `classes` tells is what a fresh look tells.
+    pub(super) fn check_health(&self) {
+        let mut from = ChunkId(0);
+        loop {
+            let some = self.member.state().chunks_from(from, REPORT_BATCH);
+            let Some(last) = some.last() else { break };
+            from = last.next();
+            for chunk in some {
+                assert_eq!(
+                    self.repair.classes.get(&chunk).copied(),
+                    self.class(chunk),
+                    "the health of {chunk}"
+                );
+            }
+        }
+        for (class, chunk) in &self.repair.queue {
+            assert!(
+                self.repair
+                    .classes
+                    .get(chunk)
+                    .is_some_and(|(known, _)| known == class),
+                "{chunk} in the queue"
+            );
+        }
+    }
+}

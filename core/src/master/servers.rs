@@ -1,0 +1,220 @@
+//! What every member knows of the chunkservers, in soft state: who lives, what
+//! each holds, and for each chunk how healthy that makes it.
+//!
+//! Owns the table of copies; leaves deciding what to do about it to `repair`,
+//! `lease` and `commands`. Invariant: `copies` and each server's `chunks` tell
+//! the same, from both ends.
+
+use crate::ids::{Address, BootId, ChunkId, ChunkVersion, DiskId, LinkId, ServerId};
+use crate::placement::choose::{Candidate, Labels};
+use crate::time::Instant;
+use crate::wire::chunk_master::PartReport;
+use crate::wire::client_master::DiskStatus;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// A chunkserver.
+#[derive(Clone, Debug)]
+pub(super) struct Server {
+    /// Its link, while it is up.
+    pub(super) link: Option<LinkId>,
+    /// Its newest life.
+    pub(super) boot: BootId,
+    pub(super) address: Address,
+    pub(super) labels: Labels,
+    pub(super) disks: Vec<DiskStatus>,
+    pub(super) heard: Instant,
+    /// Its report is complete: it may be used.
+    pub(super) registered: bool,
+    /// It said that it means to be back; cleared when it is, or when its grace ends.
+    pub(super) leaving: Option<Instant>,
+    /// The chunks that it holds a copy of, of whatever version.
+    pub(super) chunks: BTreeSet<ChunkId>,
+    /// A report under way.
+    pub(super) incoming: Vec<PartReport>,
+    /// Copies being made from and to it.
+    pub(super) repairs: usize,
+}
+
+impl Server {
+    /// It can be asked now.
+    pub(super) fn is_alive(&self) -> bool {
+        self.link.is_some() && self.registered
+    }
+
+    /// Bytes free on the disk with most of them.
+    pub(super) fn free(&self) -> u64 {
+        let working = self.disks.iter().filter(|disk| disk.failed.is_empty());
+        working.map(|disk| disk.space.free).max().unwrap_or(0)
+    }
+}
+
+/// A copy somewhere.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Copy {
+    pub(super) server: ServerId,
+    pub(super) version: ChunkVersion,
+    pub(super) disk: DiskId,
+}
+
+/// The soft state about chunkservers.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Servers {
+    pub(super) table: BTreeMap<ServerId, Server>,
+    copies: BTreeMap<ChunkId, Vec<Copy>>,
+    /// Chunks whose health may have changed since `take_touched`.
+    touched: BTreeSet<ChunkId>,
+}
+
+impl Servers {
+    pub(super) fn get(&self, server: ServerId) -> Option<&Server> {
+        self.table.get(&server)
+    }
+
+    pub(super) fn is_alive(&self, server: ServerId) -> bool {
+        self.table.get(&server).is_some_and(Server::is_alive)
+    }
+
+    /// Whether `server` lives the life `boot`.
+    pub(super) fn lives(&self, server: ServerId, boot: BootId) -> bool {
+        self.table
+            .get(&server)
+            .is_some_and(|one| one.is_alive() && one.boot == boot)
+    }
+
+    /// Whether its copies count towards the goal: it lives, or means to be back.
+    pub(super) fn counts(&self, server: ServerId) -> bool {
+        self.table
+            .get(&server)
+            .is_some_and(|one| one.is_alive() || one.leaving.is_some())
+    }
+
+    /// Whether a copy that a lease names counts towards the goal.
+    pub(super) fn counts_in_life(&self, server: ServerId, boot: BootId) -> bool {
+        self.counts(server) && self.table.get(&server).is_some_and(|one| one.boot == boot)
+    }
+
+    pub(super) fn copies(&self, chunk: ChunkId) -> &[Copy] {
+        self.copies.get(&chunk).map_or(&[], Vec::as_slice)
+    }
+
+    pub(super) fn known_chunks(&self) -> impl Iterator<Item = ChunkId> + '_ {
+        self.copies.keys().copied()
+    }
+
+    /// Servers that can take a copy, without those of `except`.
+    pub(super) fn candidates(&self, except: &BTreeSet<ServerId>) -> Vec<Candidate<'_>> {
+        let usable = self
+            .table
+            .iter()
+            .filter(|(id, one)| one.is_alive() && !except.contains(id));
+        usable
+            .map(|(id, one)| Candidate {
+                server: *id,
+                labels: &one.labels,
+                free: one.free(),
+            })
+            .collect()
+    }
+
+    /// A copy is there (or has a new version).
+    pub(super) fn set_copy(
+        &mut self,
+        server: ServerId,
+        chunk: ChunkId,
+        version: ChunkVersion,
+        disk: DiskId,
+    ) {
+        let Some(holder) = self.table.get_mut(&server) else {
+            return;
+        };
+        holder.chunks.insert(chunk);
+        let list = self.copies.entry(chunk).or_default();
+        match list.iter_mut().find(|copy| copy.server == server) {
+            Some(copy) => {
+                *copy = Copy {
+                    server,
+                    version,
+                    disk,
+                }
+            }
+            None => list.push(Copy {
+                server,
+                version,
+                disk,
+            }),
+        }
+        self.touched.insert(chunk);
+    }
+
+    /// A copy is gone, or must not be counted any more.
+    pub(super) fn drop_copy(&mut self, server: ServerId, chunk: ChunkId) {
+        if let Some(holder) = self.table.get_mut(&server) {
+            holder.chunks.remove(&chunk);
+        }
+        if let Some(list) = self.copies.get_mut(&chunk) {
+            list.retain(|copy| copy.server != server);
+            if list.is_empty() {
+                self.copies.remove(&chunk);
+            }
+        }
+        self.touched.insert(chunk);
+    }
+
+    /// A complete report replaces what was known of the server.
+    pub(super) fn replace_copies(&mut self, server: ServerId, parts: Vec<PartReport>) {
+        let old = self
+            .table
+            .get(&server)
+            .map(|one| one.chunks.clone())
+            .unwrap_or_default();
+        let mut new = BTreeSet::new();
+        for report in parts {
+            new.insert(report.part.chunk);
+            self.set_copy(server, report.part.chunk, report.version, report.disk);
+        }
+        for chunk in old.difference(&new) {
+            self.drop_copy(server, *chunk);
+        }
+    }
+
+    /// The health of everything that the server holds may have changed.
+    pub(super) fn touch_all_of(&mut self, server: ServerId) {
+        if let Some(one) = self.table.get(&server) {
+            self.touched.extend(&one.chunks);
+        }
+    }
+
+    pub(super) fn touch(&mut self, chunk: ChunkId) {
+        self.touched.insert(chunk);
+    }
+
+    pub(super) fn take_touched(&mut self) -> BTreeSet<ChunkId> {
+        std::mem::take(&mut self.touched)
+    }
+
+    pub(super) fn check_invariants(&self) {
+        for (server, one) in &self.table {
+            for chunk in &one.chunks {
+                let known = self
+                    .copies(*chunk)
+                    .iter()
+                    .any(|copy| copy.server == *server);
+                assert!(known, "{server} holds {chunk}, and the chunk knows it");
+            }
+        }
+        for (chunk, list) in &self.copies {
+            assert!(!list.is_empty(), "an empty list is removed");
+            for copy in list {
+                let holds = self
+                    .table
+                    .get(&copy.server)
+                    .is_some_and(|one| one.chunks.contains(chunk));
+                assert!(
+                    holds,
+                    "{chunk} is on {}, and the server knows it",
+                    copy.server
+                );
+            }
+        }
+    }
+}

@@ -1,0 +1,526 @@
+//! The master alone, its disk answered at once, its clients and chunkservers
+//! played by the test: what it says to whom, and in which order.
+
+use antler_core::attributes::{Credentials, FileKind};
+use antler_core::errno::Errno;
+use antler_core::ids::{
+    Address, BootId, ChunkId, Incarnation, InodeId, LinkId, MemberId, PartId, RequestId, ServerId,
+    SessionId,
+};
+use antler_core::journal::Recovered;
+use antler_core::journal::operation::{
+    HardState, ImageMeta, JournalCompletion, JournalOperation, JournalReply,
+};
+use antler_core::limits::CACHE_LEASE;
+use antler_core::machine::{Effect, Input, Machine, Peer, Role};
+use antler_core::marks::Marks;
+use antler_core::master::{Master, MasterConfig};
+use antler_core::member::{MemberConfig, MemberInfo};
+use antler_core::namespace::State;
+use antler_core::namespace::record::{LeaseEnd, Mutation, WrittenExtent};
+use antler_core::time::{Duration, Instant, Now, Timestamp};
+use antler_core::vfs::Space;
+use antler_core::wire::Message;
+use antler_core::wire::chunk_master::{
+    ChunkToMaster, Command, CommandResult, MasterToChunk, PartState,
+};
+use antler_core::wire::client_master::{
+    Answer, ClientToMaster, DiskStatus, LeasedChunk, MasterToClient, Query, Stale,
+};
+
+struct Bench {
+    master: Master,
+    now: Now,
+    sent: Vec<(LinkId, Message)>,
+    next_link: u64,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let member = MemberConfig::new(
+            MemberId(1),
+            vec![MemberInfo {
+                member: MemberId(1),
+                address: Address::from("m1:1"),
+                voter: true,
+            }],
+        );
+        let recovered = Recovered {
+            hard: HardState::default(),
+            entries: Vec::new(),
+            meta: ImageMeta {
+                voters: vec![1],
+                ..ImageMeta::default()
+            },
+            state: State::default(),
+            marks: Marks::default(),
+        };
+        let now = Now {
+            mono: Instant(1),
+            wall: Timestamp {
+                seconds: 1_700_000_000,
+                nanos: 0,
+            },
+        };
+        let config = MasterConfig::new(member, vec![7; 32]);
+        let master = Master::new(config, recovered, 1, now);
+        let mut bench = Self {
+            master,
+            now,
+            sent: Vec::new(),
+            next_link: 2,
+        };
+        bench.drain();
+        bench.pass(Duration::from_secs(4));
+        assert!(bench.master.is_leading(), "a group of one leads by itself");
+        bench
+    }
+
+    fn input(&mut self, input: Input<JournalCompletion, antler_core::machine::ServerRequest>) {
+        self.master.handle(self.now, input);
+        self.drain();
+    }
+
+    fn drain(&mut self) {
+        loop {
+            let mut done = Vec::new();
+            while let Some(effect) = self.master.poll_effect() {
+                match effect {
+                    Effect::Send { link, message } => self.sent.push((link, message)),
+                    Effect::Operate(operation) => done.push(complete(operation)),
+                    Effect::Stop { reason, .. } => panic!("the master stopped: {reason}"),
+                    Effect::Connect { .. }
+                    | Effect::Close { .. }
+                    | Effect::Answer(())
+                    | Effect::Log { .. } => {}
+                }
+            }
+            if done.is_empty() {
+                break;
+            }
+            for completion in done {
+                self.master.handle(self.now, Input::Completed(completion));
+                self.collect();
+            }
+        }
+        self.master.check_invariants(true);
+    }
+
+    fn collect(&mut self) {
+        self.drain();
+    }
+
+    fn pass(&mut self, time: Duration) {
+        let end = self.now.mono + time;
+        while let Some(due) = self.master.poll_timeout().filter(|due| *due <= end) {
+            self.now.mono = due.max(self.now.mono);
+            self.input(Input::Timeout);
+        }
+        self.now.mono = end;
+    }
+
+    fn accept(&mut self, role: Role, id: u64) -> LinkId {
+        let link = LinkId(self.next_link);
+        self.next_link += 2;
+        let peer = Peer {
+            role,
+            id,
+            boot: BootId(id),
+            incarnation: Incarnation(0),
+        };
+        self.input(Input::Accepted { link, peer });
+        link
+    }
+
+    fn say(&mut self, link: LinkId, said: ClientToMaster) -> Vec<MasterToClient> {
+        self.input(Input::Message {
+            link,
+            message: Message::ClientToMaster(said),
+        });
+        self.heard(link)
+    }
+
+    /// What was sent on a client's link since the last look.
+    fn heard(&mut self, link: LinkId) -> Vec<MasterToClient> {
+        let (mine, others) = std::mem::take(&mut self.sent)
+            .into_iter()
+            .partition(|(to, _)| *to == link);
+        self.sent = others;
+        let mine: Vec<(LinkId, Message)> = mine;
+        let unwrap = |(_, message)| match message {
+            Message::MasterToClient(told) => told,
+            other => panic!("a client is not told {other:?}"),
+        };
+        mine.into_iter().map(unwrap).collect()
+    }
+
+    fn mount(&mut self, nonce: u64) -> (LinkId, SessionId) {
+        let link = self.accept(Role::Client, 0);
+        let hello = ClientToMaster::Hello {
+            name: "test".into(),
+            nonce,
+            resume: None,
+            opens: vec![],
+            labels: vec![],
+        };
+        match &self.say(link, hello)[..] {
+            [MasterToClient::Welcome { session, .. }] => (link, *session),
+            other => panic!("no welcome but {other:?}"),
+        }
+    }
+
+    fn serve(&mut self, server: u64) -> LinkId {
+        let link = self.accept(Role::ChunkServer, server);
+        let disk = DiskStatus {
+            space: Space {
+                total: 1 << 40,
+                free: 1 << 40,
+            },
+            ..DiskStatus::default()
+        };
+        let register = ChunkToMaster::Register {
+            server: ServerId(server),
+            boot: BootId(server),
+            address: Address(format!("s{server}:1")),
+            labels: vec![],
+            disks: vec![disk],
+            incarnation: Incarnation(0),
+        };
+        self.tell(link, register);
+        self.tell(
+            link,
+            ChunkToMaster::Report {
+                parts: vec![],
+                last: true,
+            },
+        );
+        link
+    }
+
+    fn tell(&mut self, link: LinkId, said: ChunkToMaster) {
+        self.input(Input::Message {
+            link,
+            message: Message::ChunkToMaster(said),
+        });
+    }
+
+    fn commands(&mut self, link: LinkId) -> Vec<(u64, Command)> {
+        let (mine, others) = std::mem::take(&mut self.sent)
+            .into_iter()
+            .partition(|(to, _)| *to == link);
+        self.sent = others;
+        let mine: Vec<(LinkId, Message)> = mine;
+        let command = |(_, message)| match message {
+            Message::MasterToChunk(MasterToChunk::Command { command, body, .. }) => {
+                Some((command, body))
+            }
+            _ => None,
+        };
+        mine.into_iter().filter_map(command).collect()
+    }
+}
+
+fn complete(operation: JournalOperation) -> JournalCompletion {
+    JournalCompletion {
+        token: operation.token(),
+        result: Ok(JournalReply::Done),
+    }
+}
+
+fn mutate(request: u64, mutation: Mutation) -> ClientToMaster {
+    ClientToMaster::Mutate {
+        request: RequestId(request),
+        oldest: RequestId(request),
+        credentials: Credentials::default(),
+        mutation,
+    }
+}
+
+fn create(name: &str) -> Mutation {
+    Mutation::Create {
+        parent: InodeId::ROOT,
+        name: name.into(),
+        kind: FileKind::Regular,
+        mode: 0o644,
+        device: 0,
+        target: vec![],
+        exclusive: true,
+        write: true,
+    }
+}
+
+fn created(told: &[MasterToClient]) -> (InodeId, Option<LeasedChunk>) {
+    match told {
+        [
+            MasterToClient::Answer {
+                result:
+                    Ok(Answer::Created {
+                        attributes, lease, ..
+                    }),
+                ..
+            },
+        ] => (attributes.inode, lease.as_deref().cloned()),
+        other => panic!("nothing created: {other:?}"),
+    }
+}
+
+fn lookup(name: &str) -> ClientToMaster {
+    ClientToMaster::Ask {
+        question: RequestId(1),
+        credentials: Credentials::default(),
+        query: Query::Lookup {
+            parent: InodeId::ROOT,
+            name: name.into(),
+        },
+    }
+}
+
+#[test]
+fn a_created_file_brings_the_lease_of_its_first_chunk() {
+    let mut bench = Bench::new();
+    bench.serve(1);
+    bench.serve(2);
+    let (link, _) = bench.mount(1);
+    let (_, lease) = created(&bench.say(link, mutate(1, create("f"))));
+    assert_eq!(lease.expect("there are servers").copies.len(), 2);
+}
+
+#[test]
+fn a_resent_request_gets_its_first_reply_and_runs_once() {
+    let mut bench = Bench::new();
+    let (link, session) = bench.mount(1);
+    let first = bench.say(link, mutate(1, create("f")));
+    assert_eq!(bench.say(link, mutate(1, create("f"))), first);
+    // The same from a new link after a break.
+    let again = bench.accept(Role::Client, 0);
+    let hello = ClientToMaster::Hello {
+        name: "test".into(),
+        nonce: 1,
+        resume: Some(session),
+        opens: vec![],
+        labels: vec![],
+    };
+    assert!(matches!(
+        bench.say(again, hello)[..],
+        [MasterToClient::Welcome { .. }]
+    ));
+    assert_eq!(bench.say(again, mutate(1, create("f"))), first);
+}
+
+#[test]
+fn a_change_is_pushed_before_it_is_answered() {
+    let mut bench = Bench::new();
+    let (reader, _) = bench.mount(1);
+    let (writer, _) = bench.mount(2);
+    let absent = bench.say(reader, lookup("f"));
+    assert!(matches!(
+        absent[..],
+        [MasterToClient::Answer {
+            result: Err(Errno::ENOENT),
+            ..
+        }]
+    ));
+    assert!(
+        bench.say(writer, mutate(1, create("f"))).is_empty(),
+        "the answer waits for the push"
+    );
+    let pushed = bench.heard(reader);
+    let [MasterToClient::Push { push, stale }] = &pushed[..] else {
+        panic!("no push but {pushed:?}")
+    };
+    assert!(stale.contains(&Stale::Dentry {
+        parent: InodeId::ROOT,
+        name: b"f".to_vec()
+    }));
+    bench.say(reader, ClientToMaster::PushDone { push: *push });
+    created(&bench.heard(writer));
+}
+
+#[test]
+fn a_silent_cache_is_waited_for_until_it_has_lapsed_and_then_told_to_drop_all() {
+    let mut bench = Bench::new();
+    let (reader, _) = bench.mount(1);
+    let (writer, _) = bench.mount(2);
+    bench.say(reader, lookup("f"));
+    assert!(bench.say(writer, mutate(1, create("f"))).is_empty());
+    bench.pass(CACHE_LEASE / 2);
+    assert!(
+        bench.heard(writer).is_empty(),
+        "the reader may still answer from its cache"
+    );
+    bench.pass(CACHE_LEASE);
+    created(&bench.heard(writer));
+    bench.heard(reader);
+    let told = bench.say(reader, ClientToMaster::Alive { echo: 9 });
+    let all = |told: &MasterToClient| matches!(told, MasterToClient::Push { stale, .. } if stale[..] == [Stale::All]);
+    assert!(
+        all(&told[0]),
+        "what it missed can't be made up for: {told:?}"
+    );
+    assert_eq!(told[1], MasterToClient::AliveToo { echo: 9 });
+}
+
+/// Answers the syncs that a server was sent, as if all were durable.
+fn sync_all(bench: &mut Bench, link: LinkId, boot: u64) -> Vec<ChunkId> {
+    let mut synced = Vec::new();
+    for (command, body) in bench.commands(link) {
+        let Command::SyncParts { parts } = body else {
+            panic!("only syncs are expected: {body:?}")
+        };
+        synced.extend(parts.iter().map(|(part, ..)| part.chunk));
+        let state = |&(_, version, epoch): &(PartId, _, _)| {
+            Some(PartState {
+                version,
+                epoch,
+                digest: 0,
+                boot: BootId(boot),
+            })
+        };
+        let result = CommandResult::Parts(parts.iter().map(state).collect());
+        bench.tell(link, ChunkToMaster::CommandDone { command, result });
+    }
+    synced
+}
+
+fn lease_name(bench: &mut Bench, link: LinkId, inode: InodeId) -> String {
+    let query = Query::Info { inode };
+    let ask = ClientToMaster::Ask {
+        question: RequestId(5),
+        credentials: Credentials::default(),
+        query,
+    };
+    match &bench.say(link, ask)[..] {
+        [
+            MasterToClient::Answer {
+                result: Ok(Answer::Info(info)),
+                ..
+            },
+        ] => info.chunks[0].lease.clone(),
+        other => panic!("no info but {other:?}"),
+    }
+}
+
+fn write_and_close(bench: &mut Bench, link: LinkId) -> InodeId {
+    let (inode, lease) = created(&bench.say(link, mutate(1, create("f"))));
+    let lease = lease.expect("there are servers");
+    let commit = Mutation::CommitWrite {
+        inode,
+        size: 100,
+        extents: vec![WrittenExtent {
+            index: 0,
+            chunk: lease.chunk,
+            valid: 100,
+        }],
+        release: vec![LeaseEnd {
+            chunk: lease.chunk,
+            epoch: lease.epoch,
+            synced: false,
+        }],
+    };
+    bench.say(link, mutate(2, commit));
+    inode
+}
+
+#[test]
+fn what_was_closed_unsynced_is_synced_by_its_servers_and_settles() {
+    let mut bench = Bench::new();
+    let (one, two) = (bench.serve(1), bench.serve(2));
+    let (link, _) = bench.mount(1);
+    bench.commands(one);
+    bench.commands(two);
+    let inode = write_and_close(&mut bench, link);
+    assert_eq!(lease_name(&mut bench, link, inode), "closing");
+    bench.pass(Duration::from_millis(100));
+    assert_eq!(sync_all(&mut bench, one, 1).len(), 1);
+    assert_eq!(
+        lease_name(&mut bench, link, inode),
+        "closing",
+        "one copy of two is durable"
+    );
+    assert_eq!(sync_all(&mut bench, two, 2).len(), 1);
+    assert_eq!(lease_name(&mut bench, link, inode), "settled");
+}
+
+#[test]
+fn a_copy_lost_before_it_was_synced_breaks_the_lease_and_the_other_is_kept() {
+    let mut bench = Bench::new();
+    let (one, two) = (bench.serve(1), bench.serve(2));
+    let (link, _) = bench.mount(1);
+    let inode = write_and_close(&mut bench, link);
+    bench.commands(one);
+    bench.input(Input::Closed {
+        link: two,
+        reason: "killed".into(),
+    });
+    assert_eq!(lease_name(&mut bench, link, inode), "reconciling");
+    let fences = bench.commands(one);
+    let [(command, Command::Fence { epoch, .. })] = fences[..] else {
+        panic!("no fence: {fences:?}")
+    };
+    let state = PartState {
+        version: antler_core::ids::ChunkVersion(1),
+        epoch,
+        digest: 5,
+        boot: BootId(1),
+    };
+    let result = CommandResult::Parts(vec![Some(state)]);
+    bench.tell(one, ChunkToMaster::CommandDone { command, result });
+    bench.pass(Duration::from_secs(1));
+    let raised = bench.commands(one);
+    let [(command, Command::SetVersion { version, .. })] = raised[..] else {
+        panic!("not raised: {raised:?}")
+    };
+    let result = CommandResult::Parts(vec![Some(PartState { version, ..state })]);
+    bench.tell(one, ChunkToMaster::CommandDone { command, result });
+    assert_eq!(lease_name(&mut bench, link, inode), "settled");
+}
+
+#[test]
+fn a_lease_is_recalled_from_its_holder_for_another_writer() {
+    let mut bench = Bench::new();
+    let (_one, _two) = (bench.serve(1), bench.serve(2));
+    let (holder, _) = bench.mount(1);
+    let (other, _) = bench.mount(2);
+    let (inode, lease) = created(&bench.say(holder, mutate(1, create("f"))));
+    let lease = lease.expect("there are servers");
+    let wanted = Mutation::Lease {
+        inode,
+        index: 0,
+        failed: vec![],
+    };
+    assert!(
+        bench.say(other, mutate(1, wanted)).is_empty(),
+        "the holder comes first"
+    );
+    let told = bench.heard(holder);
+    assert!(
+        told.contains(&MasterToClient::Recall {
+            leases: vec![(inode, lease.chunk, lease.epoch)]
+        }),
+        "{told:?}"
+    );
+    let commit = Mutation::CommitWrite {
+        inode,
+        size: 10,
+        extents: vec![WrittenExtent {
+            index: 0,
+            chunk: lease.chunk,
+            valid: 10,
+        }],
+        release: vec![LeaseEnd {
+            chunk: lease.chunk,
+            epoch: lease.epoch,
+            synced: false,
+        }],
+    };
+    bench.say(holder, mutate(2, commit));
+    let told = bench.heard(other);
+    let granted = told.iter().find_map(|told| match told {
+        MasterToClient::Answer {
+            result: Ok(Answer::Lease(granted)),
+            ..
+        } => Some(granted),
+        _ => None,
+    });
+    assert!(granted.expect("granted after the release").epoch > lease.epoch);
+}
