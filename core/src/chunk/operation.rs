@@ -27,8 +27,11 @@ pub struct DiskCompletion {
     pub result: Result<DiskReply, DiskError>,
 }
 
-/// What a disk can be asked. Operations on one part are serialised by the
-/// machine; at most one `Sync` or `Checkpoint` is under way on a disk.
+/// What a disk can be asked. The machine keeps these rules:
+/// - operations that change one part are serialised; reads of a part may run
+///   beside its `Commit` (a commit changes no content), not beside its writes;
+/// - at most one `Commit` and at most one `Checkpoint` are under way on a disk,
+///   and they may run beside each other.
 #[derive(Clone, Debug)]
 pub enum DiskRequest {
     /// Whole units of a part.
@@ -40,12 +43,12 @@ pub enum DiskRequest {
         /// How much, a multiple of UNIT_SIZE.
         length: u32,
     },
-    /// Changes a part in memory and in the page cache; durable after `Sync`.
+    /// Changes a part in memory and in the page cache; durable after `Commit`.
     Write {
         /// Which part.
         part: PartId,
         /// The version and epoch that it has from now on (durable with the next
-        /// sync). A part that is not there is made.
+        /// commit). A part that is not there is made.
         version: ChunkVersion,
         /// The epoch of the writer.
         epoch: Epoch,
@@ -53,10 +56,13 @@ pub enum DiskRequest {
         drop_from: Option<u32>,
         /// Where the data goes, any alignment.
         offset: u32,
-        /// The data, its checksums verified.
+        /// The data.
         data: Bytes,
+        /// CRC-32 of each piece of the data, cut at unit boundaries of the chunk.
+        /// The store verifies them before it changes anything.
+        checksums: Vec<u32>,
     },
-    /// Makes a range read as zeros; durable after `Sync`.
+    /// Makes a range read as zeros; durable after `Commit`.
     Zero {
         /// Which part.
         part: PartId,
@@ -69,20 +75,14 @@ pub enum DiskRequest {
         /// How much.
         length: u32,
     },
-    /// Makes parts durable, all with one group commit. A `raise` sets version and
-    /// epoch along; `create` makes a part (empty) that is not there.
-    Sync {
-        /// Which.
-        parts: Vec<SyncPart>,
+    /// Makes changes of parts durable, all with one group commit.
+    Commit {
+        /// Which, each part at most once.
+        changes: Vec<PartCommit>,
     },
-    /// Removes parts, durably.
-    Delete {
-        /// Which.
-        parts: Vec<PartId>,
-    },
-    /// Replaces a part's content by another server's, piece by piece under a
-    /// temporary identity: `Begin`, then `Piece`s, then `Finish` (durable). A crash
-    /// before the end leaves what was there before.
+    /// Prepares a part's content from another server's, piece by piece beside what
+    /// is there; `Commit` with [`CommitAction::Receive`] puts it in place. A crash
+    /// before that leaves what was there before.
     Receive {
         /// Which part.
         part: PartId,
@@ -101,20 +101,45 @@ pub enum DiskRequest {
     },
     /// Moves what is in the journal to its places and shortens the journal.
     Checkpoint,
+    /// Tells the disk's space and whether a checkpoint is due.
+    Inspect,
 }
 
-/// One part of a sync.
+/// One part of a commit.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct SyncPart {
+pub struct PartCommit {
     /// Which.
     pub part: PartId,
-    /// Set these along.
-    pub raise: Option<(ChunkVersion, Epoch)>,
-    /// Make it if it is not there.
-    pub create: bool,
+    /// What.
+    pub action: CommitAction,
 }
 
-/// A step of replacing a part's content.
+/// What a commit does with a part.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum CommitAction {
+    /// Makes it durable as it is.
+    Keep,
+    /// Sets version and epoch along.
+    Raise {
+        /// The version that it gets.
+        version: ChunkVersion,
+        /// The epoch that it gets.
+        epoch: Epoch,
+        /// Make it (empty) if it is not there.
+        create: bool,
+    },
+    /// Replaces it by what was received (by an empty part if nothing was).
+    Receive {
+        /// The version that it gets.
+        version: ChunkVersion,
+        /// The epoch that it gets.
+        epoch: Epoch,
+    },
+    /// Removes it, and what was received for it.
+    Delete,
+}
+
+/// A step of preparing a part's content.
 #[derive(Clone, Debug)]
 pub enum ReceiveStep {
     /// Begin with nothing (an earlier unfinished one is dropped).
@@ -125,13 +150,8 @@ pub enum ReceiveStep {
         offset: u32,
         /// The units.
         data: Bytes,
-    },
-    /// Durably replace the part, with this version and epoch.
-    Finish {
-        /// The version.
-        version: ChunkVersion,
-        /// The epoch.
-        epoch: Epoch,
+        /// CRC-32 of each unit. The store verifies them.
+        checksums: Vec<u32>,
     },
     /// Drop what was received.
     Abandon,
@@ -153,12 +173,25 @@ pub enum DiskReply {
         /// The part's version.
         version: ChunkVersion,
     },
-    /// For each part of a `Sync`, in order, what it is like; `None` if it is not there.
-    Synced(Vec<Option<StoredPart>>),
+    /// For each part of a `Commit`, in order, what it is like; `None` if it is not there.
+    Committed(Vec<Option<StoredPart>>),
     /// A content digest.
     Digest(StoredPart, u64),
-    /// Present units.
-    Map(Vec<u8>),
+    /// Present units, one bit a unit, least significant first, up to the last
+    /// block that has any.
+    Map {
+        /// The bits.
+        present: Vec<u8>,
+        /// The part's version.
+        version: ChunkVersion,
+    },
+    /// The disk's state.
+    Inspected {
+        /// Its space; what can be given back counts as free.
+        space: Space,
+        /// The journal has grown enough for a checkpoint.
+        checkpoint_due: bool,
+    },
 }
 
 /// What is known of a part without reading it.
@@ -184,7 +217,10 @@ pub enum DiskError {
         /// Which unit of the part.
         unit: u32,
     },
-    /// No space; nothing changed.
+    /// The data does not match the checksums that came with it; nothing changed.
+    #[error("data came damaged")]
+    Mismatch,
+    /// No space; nothing changed (of a commit of many parts, some may be durable).
     #[error("the disk is full")]
     Full,
     /// The disk failed; nothing more is accepted on it.
