@@ -28,8 +28,9 @@ pub struct DiskCompletion {
 }
 
 /// What a disk can be asked. The machine keeps these rules:
-/// - operations that change one part are serialised; reads of a part may run
-///   beside its `Commit` (a commit changes no content), not beside its writes;
+/// - operations that change one part are serialised. Reads may run beside them:
+///   everything but `Commit` and `Checkpoint` is done in one step, and a commit
+///   changes no content;
 /// - at most one `Commit` and at most one `Checkpoint` are under way on a disk,
 ///   and they may run beside each other.
 #[derive(Clone, Debug)]
