@@ -1,0 +1,405 @@
+//! What the mount knows of a file that is open or has something unwritten: its
+//! handles, the write state of its chunks, who waits for what. Owns the types and
+//! the questions about them; leaves every step to `write`, `lease`, `goal`,
+//! `commit` and `exclusive`.
+//!
+//! Writes are numbered in generations: a goal closes a generation, and waits for
+//! everything up to it, not for what is written meanwhile.
+
+use super::extents::{Content, ExtentMap};
+use super::request::{ClientRequest, Handle};
+use super::then::Ending;
+use crate::attributes::{AttributeChange, Credentials, FallocateMode};
+use crate::errno::Errno;
+use crate::ids::{BootId, ChunkId, ServerId};
+use crate::limits::CHUNK_SIZE;
+use crate::time::Instant;
+use crate::wire::client_master::LeasedChunk;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+/// A piece of a chunk on its way to the copies.
+#[derive(Clone, Debug)]
+pub(super) struct Piece {
+    pub(super) content: Content,
+    pub(super) generation: u64,
+    /// It syncs what was acknowledged before along with itself.
+    pub(super) sync: bool,
+    /// It carries this `drop_from`.
+    pub(super) drop_from: Option<u32>,
+    /// It changes no length and no `valid`: its commit need not wait for it.
+    pub(super) overwrites: bool,
+    /// Tries that met a busy server.
+    pub(super) attempts: u32,
+}
+
+/// Whether the mount may write a chunk.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Lease {
+    /// Not held.
+    None,
+    /// Asked for.
+    Asked,
+    /// Held under the grant.
+    Held,
+    /// Being given back.
+    Ending,
+}
+
+/// Why a lease is to end once its writes are acknowledged.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum EndCause {
+    /// Nobody wrote for a while: it is synced first.
+    Idle,
+    /// The last writer closed the file.
+    Closed,
+    /// The leader wants it back.
+    Recalled,
+}
+
+/// The write state of one chunk of a file.
+#[derive(Debug)]
+pub(super) struct ChunkWrite {
+    pub(super) extents: ExtentMap,
+    /// Under way, by offset; never two that overlap.
+    pub(super) pieces: BTreeMap<u32, Piece>,
+    pub(super) lease: Lease,
+    /// The newest grant; kept after a failure for reading and comparing.
+    pub(super) grant: Option<LeasedChunk>,
+    /// Numbers the grants: replies under an older one are not heard.
+    pub(super) tenure: u64,
+    /// Something was sent under this tenure.
+    pub(super) is_written: bool,
+    /// Something was acknowledged under this tenure, so the copies have its version.
+    pub(super) is_acknowledged: bool,
+    /// Everything acknowledged under this tenure was synced (and something was).
+    pub(super) is_synced: bool,
+    /// The oldest generation acknowledged and covered by no sync.
+    pub(super) acknowledged: Option<u64>,
+    /// The oldest generation that a sync under way covers.
+    pub(super) syncing: Option<u64>,
+    /// A sync is wanted whatever the goals say.
+    pub(super) sync_wanted: bool,
+    /// How far the chunk holds acknowledged content.
+    pub(super) written_end: u32,
+    /// How far the master knows it to.
+    pub(super) committed_end: u32,
+    /// Written since the last commit was sent.
+    pub(super) is_uncommitted: bool,
+    /// The next write drops everything from here on first.
+    pub(super) drop_from: Option<u32>,
+    /// Some due extent waits for an overlapping piece.
+    pub(super) is_blocked: bool,
+    /// Copies that failed, for the next `Lease`.
+    pub(super) failed: Vec<(ServerId, BootId)>,
+    /// Whose word was doubted last.
+    pub(super) doubted: Option<ServerId>,
+    /// Failures since something was acknowledged.
+    pub(super) attempts: u32,
+    /// When they began.
+    pub(super) failing_since: Option<Instant>,
+    /// It is to end, once everything up to this generation is acknowledged.
+    pub(super) ending: Option<(EndCause, u64)>,
+    pub(super) last_write: Instant,
+}
+
+impl ChunkWrite {
+    pub(super) fn new(now: Instant) -> Self {
+        Self {
+            extents: ExtentMap::default(),
+            pieces: BTreeMap::new(),
+            lease: Lease::None,
+            grant: None,
+            tenure: 0,
+            is_written: false,
+            is_acknowledged: false,
+            is_synced: false,
+            acknowledged: None,
+            syncing: None,
+            sync_wanted: false,
+            written_end: 0,
+            committed_end: 0,
+            is_uncommitted: false,
+            drop_from: None,
+            is_blocked: false,
+            failed: Vec::new(),
+            doubted: None,
+            attempts: 0,
+            failing_since: None,
+            ending: None,
+            last_write: now,
+        }
+    }
+
+    /// The oldest generation not acknowledged by every copy.
+    pub(super) fn oldest_unwritten(&self) -> Option<u64> {
+        let pieces = self.pieces.values().map(|piece| piece.generation);
+        pieces.chain(self.extents.oldest_dirty()).min()
+    }
+
+    /// The oldest generation that a commit would have to wait for.
+    pub(super) fn oldest_uncommittable(&self) -> Option<u64> {
+        let grows = |piece: &&Piece| !piece.overwrites;
+        let pieces = self.pieces.values().filter(grows);
+        pieces
+            .map(|piece| piece.generation)
+            .chain(self.extents.oldest_dirty())
+            .min()
+    }
+
+    /// The oldest generation not durable on every copy.
+    pub(super) fn oldest_unsynced(&self) -> Option<u64> {
+        let written = self.oldest_unwritten();
+        let acknowledged = self.acknowledged.into_iter().chain(self.syncing);
+        acknowledged.chain(written).min()
+    }
+
+    /// The piece under way that overlaps a range, if there is one.
+    pub(super) fn overlapping(&self, from: u32, to: u32) -> Option<u32> {
+        let (&start, piece) = self.pieces.range(..to).next_back()?;
+        (start + piece.content.length() > from).then_some(start)
+    }
+
+    /// Nothing of it is under way.
+    pub(super) fn is_quiet(&self) -> bool {
+        let lease = matches!(self.lease, Lease::None | Lease::Held);
+        self.pieces.is_empty() && self.syncing.is_none() && lease
+    }
+
+    /// Nothing is left to be sent or acknowledged.
+    pub(super) fn is_written_out(&self) -> bool {
+        !self.extents.is_dirty() && self.pieces.is_empty()
+    }
+
+    /// The grant, while it may be written and read under.
+    pub(super) fn held(&self) -> Option<&LeasedChunk> {
+        self.grant
+            .as_ref()
+            .filter(|_| matches!(self.lease, Lease::Held | Lease::Ending))
+    }
+
+    /// Asserts what must hold between inputs.
+    pub(super) fn check(&self) {
+        self.extents.check();
+        let mut end = 0;
+        for (&start, piece) in &self.pieces {
+            assert!(start >= end, "pieces under way never overlap");
+            end = start + piece.content.length();
+        }
+        if let Some(piece) = self.pieces.values().find(|piece| piece.drop_from.is_some()) {
+            let data = |piece: &&Piece| matches!(piece.content, Content::Data(_));
+            let others = self.pieces.values().filter(data).count();
+            assert!(others == 1, "{piece:?} drops the chunk's end alone");
+        }
+        assert!(
+            self.grant.is_some() || self.pieces.is_empty(),
+            "pieces go under a lease"
+        );
+    }
+
+    pub(super) fn chunk(&self) -> Option<ChunkId> {
+        self.grant.as_ref().map(|grant| grant.chunk)
+    }
+}
+
+/// Someone waits until everything up to a generation got so far.
+#[derive(Debug)]
+pub(super) struct Goal {
+    pub(super) id: u64,
+    pub(super) generation: u64,
+    /// Durable, not only acknowledged and committed.
+    pub(super) synced: bool,
+    pub(super) after: After,
+}
+
+/// What follows when a goal is reached.
+#[derive(Debug)]
+pub(super) enum After {
+    /// Tell a flush or an fsync, with the errors of its handle.
+    Tell { operation: u64, handle: Handle },
+    /// Do this request now.
+    Again(Box<ClientRequest>),
+    /// The next step of the exclusive operation.
+    Exclusive,
+    /// Nobody waits.
+    Nothing,
+}
+
+/// What a commit under way covers.
+#[derive(Debug)]
+pub(super) struct Commit {
+    pub(super) generation: Option<u64>,
+    /// Chunks with how far they were said to hold content.
+    pub(super) chunks: Vec<(u32, ChunkId, u32)>,
+    pub(super) endings: Vec<Ending>,
+}
+
+/// An operation that no write may overtake.
+#[derive(Debug)]
+pub(super) enum Exclusive {
+    Truncate {
+        operation: u64,
+        credentials: Credentials,
+        change: AttributeChange,
+        /// The handle that O_TRUNC opens.
+        opened: Option<Handle>,
+    },
+    Fallocate {
+        operation: u64,
+        credentials: Credentials,
+        mode: FallocateMode,
+        offset: u64,
+        length: u64,
+        /// Parts of chunks that are still to be looked up and zeroed.
+        borders: Vec<(u32, u32, u32)>,
+    },
+}
+
+/// How far an exclusive operation got. Writes that arrive wait beside it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Step {
+    /// What was written before is written out and committed.
+    Draining,
+    /// The chunks at the borders are looked up.
+    Locating,
+    /// Ranges of the borders are being zeroed.
+    Zeroing,
+    /// What is under way must end; nothing new begins.
+    Quieting,
+    /// The leader was asked.
+    Asked,
+}
+
+/// An open file, or one with something unwritten.
+#[derive(Debug, Default)]
+pub(super) struct File {
+    /// Open handles.
+    pub(super) handles: u32,
+    /// Of them, for writing.
+    pub(super) writers: u32,
+    /// Opens asked and not answered.
+    pub(super) opening: u32,
+    /// Of the writes taken now.
+    pub(super) generation: u64,
+    /// Generations before this one are to be sent without waiting for neighbours.
+    pub(super) due: u64,
+    pub(super) chunks: BTreeMap<u32, ChunkWrite>,
+    /// The largest end of a write that no answered commit covers.
+    pub(super) written_to: u64,
+    /// The largest end of an acknowledged write.
+    pub(super) acknowledged_to: u64,
+    /// The oldest generation acknowledged and in no commit.
+    pub(super) uncommitted: Option<u64>,
+    pub(super) commit_wanted: bool,
+    pub(super) commit: Option<Commit>,
+    pub(super) goals: Vec<Goal>,
+    /// Some chunk's lease is to end.
+    pub(super) has_endings: bool,
+    pub(super) exclusive: Option<(Exclusive, Step)>,
+    /// Exclusive operations that wait for it.
+    pub(super) exclusives: VecDeque<Exclusive>,
+    /// Handles that have something read ahead.
+    pub(super) readers: BTreeSet<Handle>,
+    /// Writes that wait for it.
+    pub(super) parked: VecDeque<ClientRequest>,
+    /// Counts lost writes; a handle that saw fewer is told.
+    pub(super) failures: u64,
+    pub(super) failure: Option<Errno>,
+}
+
+impl File {
+    /// Closes the generation of writes taken so far.
+    pub(super) fn close_generation(&mut self) -> u64 {
+        let closed = self.generation;
+        self.generation += 1;
+        self.due = self.generation;
+        closed
+    }
+
+    pub(super) fn sends_allowed(&self) -> bool {
+        !matches!(self.exclusive, Some((_, Step::Quieting | Step::Asked)))
+    }
+
+    pub(super) fn is_quiet(&self) -> bool {
+        self.commit.is_none() && self.chunks.values().all(ChunkWrite::is_quiet)
+    }
+
+    /// Something written is not committed, or not even acknowledged.
+    pub(super) fn is_dirty(&self) -> bool {
+        let dirty = |chunk: &ChunkWrite| !chunk.is_written_out();
+        self.uncommitted.is_some() || self.commit.is_some() || self.chunks.values().any(dirty)
+    }
+
+    /// Something written is not durable.
+    pub(super) fn is_unsynced(&self) -> bool {
+        self.is_dirty()
+            || self
+                .chunks
+                .values()
+                .any(|chunk| chunk.oldest_unsynced().is_some())
+    }
+
+    /// Nobody needs it any more.
+    pub(super) fn is_idle(&self) -> bool {
+        self.handles == 0
+            && self.opening == 0
+            && self.chunks.is_empty()
+            && self.goals.is_empty()
+            && self.exclusive.is_none()
+            && self.uncommitted.is_none()
+            && self.commit.is_none()
+    }
+
+    /// Whether everything up to a generation got as far as a goal says.
+    pub(super) fn is_reached(&self, generation: u64, synced: bool) -> bool {
+        let behind = |oldest: Option<u64>| oldest.is_some_and(|oldest| oldest <= generation);
+        let committing = self.commit.as_ref().and_then(|commit| commit.generation);
+        if behind(self.uncommitted) || behind(committing) {
+            return false;
+        }
+        self.chunks.values().all(|chunk| {
+            let oldest = if synced {
+                chunk.oldest_unsynced()
+            } else {
+                chunk.oldest_unwritten()
+            };
+            !behind(oldest)
+        })
+    }
+
+    /// The newest generation that somebody waits to see durable.
+    pub(super) fn sync_goal(&self) -> Option<u64> {
+        self.goals
+            .iter()
+            .filter(|goal| goal.synced)
+            .map(|goal| goal.generation)
+            .max()
+    }
+}
+
+/// Which chunk of a file holds an offset, and where in it.
+pub(super) fn locate(offset: u64) -> (u32, u32) {
+    let index = u32::try_from(offset / CHUNK_SIZE).expect("files are bounded");
+    let within = u32::try_from(offset % CHUNK_SIZE).expect("a chunk has 32-bit offsets");
+    (index, within)
+}
+
+/// Where a chunk begins in its file.
+pub(super) fn start_of(index: u32) -> u64 {
+    u64::from(index) * CHUNK_SIZE
+}
+
+/// Cuts a range of a file at chunk borders: `(index, from, to)` within each chunk.
+pub(super) fn segments(offset: u64, length: u64) -> impl Iterator<Item = (u32, u32, u32)> {
+    let end = offset + length;
+    let mut at = offset;
+    std::iter::from_fn(move || {
+        if at >= end {
+            return None;
+        }
+        let (index, from) = locate(at);
+        let stop = end.min(start_of(index) + CHUNK_SIZE);
+        let to = from + u32::try_from(stop - at).expect("within a chunk");
+        at = stop;
+        Some((index, from, to))
+    })
+}
