@@ -1,0 +1,243 @@
+//! The links to chunkservers and the requests under way on them. Leaves the
+//! meaning of replies to who asked.
+//!
+//! Invariant: every request ends exactly once; when its link breaks or is too
+//! slow it ends as `Unreachable`, and what it did is unknown.
+
+use super::Client;
+use super::timers::Timer;
+use crate::ids::{Address, InodeId, LinkId, RequestId, ServerId};
+use crate::machine::{Effect, Role};
+use crate::time::Instant;
+use crate::wire::Message;
+use crate::wire::client_chunk::{
+    ChunkError, ChunkErrorKind, ChunkReply, ChunkReplyBody, ChunkRequest, ChunkRequestBody,
+};
+use crate::wire::client_master::LocatedCopy;
+use bytes::Bytes;
+use std::collections::BTreeMap;
+
+/// How a request to a chunkserver ended.
+pub(super) type ChunkOutcome = Result<(ChunkReplyBody, Bytes), ChunkError>;
+
+/// What follows a chunkserver's reply.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum ChunkThen {
+    /// A piece of a chunk, under a tenure.
+    Piece {
+        inode: InodeId,
+        index: u32,
+        start: u32,
+        tenure: u64,
+    },
+    /// A sync of a chunk, under a tenure.
+    Sync {
+        inode: InodeId,
+        index: u32,
+        tenure: u64,
+    },
+    /// A read, from the copy with this place in the fetch's list.
+    Fetch { fetch: u64, server: ServerId },
+    /// The map of a chunk for a seek.
+    Map { seek: u64, server: ServerId },
+}
+
+#[derive(Debug)]
+struct Asked {
+    at: Instant,
+    server: ServerId,
+    then: ChunkThen,
+}
+
+#[derive(Debug, Default)]
+struct Server {
+    link: Option<LinkId>,
+    is_up: bool,
+    last: u64,
+    asked: BTreeMap<u64, Asked>,
+    /// Requests made before the link was up.
+    unsent: Vec<ChunkRequest>,
+    /// It failed lately: not preferred until then.
+    doubtful_until: Instant,
+}
+
+/// All chunkservers that were ever used.
+#[derive(Debug, Default)]
+pub(super) struct Servers {
+    servers: BTreeMap<Address, Server>,
+    links: BTreeMap<LinkId, Address>,
+}
+
+impl Servers {
+    pub(super) fn is_link(&self, link: LinkId) -> bool {
+        self.links.contains_key(&link)
+    }
+
+    /// Requests under way.
+    pub(super) fn under_way(&self) -> usize {
+        self.servers.values().map(|server| server.asked.len()).sum()
+    }
+
+    /// It failed a moment ago: others first.
+    pub(super) fn is_doubtful(&self, address: &Address, now: Instant) -> bool {
+        self.servers
+            .get(address)
+            .is_some_and(|server| server.doubtful_until > now)
+    }
+
+    fn by_link(&mut self, link: LinkId) -> &mut Server {
+        let address = self.links.get(&link).expect("the caller checked");
+        self.servers.get_mut(address).expect("a link has a server")
+    }
+}
+
+impl Client {
+    /// Sends a request to the server of a copy, connecting first if need be.
+    pub(super) fn ask_chunk(
+        &mut self,
+        copy: &LocatedCopy,
+        chain: Vec<LocatedCopy>,
+        body: ChunkRequestBody,
+        data: Bytes,
+        then: ChunkThen,
+    ) {
+        let link = self.server_link(&copy.address);
+        let server = self.servers.by_link(link);
+        server.last += 1;
+        let request = ChunkRequest {
+            request: RequestId(server.last),
+            capability: copy.capability.clone(),
+            chain,
+            body,
+            data,
+        };
+        let asked = Asked {
+            at: self.now.mono,
+            server: copy.server,
+            then,
+        };
+        server.asked.insert(server.last, asked);
+        if server.is_up {
+            let message = Message::ChunkRequest(request);
+            self.effects.push_back(Effect::Send { link, message });
+            let late = self.now.mono + self.config.limits.chunk_timeout;
+            self.timers.set_once(Timer::Server(link), late);
+        } else {
+            server.unsent.push(request);
+        }
+    }
+
+    fn server_link(&mut self, address: &Address) -> LinkId {
+        let server = self.servers.servers.entry(address.clone()).or_default();
+        if let Some(link) = server.link {
+            return link;
+        }
+        let link = self.links.allocate();
+        server.link = Some(link);
+        server.is_up = false;
+        self.servers.links.insert(link, address.clone());
+        self.effects.push_back(Effect::Connect {
+            link,
+            address: address.clone(),
+            role: Role::ChunkServer,
+        });
+        let late = self.now.mono + self.config.limits.master_timeout;
+        self.timers.set(Timer::Server(link), late);
+        link
+    }
+
+    pub(super) fn on_server_connected(&mut self, link: LinkId) {
+        let server = self.servers.by_link(link);
+        server.is_up = true;
+        server.doubtful_until = Instant(0);
+        for request in std::mem::take(&mut server.unsent) {
+            let message = Message::ChunkRequest(request);
+            self.effects.push_back(Effect::Send { link, message });
+        }
+        self.timers.cancel(Timer::Server(link));
+        self.watch_server(link);
+    }
+
+    /// Wakes up when the oldest request on a link is late.
+    fn watch_server(&mut self, link: LinkId) {
+        let server = self.servers.by_link(link);
+        match server.asked.values().next() {
+            Some(asked) => {
+                let late = asked.at + self.config.limits.chunk_timeout;
+                self.timers.set(Timer::Server(link), late);
+            }
+            None => self.timers.cancel(Timer::Server(link)),
+        }
+    }
+
+    pub(super) fn on_server_reply(&mut self, link: LinkId, reply: ChunkReply) {
+        let server = self.servers.by_link(link);
+        if let Some(asked) = server.asked.remove(&reply.request.0) {
+            let outcome = reply.result.map(|body| (body, reply.data));
+            self.on_chunk_outcome(asked.then, outcome);
+        }
+    }
+
+    /// The link did not come up, or its oldest request is late: a request that was
+    /// answered meanwhile only moves the watch.
+    pub(super) fn on_server_late(&mut self, link: LinkId) {
+        if !self.servers.is_link(link) {
+            return;
+        }
+        let patience = self.config.limits.chunk_timeout;
+        let now = self.now.mono;
+        let server = self.servers.by_link(link);
+        let late = |asked: &Asked| now.since(asked.at) >= patience;
+        if server.is_up && !server.asked.values().next().is_some_and(late) {
+            self.watch_server(link);
+            return;
+        }
+        let reason = "it does not answer".to_owned();
+        self.effects.push_back(Effect::Close { link, reason });
+        self.on_server_closed(link);
+    }
+
+    /// The link is gone: every request on it ends.
+    pub(super) fn on_server_closed(&mut self, link: LinkId) {
+        let address = self
+            .servers
+            .links
+            .remove(&link)
+            .expect("the caller checked");
+        self.timers.cancel(Timer::Server(link));
+        let server = self
+            .servers
+            .servers
+            .get_mut(&address)
+            .expect("a link has a server");
+        server.link = None;
+        server.is_up = false;
+        server.unsent.clear();
+        server.doubtful_until = self.now.mono + self.config.limits.backoff_max;
+        for asked in std::mem::take(&mut server.asked).into_values() {
+            let error = ChunkError {
+                server: asked.server,
+                kind: ChunkErrorKind::Unreachable,
+            };
+            self.on_chunk_outcome(asked.then, Err(error));
+        }
+    }
+
+    fn on_chunk_outcome(&mut self, then: ChunkThen, outcome: ChunkOutcome) {
+        match then {
+            ChunkThen::Piece {
+                inode,
+                index,
+                start,
+                tenure,
+            } => self.on_piece_outcome((inode, index), start, tenure, outcome),
+            ChunkThen::Sync {
+                inode,
+                index,
+                tenure,
+            } => self.on_sync_outcome((inode, index), tenure, outcome),
+            ChunkThen::Fetch { fetch, server } => self.on_fetch_outcome(fetch, server, outcome),
+            ChunkThen::Map { seek, server } => self.on_map_outcome(seek, server, outcome),
+        }
+    }
+}
