@@ -1,0 +1,198 @@
+//! CommitWrite: acknowledged bytes become part of the file. Owns when it is sent,
+//! what it says, and what its answer changes.
+//!
+//! Invariant: one commit of a file is under way at most; it never says more than
+//! every copy acknowledged, so that nothing stale can become readable.
+
+use super::Client;
+use super::file::{ChunkWrite, Commit, File, Lease};
+use super::lease::is_ready;
+use super::then::Then;
+use super::timers::Timer;
+use crate::attributes::{Attributes, Credentials};
+use crate::errno::Errno;
+use crate::ids::InodeId;
+use crate::namespace::record::{Mutation, WrittenExtent};
+use crate::wire::client_master::Answer;
+
+impl Client {
+    /// Sends a commit if somebody waits for one and everything it must cover is there.
+    pub(super) fn maybe_commit(&mut self, inode: InodeId) {
+        let Some(file) = self.files.get(&inode) else {
+            return;
+        };
+        if file.commit.is_some() || !file.sends_allowed() || !is_needed(file) {
+            return;
+        }
+        let extents = written_extents(file);
+        let size = file.acknowledged_to;
+        let ending: Vec<u32> = file
+            .chunks
+            .iter()
+            .filter(|(_, chunk)| is_ready(file, chunk))
+            .map(|(&index, _)| index)
+            .collect();
+        let (release, endings) = ending
+            .into_iter()
+            .map(|index| self.begin_ending((inode, index)))
+            .unzip();
+        let file = self.files.get_mut(&inode).expect("it was there");
+        for chunk in file.chunks.values_mut() {
+            chunk.is_uncommitted = false;
+        }
+        file.commit_wanted = false;
+        let told = |extent: &WrittenExtent| (extent.index, extent.chunk, extent.valid);
+        file.commit = Some(Commit {
+            generation: file.uncommitted.take(),
+            chunks: extents.iter().map(told).collect(),
+            endings,
+        });
+        self.timers.cancel(Timer::CommitDelay(inode));
+        let mutation = Mutation::CommitWrite {
+            inode,
+            size,
+            extents,
+            release,
+        };
+        self.mutate(&Credentials::default(), mutation, Then::Committed { inode });
+    }
+
+    /// Acknowledged writes waited long enough.
+    pub(super) fn on_commit_delay_due(&mut self, inode: InodeId) {
+        if let Some(file) = self.files.get_mut(&inode) {
+            file.commit_wanted = file.uncommitted.is_some();
+            self.drive(inode);
+        }
+    }
+
+    /// The leader's answer to a commit.
+    pub(super) fn on_committed(&mut self, inode: InodeId, result: Result<Answer, Errno>) {
+        let commit = self
+            .files
+            .get_mut(&inode)
+            .and_then(|file| file.commit.take());
+        let Some(commit) = commit else {
+            return;
+        };
+        match result {
+            Ok(Answer::Entry(attributes)) => self.on_commit_good(inode, commit, attributes),
+            Ok(_) | Err(Errno::ESTALE) => self.on_commit_stale(inode, commit),
+            Err(errno) => self.fail_file(inode, errno),
+        }
+        self.drive(inode);
+    }
+
+    fn on_commit_good(&mut self, inode: InodeId, commit: Commit, attributes: Attributes) {
+        for (index, id, valid) in commit.chunks {
+            self.edit((inode, index), |chunk| {
+                if chunk.chunk() == Some(id) {
+                    chunk.committed_end = chunk.committed_end.max(valid);
+                }
+            });
+        }
+        for ending in commit.endings {
+            self.on_lease_ended(ending);
+        }
+        let file = self.files.get_mut(&inode).expect("a commit has a file");
+        if !file.is_dirty() {
+            file.written_to = 0;
+        }
+        self.cache.keep_pages(&attributes);
+        self.learn(attributes);
+        self.drop_locations(inode);
+    }
+
+    /// A chunk is no longer at its place: somebody truncated the file meanwhile. What
+    /// is still kept is written again, the rest was cut with the chunk.
+    fn on_commit_stale(&mut self, inode: InodeId, commit: Commit) {
+        for (index, _, _) in commit.chunks {
+            let is_kept = self.edit((inode, index), |chunk| {
+                super::lease::restart_writes(chunk);
+                chunk.grant = None;
+                chunk.ending = None;
+                chunk.acknowledged = None;
+                chunk.extents.is_dirty()
+            });
+            match is_kept {
+                Some(true) => self.want_lease((inode, index)),
+                Some(false) => self.remove_chunk((inode, index)),
+                None => {}
+            }
+        }
+        for ending in commit.endings {
+            self.on_lease_ended(ending);
+        }
+        let file = self.files.get_mut(&inode).expect("a commit has a file");
+        file.close_generation();
+        file.acknowledged_to = 0;
+        self.cache.forget_attributes(inode);
+        self.drop_locations(inode);
+    }
+
+    /// Everything unwritten of a file is lost.
+    pub(super) fn fail_file(&mut self, inode: InodeId, errno: Errno) {
+        let Some(file) = self.files.get_mut(&inode) else {
+            return;
+        };
+        let lost = file.is_unsynced();
+        file.commit = None;
+        file.uncommitted = None;
+        file.commit_wanted = false;
+        file.written_to = 0;
+        file.acknowledged_to = 0;
+        let indices: Vec<u32> = file.chunks.keys().copied().collect();
+        for index in indices {
+            self.remove_chunk((inode, index));
+        }
+        if lost {
+            self.fail_writes(inode, errno);
+        }
+        self.cache.forget_attributes(inode);
+    }
+
+    /// The session ended: every lease is void, and what was not durable is lost.
+    pub(super) fn fail_files(&mut self) {
+        self.unsettled.clear();
+        self.releases.clear();
+        let inodes: Vec<InodeId> = self.files.keys().copied().collect();
+        for inode in inodes {
+            self.fail_file(inode, Errno::EIO);
+            self.drive(inode);
+        }
+    }
+}
+
+/// Somebody waits for a commit that can be sent now, the delay is over, or a lease
+/// is ready to end and has something to commit.
+fn is_needed(file: &File) -> bool {
+    let ready = |chunk: &ChunkWrite| chunk.is_uncommitted && is_ready(file, chunk);
+    let ending = file.has_endings && file.chunks.values().any(ready);
+    let Some(uncommitted) = file.uncommitted else {
+        return ending;
+    };
+    let unwritten = file
+        .chunks
+        .values()
+        .filter_map(ChunkWrite::oldest_uncommittable)
+        .min()
+        .unwrap_or(u64::MAX);
+    let awaited = file
+        .goals
+        .iter()
+        .any(|goal| goal.generation >= uncommitted && goal.generation < unwritten);
+    file.commit_wanted || ending || awaited
+}
+
+/// What each written chunk is to be said to hold.
+fn written_extents(file: &File) -> Vec<WrittenExtent> {
+    let told = |(&index, chunk): (&u32, &ChunkWrite)| {
+        let is_held = matches!(chunk.lease, Lease::Held | Lease::Asked | Lease::None);
+        let chunk_id = chunk.chunk().filter(|_| is_held)?;
+        (chunk.is_uncommitted && chunk.written_end > 0).then_some(WrittenExtent {
+            index,
+            chunk: chunk_id,
+            valid: chunk.written_end,
+        })
+    };
+    file.chunks.iter().filter_map(told).collect()
+}

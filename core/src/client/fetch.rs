@@ -1,0 +1,267 @@
+//! Fetching a range of a chunk from its copies: the nearest first, a slow one
+//! hedged by the next, a failing or corrupt one replaced, and everything anew after
+//! a pause when none could serve. Checksums are verified here once more.
+//!
+//! Invariant: a fetch ends once, with data that passed its checksums or with an error.
+
+use super::Client;
+use super::locate::Waiter;
+use super::request::Handle;
+use super::servers::{ChunkOutcome, ChunkThen};
+use super::timers::Timer;
+use super::write::Place;
+use crate::attributes::Credentials;
+use crate::errno::Errno;
+use crate::ids::{ChunkVersion, ServerId};
+use crate::limits::UNIT_SIZE;
+use crate::marks::Mark;
+use crate::time::Instant;
+use crate::wire::client_chunk::{ChunkErrorKind, ChunkReplyBody, ChunkRequestBody};
+use crate::wire::client_master::{LocatedChunk, LocatedCopy, Query};
+use bytes::Bytes;
+
+/// Who waits for a fetch.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Reader {
+    /// A part of a read.
+    Part { read: u64, part: usize },
+    /// The read-ahead of a handle, at this offset of the file.
+    Ahead { handle: Handle, at: u64 },
+}
+
+/// A range of whole units of a chunk, being fetched.
+#[derive(Debug)]
+pub(super) struct Fetch {
+    pub(super) place: Place,
+    pub(super) offset: u32,
+    pub(super) length: u32,
+    pub(super) readers: Vec<Reader>,
+    /// The copies of this round, best first.
+    copies: Vec<LocatedCopy>,
+    /// How many of them were asked.
+    asked: usize,
+    /// Of them, how many have not answered.
+    under_way: usize,
+    /// Bytes of the chunk from here on read as zeros.
+    valid: u32,
+    rounds: u32,
+    since: Instant,
+}
+
+impl Client {
+    /// Starts a fetch of `offset..offset + length` of a chunk (whole units).
+    pub(super) fn fetch(&mut self, place: Place, offset: u32, length: u32, reader: Reader) -> u64 {
+        let id = self.next_fetch;
+        self.next_fetch += 1;
+        let fetch = Fetch {
+            place,
+            offset,
+            length,
+            readers: vec![reader],
+            copies: Vec::new(),
+            asked: 0,
+            under_way: 0,
+            valid: 0,
+            rounds: 0,
+            since: self.now.mono,
+        };
+        self.fetches.insert(id, fetch);
+        id
+    }
+
+    /// Finds the copies of a fetch and asks the best.
+    pub(super) fn start_fetch(&mut self, id: u64) {
+        let Some(fetch) = self.fetches.get(&id) else {
+            return;
+        };
+        let (place, rounds) = (fetch.place, fetch.rounds);
+        if let Some(source) = self.own_source(place, rounds) {
+            self.begin_round(id, source);
+        } else if let Some(source) = self.cached_location(place).filter(|_| rounds == 0) {
+            self.on_fetch_located(id, Ok(source));
+        } else {
+            self.locate(place.0, place.1, Waiter::Fetch(id));
+        }
+    }
+
+    /// The copies of a lease that is held here and written under: they have its
+    /// version. Every second round asks the leader instead.
+    fn own_source(&self, place: Place, rounds: u32) -> Option<LocatedChunk> {
+        let chunk = self.chunk(place)?;
+        let grant = chunk.held()?;
+        let empty = chunk.written_end == 0;
+        if !(chunk.is_acknowledged && rounds.is_multiple_of(2) || empty) {
+            return None;
+        }
+        Some(LocatedChunk {
+            index: place.1,
+            chunk: Some(grant.chunk),
+            valid: chunk.written_end,
+            copies: grant.copies.clone(),
+        })
+    }
+
+    pub(super) fn on_fetch_located(&mut self, id: u64, result: Result<LocatedChunk, Errno>) {
+        let Some(fetch) = self.fetches.get(&id) else {
+            return;
+        };
+        let place = fetch.place;
+        match result {
+            Err(errno) => self.end_fetch(id, Err(errno)),
+            Ok(mut source) => {
+                // What was acknowledged here is not committed yet.
+                let grant = self.chunk(place).filter(|chunk| chunk.grant.is_some());
+                let written = grant.map_or(0, |chunk| chunk.written_end);
+                if source.chunk.is_some() {
+                    source.valid = source.valid.max(written);
+                }
+                self.begin_round(id, source);
+            }
+        }
+    }
+
+    fn begin_round(&mut self, id: u64, source: LocatedChunk) {
+        let mut copies = source.copies;
+        let now = self.now.mono;
+        // A stable sort: nearest first among those that did not just fail.
+        copies.sort_by_key(|copy| self.servers.is_doubtful(&copy.address, now));
+        let fetch = self.fetches.get_mut(&id).expect("the caller found it");
+        if source.chunk.is_none() || source.valid <= fetch.offset {
+            return self.end_fetch(id, Ok(Bytes::new()));
+        }
+        fetch.valid = source.valid;
+        fetch.copies = copies;
+        fetch.asked = 0;
+        fetch.under_way = 0;
+        self.ask_next_copy(id);
+    }
+
+    /// Asks the next copy of this round, if there is one.
+    fn ask_next_copy(&mut self, id: u64) {
+        let fetch = self.fetches.get_mut(&id).expect("the caller found it");
+        let Some(copy) = fetch.copies.get(fetch.asked).cloned() else {
+            if fetch.under_way == 0 {
+                self.rest_fetch(id);
+            }
+            return;
+        };
+        fetch.asked += 1;
+        fetch.under_way += 1;
+        let body = ChunkRequestBody::Read {
+            offset: fetch.offset,
+            length: asked_length(fetch),
+        };
+        let more = fetch.asked < fetch.copies.len();
+        let then = ChunkThen::Fetch {
+            fetch: id,
+            server: copy.server,
+        };
+        self.ask_chunk(&copy, Vec::new(), body, Bytes::new(), then);
+        if more {
+            let at = self.now.mono + self.config.limits.hedge_delay;
+            self.timers.set(Timer::Hedge(id), at);
+        }
+    }
+
+    /// The copy asked last is slow: the next is asked beside it.
+    pub(super) fn on_hedge_due(&mut self, id: u64) {
+        if self.fetches.contains_key(&id) {
+            self.marks.reach(Mark::ReadHedged);
+            self.ask_next_copy(id);
+        }
+    }
+
+    /// No copy could serve: everything is tried anew after a pause.
+    fn rest_fetch(&mut self, id: u64) {
+        let fetch = self.fetches.get_mut(&id).expect("the caller found it");
+        fetch.rounds += 1;
+        let (rounds, since, place) = (fetch.rounds, fetch.since, fetch.place);
+        self.cache.forget_location(place);
+        let patience = self.config.retry_for;
+        if patience.is_some_and(|patience| self.now.mono.since(since) >= patience) {
+            return self.end_fetch(id, Err(Errno::EIO));
+        }
+        self.timers.cancel(Timer::Hedge(id));
+        let at = self.now.mono + self.backoff(rounds);
+        self.timers.set(Timer::Fetch(id), at);
+    }
+
+    /// A copy answered, or its link broke.
+    pub(super) fn on_fetch_outcome(&mut self, id: u64, server: ServerId, outcome: ChunkOutcome) {
+        let Some(fetch) = self.fetches.get_mut(&id) else {
+            return;
+        };
+        // A late answer of an earlier round counts for this one if it is good.
+        fetch.under_way = fetch.under_way.saturating_sub(1);
+        match outcome {
+            Ok((
+                ChunkReplyBody::Read {
+                    checksums, version, ..
+                },
+                data,
+            )) => {
+                if is_whole(fetch, &checksums, &data) {
+                    let end = fetch.valid.saturating_sub(fetch.offset) as usize;
+                    let data = data.slice(..data.len().min(end));
+                    return self.end_fetch(id, Ok(data));
+                }
+                self.report_bad_copy(id, server, Some(version));
+            }
+            Err(error) if error.kind == ChunkErrorKind::Corrupt => {
+                self.report_bad_copy(id, server, None);
+            }
+            _ => {}
+        }
+        self.marks.reach(Mark::ReadRetried);
+        if !self.timers.is_set(Timer::Fetch(id)) {
+            self.ask_next_copy(id);
+        }
+    }
+
+    fn report_bad_copy(&mut self, id: u64, server: ServerId, version: Option<ChunkVersion>) {
+        let fetch = &self.fetches[&id];
+        let Some(copy) = fetch.copies.iter().find(|copy| copy.server == server) else {
+            return;
+        };
+        let query = Query::BadCopy {
+            part: copy.capability.part,
+            version: version.unwrap_or(copy.capability.version),
+            server,
+        };
+        self.ask(&Credentials::default(), query, super::then::Then::Reported);
+    }
+
+    /// Hands the data to whoever waits; what it lacks in length reads as zeros.
+    fn end_fetch(&mut self, id: u64, result: Result<Bytes, Errno>) {
+        let fetch = self.fetches.remove(&id).expect("the caller found it");
+        self.timers.cancel(Timer::Hedge(id));
+        self.timers.cancel(Timer::Fetch(id));
+        for reader in &fetch.readers {
+            match *reader {
+                Reader::Part { read, part } => {
+                    self.on_part_fetched(read, part, fetch.offset, result.clone());
+                }
+                Reader::Ahead { handle, at } => {
+                    self.on_ahead_fetched(handle, at, id, result.clone());
+                }
+            }
+        }
+    }
+}
+
+/// How much of a fetch holds content that the copies have.
+fn asked_length(fetch: &Fetch) -> u32 {
+    let unit = u32::try_from(UNIT_SIZE).expect("a unit is small");
+    let content = fetch.valid.next_multiple_of(unit) - fetch.offset;
+    content.min(fetch.length)
+}
+
+/// Whether a reply is what was asked for and every unit's checksum is right.
+fn is_whole(fetch: &Fetch, checksums: &[u32], data: &Bytes) -> bool {
+    data.len() == asked_length(fetch) as usize
+        && checksums.len() == data.len().div_ceil(UNIT_SIZE)
+        && data
+            .chunks(UNIT_SIZE)
+            .zip(checksums)
+            .all(|(unit, checksum)| crc32fast::hash(unit) == *checksum)
+}

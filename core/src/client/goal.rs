@@ -1,0 +1,320 @@
+//! Flush, fsync, and everything else that waits until writes got so far; and the
+//! upkeep of a file after each event. Leaves sending to `write`, leases to `lease`.
+//!
+//! Invariant: a goal is told only when nothing of its generations is dirty, under
+//! way, uncommitted, or (for a synced one) not durable; or when it was lost, with
+//! the error.
+
+use super::Client;
+use super::extents::Progress;
+use super::file::{After, ChunkWrite, File, Goal, Lease};
+use super::lease::sync_due;
+use super::request::{FileReply, Handle};
+use super::servers::{ChunkOutcome, ChunkThen};
+use super::timers::Timer;
+use super::write::{Place, nonsense, split_chain, stranger};
+use crate::errno::Errno;
+use crate::ids::InodeId;
+use crate::marks::Mark;
+use crate::wire::client_chunk::{ChunkErrorKind, ChunkReplyBody, ChunkRequestBody};
+use bytes::Bytes;
+
+impl Client {
+    /// close(2) of one descriptor. Leases go back when it is the only writer's.
+    pub(super) fn flush(&mut self, operation: u64, inode: InodeId, handle: Handle) {
+        let open = match self.handle(handle, inode) {
+            Err(errno) => return self.answer(operation, Err(errno)),
+            Ok(open) => open,
+        };
+        if !open.write {
+            return self.answer(operation, Ok(FileReply::Done));
+        }
+        let file = self.files.get_mut(&inode).expect("a handle has a file");
+        let until = file.close_generation();
+        if file.writers == 1 {
+            self.end_all_soon(inode, until);
+        }
+        let after = After::Tell { operation, handle };
+        self.add_goal(inode, until, false, after);
+    }
+
+    /// fsync(2): what any handle of the mount wrote to the file before is durable,
+    /// and its length, when this is answered.
+    pub(super) fn fsync(&mut self, operation: u64, inode: InodeId, handle: Handle) {
+        // A directory needs nothing: its changes were durable when they were answered.
+        if !self.handles.contains_key(&handle) && !self.files.contains_key(&inode) {
+            return self.answer(operation, Ok(FileReply::Done));
+        }
+        if let Err(errno) = self.handle(handle, inode) {
+            return self.answer(operation, Err(errno));
+        }
+        self.sync_file(inode, After::Tell { operation, handle });
+    }
+
+    /// Makes a file durable, what was closed unsynced before included.
+    pub(super) fn sync_file(&mut self, inode: InodeId, after: After) {
+        let now = self.now.mono;
+        let owed = self.unsettled.of(inode);
+        let file = self.files.entry(inode).or_default();
+        let until = file.close_generation();
+        for index in owed {
+            let chunk = file
+                .chunks
+                .entry(index)
+                .or_insert_with(|| ChunkWrite::new(now));
+            if chunk.lease != Lease::Held {
+                chunk.acknowledged = Some(chunk.acknowledged.unwrap_or(until).min(until));
+            }
+        }
+        self.add_goal(inode, until, true, after);
+    }
+
+    /// Writes a file out and commits it, then does what follows.
+    pub(super) fn commit_file(&mut self, inode: InodeId, after: After) {
+        let file = self.files.entry(inode).or_default();
+        let until = file.close_generation();
+        self.add_goal(inode, until, false, after);
+    }
+
+    fn add_goal(&mut self, inode: InodeId, generation: u64, synced: bool, after: After) {
+        let id = self.next_goal;
+        self.next_goal += 1;
+        let file = self.files.get_mut(&inode).expect("the caller made it");
+        let is_reached = file.is_reached(generation, synced);
+        file.goals.push(Goal {
+            id,
+            generation,
+            synced,
+            after,
+        });
+        if let Some(patience) = self.config.retry_for.filter(|_| !is_reached) {
+            self.timers
+                .set(Timer::Goal(inode, id), self.now.mono + patience);
+        }
+        if !is_reached {
+            self.send_due_of(inode);
+        }
+        self.drive(inode);
+    }
+
+    /// A goal got nowhere for as long as the mount said.
+    pub(super) fn on_goal_due(&mut self, inode: InodeId, id: u64) {
+        let Some(file) = self.files.get_mut(&inode) else {
+            return;
+        };
+        if let Some(place) = file.goals.iter().position(|goal| goal.id == id) {
+            let goal = file.goals.remove(place);
+            self.finish_goal(inode, goal, Err(Errno::EIO));
+            self.drive(inode);
+        }
+    }
+
+    /// The upkeep of a file: starts whatever its state calls for and tells whoever
+    /// waited. May be called at any time.
+    pub(super) fn drive(&mut self, inode: InodeId) {
+        let Some(file) = self.files.get(&inode) else {
+            return;
+        };
+        let is_waited_for = !file.goals.is_empty() || file.exclusive.is_some();
+        if is_waited_for || file.has_endings || file.commit_wanted {
+            self.drive_chunks(inode);
+            self.maybe_commit(inode);
+            self.release_ready(inode);
+            self.finish_goals(inode);
+            self.drive_exclusive(inode);
+        }
+        self.tidy(inode);
+    }
+
+    fn drive_chunks(&mut self, inode: InodeId) {
+        let file = self.files.get_mut(&inode).expect("the caller found it");
+        file.has_endings = file.chunks.values().any(|chunk| chunk.ending.is_some());
+        let wanting = |chunk: &&ChunkWrite| match chunk.lease {
+            Lease::Held => chunk.acknowledged.is_some() && chunk.syncing.is_none(),
+            Lease::None => true,
+            _ => false,
+        };
+        let indices: Vec<u32> = file
+            .chunks
+            .iter()
+            .filter(|(_, chunk)| wanting(chunk))
+            .map(|(&index, _)| index)
+            .collect();
+        for index in indices {
+            self.want_lease((inode, index));
+            self.maybe_sync((inode, index));
+        }
+    }
+
+    /// Syncs a chunk's copies when somebody waits for it or its lease is to end idle.
+    fn maybe_sync(&mut self, place: Place) {
+        let Some(file) = self.files.get(&place.0) else {
+            return;
+        };
+        let Some(chunk) = file.chunks.get(&place.1) else {
+            return;
+        };
+        let idle = matches!(chunk.ending, Some((super::file::EndCause::Idle, _)))
+            && chunk.is_written_out();
+        let wanted = chunk.sync_wanted || idle || sync_due(file, chunk);
+        let resting = self.timers.is_set(Timer::Chunk(place.0, place.1));
+        let able = chunk.lease == Lease::Held
+            && chunk.syncing.is_none()
+            && chunk.acknowledged.is_some()
+            && file.sends_allowed();
+        if wanted && able && !resting {
+            self.send_sync(place);
+        }
+    }
+
+    fn send_sync(&mut self, place: Place) {
+        self.unsynced.remove(&place);
+        let (head, chain, tenure) = self
+            .edit(place, |chunk| {
+                chunk
+                    .extents
+                    .advance_all(Progress::Written, Progress::Syncing);
+                chunk.syncing = chunk.acknowledged.take();
+                chunk.sync_wanted = false;
+                let grant = chunk.held().expect("the caller checked");
+                let (head, chain) = split_chain(grant);
+                (head, chain, chunk.tenure)
+            })
+            .expect("the caller found it");
+        let then = ChunkThen::Sync {
+            inode: place.0,
+            index: place.1,
+            tenure,
+        };
+        self.ask_chunk(&head, chain, ChunkRequestBody::Sync, Bytes::new(), then);
+    }
+
+    /// The copies are durable, or one is not.
+    pub(super) fn on_sync_outcome(&mut self, place: Place, tenure: u64, outcome: ChunkOutcome) {
+        let Some(chunk) = self.chunk(place) else {
+            return;
+        };
+        if chunk.tenure != tenure || chunk.syncing.is_none() {
+            return;
+        }
+        match outcome {
+            Ok((ChunkReplyBody::Done { boots }, _)) => {
+                let grant = chunk.grant.as_ref().expect("a tenure has a grant");
+                match stranger(grant, &boots) {
+                    None => self.on_synced(place),
+                    Some(error) => self.fail_chunk(place, error),
+                }
+            }
+            Ok(_) => self.fail_chunk(place, nonsense(chunk)),
+            Err(error) if error.kind == ChunkErrorKind::Busy => self.rest_sync(place),
+            Err(error) => self.fail_chunk(place, error),
+        }
+        self.drive(place.0);
+    }
+
+    fn on_synced(&mut self, place: Place) {
+        self.edit(place, |chunk| {
+            chunk.extents.drop_all(Progress::Syncing);
+            chunk.syncing = None;
+            chunk.is_acknowledged = true;
+            chunk.is_synced = chunk.acknowledged.is_none();
+            chunk.attempts = 0;
+            chunk.failing_since = None;
+            chunk.doubted = None;
+        });
+    }
+
+    fn rest_sync(&mut self, place: Place) {
+        let attempts = self
+            .edit(place, |chunk| {
+                chunk
+                    .extents
+                    .advance_all(Progress::Syncing, Progress::Written);
+                let both = chunk.acknowledged.into_iter().chain(chunk.syncing.take());
+                chunk.acknowledged = both.min();
+                chunk.sync_wanted = true;
+                chunk.attempts += 1;
+                chunk.attempts
+            })
+            .expect("the caller found it");
+        let at = self.now.mono + self.backoff(attempts);
+        self.timers.set(Timer::Chunk(place.0, place.1), at);
+    }
+
+    /// Acknowledged bytes are kept for a resend; at half the bound they are synced.
+    pub(super) fn note_unsynced(&mut self, place: Place) {
+        self.unsynced.insert(place);
+        if self.totals.written >= self.config.limits.unsynced_bytes_max / 2 {
+            self.marks.reach(Mark::UnsyncedFull);
+            self.sync_kept();
+        }
+    }
+
+    /// Starts syncs until less than half the bound is kept without one.
+    pub(super) fn sync_kept(&mut self) {
+        let half = self.config.limits.unsynced_bytes_max / 2;
+        let places: Vec<Place> = self.unsynced.iter().copied().collect();
+        for place in places {
+            if self.totals.written < half && self.blocked.is_empty() {
+                return;
+            }
+            self.edit(place, |chunk| chunk.sync_wanted = true);
+            self.maybe_sync(place);
+        }
+    }
+
+    fn finish_goals(&mut self, inode: InodeId) {
+        loop {
+            let Some(file) = self.files.get_mut(&inode) else {
+                return;
+            };
+            let reached = |goal: &Goal| file.is_reached(goal.generation, goal.synced);
+            let Some(place) = file.goals.iter().position(reached) else {
+                return;
+            };
+            let goal = file.goals.remove(place);
+            self.finish_goal(inode, goal, Ok(()));
+        }
+    }
+
+    fn finish_goal(&mut self, inode: InodeId, goal: Goal, result: Result<(), Errno>) {
+        self.timers.cancel(Timer::Goal(inode, goal.id));
+        match goal.after {
+            After::Tell { operation, handle } => {
+                let result = result.and_then(|()| self.take_failure(inode, handle));
+                self.answer(operation, result.map(|()| FileReply::Done));
+            }
+            After::Again(request) => match result {
+                Ok(()) => self.perform(*request, true),
+                Err(errno) => self.answer(request.operation, Err(errno)),
+            },
+            After::Exclusive => self.on_exclusive_goal(inode, result),
+            After::Nothing => {}
+        }
+    }
+
+    /// The error of writes that were lost since this handle was last told.
+    fn take_failure(&mut self, inode: InodeId, handle: Handle) -> Result<(), Errno> {
+        let Some(file) = self.files.get(&inode) else {
+            return Ok(());
+        };
+        let Some(open) = self.handles.get_mut(&handle) else {
+            return Ok(());
+        };
+        if std::mem::replace(&mut open.failures, file.failures) == file.failures {
+            return Ok(());
+        }
+        Err(file.failure.unwrap_or(Errno::EIO))
+    }
+
+    /// Forgets a file that nobody needs.
+    pub(super) fn tidy(&mut self, inode: InodeId) {
+        if !self.files.get(&inode).is_some_and(File::is_idle) {
+            return;
+        }
+        self.files.remove(&inode);
+        self.dirty_files.remove(&inode);
+        self.timers.cancel(Timer::WriteDelay(inode));
+        self.timers.cancel(Timer::CommitDelay(inode));
+    }
+}

@@ -1,0 +1,567 @@
+//! Write leases of chunks: asking, failing over to another write set, giving back
+//! when idle, closed or recalled, and what is owed for leases given back unsynced.
+//!
+//! Invariant: a lease is given back only when nothing under it is unacknowledged,
+//! so that its copies are equal; one that can't be is told as `NotHeld`.
+
+use super::Client;
+use super::file::{ChunkWrite, EndCause, File, Lease};
+use super::then::{Ending, Then};
+use super::timers::Timer;
+use super::write::Place;
+use crate::attributes::Credentials;
+use crate::errno::Errno;
+use crate::ids::{BootId, ChunkId, ChunkVersion, Epoch, InodeId, ServerId};
+use crate::marks::Mark;
+use crate::namespace::record::{LeaseEnd, Mutation};
+use crate::wire::client_chunk::{ChunkError, ChunkErrorKind};
+use crate::wire::client_master::{Answer, ClientToMaster, LeasedChunk};
+use std::collections::{BTreeMap, VecDeque};
+
+/// A chunk whose lease was given back before its writes were synced.
+#[derive(Clone, Debug)]
+struct Owed {
+    version: ChunkVersion,
+    copies: Vec<(ServerId, BootId)>,
+}
+
+impl Owed {
+    /// The writes acknowledged under the old lease are in the new one's copies: no
+    /// reconciliation came between, or a server that acknowledged them lives on.
+    fn is_in(&self, grant: &LeasedChunk) -> bool {
+        let lives = |copy: &(ServerId, BootId)| {
+            grant
+                .copies
+                .iter()
+                .any(|held| (held.server, held.boot) == *copy)
+        };
+        grant.version == self.version.next() || self.copies.iter().any(lives)
+    }
+}
+
+/// The chunks of closed files that the leader may not have synced yet.
+#[derive(Debug, Default)]
+pub(super) struct Unsettled {
+    chunks: BTreeMap<Place, Owed>,
+    order: VecDeque<Place>,
+}
+
+impl Unsettled {
+    fn note(&mut self, place: Place, grant: &LeasedChunk, most: usize) {
+        let copies = grant.copies.iter().map(|copy| (copy.server, copy.boot));
+        let owed = Owed {
+            version: grant.version,
+            copies: copies.collect(),
+        };
+        if self.chunks.insert(place, owed).is_none() {
+            self.order.push_back(place);
+        }
+        while self.order.len() > most.max(1) {
+            let oldest = self.order.pop_front().expect("it is longer than one");
+            self.chunks.remove(&oldest);
+        }
+    }
+
+    /// The chunks of a file that are owed a sync.
+    pub(super) fn of(&self, inode: InodeId) -> Vec<u32> {
+        self.chunks
+            .range((inode, 0)..=(inode, u32::MAX))
+            .map(|((_, index), _)| *index)
+            .collect()
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.chunks.clear();
+        self.order.clear();
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.chunks.is_empty()
+    }
+}
+
+impl Client {
+    /// Asks for a chunk's lease when something waits for it.
+    pub(super) fn want_lease(&mut self, place: Place) {
+        if self.timers.is_set(Timer::Chunk(place.0, place.1)) {
+            return;
+        }
+        let Some(file) = self.files.get(&place.0) else {
+            return;
+        };
+        let allowed = file.sends_allowed();
+        let Some(chunk) = file.chunks.get(&place.1) else {
+            return;
+        };
+        let needed = chunk.extents.is_dirty() || chunk.sync_wanted || sync_due(file, chunk);
+        if !allowed || chunk.lease != Lease::None || !needed {
+            return;
+        }
+        let failed = chunk.failed.clone();
+        self.edit(place, |chunk| chunk.lease = Lease::Asked);
+        let (inode, index) = place;
+        let mutation = Mutation::Lease {
+            inode,
+            index,
+            failed,
+        };
+        let then = Then::Lease { inode, index };
+        self.mutate(&Credentials::default(), mutation, then);
+    }
+
+    /// The leader's answer to a `Lease`.
+    pub(super) fn on_lease(&mut self, place: Place, result: Result<Answer, Errno>) {
+        if self
+            .chunk(place)
+            .is_none_or(|chunk| chunk.lease != Lease::Asked)
+        {
+            if let Ok(Answer::Lease(grant)) = result {
+                self.refuse_grant(&grant);
+            }
+            return;
+        }
+        match result {
+            Ok(Answer::Lease(grant)) if is_usable(&grant, place.1) => {
+                self.accept_grant(place, *grant);
+            }
+            Ok(_) | Err(Errno::EAGAIN | Errno::EBUSY) => self.postpone_lease(place),
+            Err(errno) => self.give_up_chunk(place, errno),
+        }
+        self.drive(place.0);
+    }
+
+    /// Takes a lease into use: one asked for, or one that came with a new file.
+    pub(super) fn accept_grant(&mut self, place: Place, grant: LeasedChunk) {
+        let now = self.now.mono;
+        let file = self.files.entry(place.0).or_default();
+        let generation = file.generation;
+        file.chunks
+            .entry(place.1)
+            .or_insert_with(|| ChunkWrite::new(now));
+        let owed = self.unsettled.chunks.remove(&place);
+        let lost = owed.as_ref().is_some_and(|owed| !owed.is_in(&grant));
+        self.edit(place, |chunk| {
+            apply_grant(chunk, grant);
+            if owed.is_some() {
+                chunk.acknowledged.get_or_insert(generation);
+            }
+        });
+        if lost {
+            self.fail_writes(place.0, Errno::EIO);
+        }
+        self.timers.set_once(
+            Timer::Idle(place.0, place.1),
+            now + self.config.limits.lease_idle,
+        );
+        self.send_granted(place);
+    }
+
+    /// A lease that nobody wants any more goes straight back.
+    pub(super) fn refuse_grant(&mut self, grant: &LeasedChunk) {
+        let end = LeaseEnd {
+            chunk: grant.chunk,
+            epoch: grant.epoch,
+            synced: false,
+        };
+        self.releases.push((end, None));
+        self.schedule_batch();
+    }
+
+    /// No lease now: asked for again after a pause, in the end without naming the
+    /// copies that failed, in case all did.
+    fn postpone_lease(&mut self, place: Place) {
+        let now = self.now.mono;
+        let (attempts, since) = self
+            .edit(place, |chunk| {
+                chunk.lease = Lease::None;
+                chunk.attempts += 1;
+                if chunk.attempts.is_multiple_of(3) {
+                    chunk.failed.clear();
+                }
+                (chunk.attempts, *chunk.failing_since.get_or_insert(now))
+            })
+            .expect("the caller found it");
+        if self.is_hopeless(since) {
+            self.give_up_chunk(place, Errno::EIO);
+            return;
+        }
+        let at = now + self.backoff(attempts);
+        self.timers.set(Timer::Chunk(place.0, place.1), at);
+    }
+
+    fn is_hopeless(&self, since: crate::time::Instant) -> bool {
+        let patience = self.config.retry_for;
+        patience.is_some_and(|patience| self.now.mono.since(since) >= patience)
+    }
+
+    /// A copy failed: everything not durable is dirty again, and the lease is asked
+    /// for anew without that copy.
+    pub(super) fn fail_chunk(&mut self, place: Place, error: ChunkError) {
+        let now = self.now.mono;
+        let chunk = self.chunk(place).expect("the caller found it");
+        if !chunk.pieces.is_empty() {
+            self.marks.reach(Mark::WriteResent);
+        }
+        let totals = self.chunk(place).expect("it is there").extents.totals();
+        if totals.written + totals.syncing > 0 {
+            self.marks.reach(Mark::UnsyncedResent);
+        }
+        let (attempts, since) = self
+            .edit(place, |chunk| {
+                restart_writes(chunk);
+                blame(chunk, error);
+                chunk.attempts += 1;
+                (chunk.attempts, *chunk.failing_since.get_or_insert(now))
+            })
+            .expect("it is there");
+        self.unsynced.remove(&place);
+        let file = self.files.get_mut(&place.0).expect("it is there");
+        file.close_generation();
+        if self.is_hopeless(since) {
+            self.give_up_chunk(place, Errno::EIO);
+        } else if attempts > 1 {
+            let at = now + self.backoff(attempts - 1);
+            self.timers.set(Timer::Chunk(place.0, place.1), at);
+        } else {
+            self.want_lease(place);
+        }
+    }
+
+    /// Writes of a chunk are lost for good; whoever waits or asks later is told. A
+    /// lease under which something went astray is left for the leader to reconcile.
+    pub(super) fn give_up_chunk(&mut self, place: Place, errno: Errno) {
+        let Some(chunk) = self.chunk(place) else {
+            return;
+        };
+        let lost = !chunk.extents.is_empty() || chunk.is_uncommitted;
+        if let Some(grant) = &chunk.grant {
+            let (chunk, epoch) = (grant.chunk, grant.epoch);
+            self.tell_master(ClientToMaster::NotHeld { chunk, epoch });
+        }
+        self.remove_chunk(place);
+        if lost {
+            self.fail_writes(place.0, errno);
+        }
+    }
+
+    /// Counts a loss that the file's handles are to be told of.
+    pub(super) fn fail_writes(&mut self, inode: InodeId, errno: Errno) {
+        if let Some(file) = self.files.get_mut(&inode) {
+            file.failures += 1;
+            file.failure = Some(errno);
+            self.log(
+                crate::machine::Level::Error,
+                format!("writes to {inode} are lost: {errno}"),
+            );
+        }
+    }
+
+    /// Forgets a chunk's write state.
+    pub(super) fn remove_chunk(&mut self, place: Place) {
+        self.edit(place, |chunk| chunk.extents.cut(0, u32::MAX));
+        self.unsynced.remove(&place);
+        for timer in [
+            Timer::Chunk(place.0, place.1),
+            Timer::Idle(place.0, place.1),
+        ] {
+            self.timers.cancel(timer);
+        }
+        if let Some(file) = self.files.get_mut(&place.0) {
+            file.chunks.remove(&place.1);
+        }
+    }
+
+    /// The pause of a chunk is over.
+    pub(super) fn on_chunk_due(&mut self, place: Place) {
+        self.want_lease(place);
+        self.drive(place.0);
+    }
+
+    /// Notes that a chunk was used; its lease goes back when that ceases.
+    pub(super) fn watch_idle(&mut self, place: Place) {
+        let now = self.now.mono;
+        self.edit(place, |chunk| chunk.last_write = now);
+        self.timers.set_once(
+            Timer::Idle(place.0, place.1),
+            now + self.config.limits.lease_idle,
+        );
+    }
+
+    pub(super) fn on_idle_due(&mut self, place: Place) {
+        let idle_at = match self.chunk(place) {
+            Some(chunk) if chunk.lease == Lease::Held => {
+                chunk.last_write + self.config.limits.lease_idle
+            }
+            _ => return,
+        };
+        if idle_at > self.now.mono {
+            self.timers.set(Timer::Idle(place.0, place.1), idle_at);
+            return;
+        }
+        self.end_soon(place, EndCause::Idle, u64::MAX);
+        self.drive(place.0);
+    }
+
+    /// A lease is to end once everything up to `until` is acknowledged.
+    pub(super) fn end_soon(&mut self, place: Place, cause: EndCause, until: u64) {
+        self.edit(place, |chunk| match chunk.ending {
+            Some((EndCause::Recalled, _)) => {}
+            _ => chunk.ending = Some((cause, until)),
+        });
+        if let Some(file) = self.files.get_mut(&place.0) {
+            file.has_endings = true;
+        }
+    }
+
+    /// Every lease of a file is to end: its last writer closes it.
+    pub(super) fn end_all_soon(&mut self, inode: InodeId, until: u64) {
+        let indices: Vec<u32> = match self.files.get(&inode) {
+            Some(file) => file.chunks.keys().copied().collect(),
+            None => return,
+        };
+        for index in indices {
+            self.end_soon((inode, index), EndCause::Closed, until);
+        }
+    }
+
+    /// The leader wants leases back.
+    pub(super) fn on_recall(&mut self, leases: Vec<(InodeId, ChunkId, Epoch)>) {
+        for (inode, chunk, epoch) in leases {
+            match self.find_lease(inode, chunk) {
+                None => self.tell_master(ClientToMaster::NotHeld { chunk, epoch }),
+                Some(index) => self.recall((inode, index)),
+            }
+        }
+        self.flush_batch();
+    }
+
+    fn find_lease(&self, inode: InodeId, id: ChunkId) -> Option<u32> {
+        let file = self.files.get(&inode)?;
+        let holds = |chunk: &ChunkWrite| {
+            chunk.chunk() == Some(id) && (chunk.lease != Lease::None || !chunk.extents.is_empty())
+        };
+        file.chunks
+            .iter()
+            .find(|(_, chunk)| holds(chunk))
+            .map(|(&index, _)| index)
+    }
+
+    fn recall(&mut self, place: Place) {
+        let file = self.files.get_mut(&place.0).expect("a lease has a file");
+        let until = file.close_generation();
+        self.edit(place, |chunk| {
+            chunk.ending = Some((EndCause::Recalled, until));
+        });
+        let file = self.files.get_mut(&place.0).expect("a lease has a file");
+        file.has_endings = true;
+        self.send_due_of(place.0);
+        self.drive(place.0);
+    }
+
+    /// Gives back the leases that are ready and need no commit.
+    pub(super) fn release_ready(&mut self, inode: InodeId) {
+        let Some(file) = self.files.get_mut(&inode) else {
+            return;
+        };
+        let mut ready = Vec::new();
+        for (&index, chunk) in &file.chunks {
+            if is_ready(file, chunk) && !chunk.is_uncommitted {
+                ready.push(index);
+            }
+        }
+        for index in ready {
+            let (end, ending) = self.begin_ending((inode, index));
+            let urgent = self
+                .chunk((inode, index))
+                .is_some_and(|chunk| matches!(chunk.ending, Some((EndCause::Recalled, _))));
+            self.releases.push((end, Some(ending)));
+            if urgent {
+                self.flush_batch();
+            } else {
+                self.schedule_batch();
+            }
+        }
+    }
+
+    /// Marks a lease as being given back.
+    pub(super) fn begin_ending(&mut self, place: Place) -> (LeaseEnd, Ending) {
+        self.edit(place, |chunk| {
+            chunk.lease = Lease::Ending;
+            let grant = chunk.grant.as_ref().expect("a lease has a grant");
+            let synced = chunk.is_synced && chunk.acknowledged.is_none();
+            let end = LeaseEnd {
+                chunk: grant.chunk,
+                epoch: grant.epoch,
+                synced,
+            };
+            let ending = Ending {
+                inode: place.0,
+                index: place.1,
+                synced,
+            };
+            (end, ending)
+        })
+        .expect("the caller found it")
+    }
+
+    /// A lease is given back, or void: what was acknowledged under it is the leader's
+    /// to sync now, unless somebody still waits for that.
+    pub(super) fn on_lease_ended(&mut self, ending: Ending) {
+        let place = (ending.inode, ending.index);
+        let Some(chunk) = self.chunk(place) else {
+            return;
+        };
+        if chunk.lease != Lease::Ending {
+            return;
+        }
+        let file = &self.files[&place.0];
+        let owed = chunk.acknowledged.filter(|_| is_awaited(file, chunk));
+        if let Some(grant) = chunk.grant.clone()
+            && chunk.is_written
+            && !ending.synced
+        {
+            let most = self.config.limits.unsettled_max;
+            self.unsettled.note(place, &grant, most);
+        }
+        self.unsynced.remove(&place);
+        let is_needed = self
+            .edit(place, |chunk| {
+                end_tenure(chunk);
+                chunk.acknowledged = owed;
+                chunk.extents.is_dirty() || owed.is_some()
+            })
+            .expect("it is there");
+        if is_needed {
+            self.want_lease(place);
+        } else {
+            self.remove_chunk(place);
+        }
+    }
+
+    /// Gathers closed inodes and releases for a moment.
+    pub(super) fn schedule_batch(&mut self) {
+        let at = self.now.mono + self.config.limits.batch_delay;
+        self.timers.set_once(Timer::Batch, at);
+    }
+
+    /// Tells the leader what was gathered.
+    pub(super) fn flush_batch(&mut self) {
+        self.timers.cancel(Timer::Batch);
+        self.flush_closed();
+        if self.releases.is_empty() {
+            return;
+        }
+        let (ends, endings): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.releases).into_iter().unzip();
+        let leases = endings.into_iter().flatten().collect();
+        let mutation = Mutation::Release { leases: ends };
+        let then = Then::Released { leases };
+        self.mutate(&Credentials::default(), mutation, then);
+    }
+}
+
+/// A grant names copies, for the chunk that was asked for.
+fn is_usable(grant: &LeasedChunk, index: u32) -> bool {
+    grant.index == index && !grant.copies.is_empty()
+}
+
+/// Somebody waits for what was acknowledged in the chunk to be durable.
+pub(super) fn sync_due(file: &File, chunk: &ChunkWrite) -> bool {
+    let Some(acknowledged) = chunk.acknowledged else {
+        return false;
+    };
+    let unwritten = chunk.oldest_unwritten().unwrap_or(u64::MAX);
+    file.goals
+        .iter()
+        .filter(|goal| goal.synced)
+        .any(|goal| goal.generation >= acknowledged && goal.generation < unwritten)
+}
+
+/// Somebody waits, now or after more writes, for what was acknowledged to be durable.
+fn is_awaited(file: &File, chunk: &ChunkWrite) -> bool {
+    let goal = file.sync_goal();
+    goal.is_some_and(|goal| chunk.acknowledged.is_some_and(|oldest| oldest <= goal))
+}
+
+/// A lease that is to end may be given back now.
+pub(super) fn is_ready(file: &File, chunk: &ChunkWrite) -> bool {
+    let Some((cause, until)) = chunk.ending else {
+        return false;
+    };
+    let unwritten = chunk
+        .oldest_unwritten()
+        .is_some_and(|oldest| oldest <= until);
+    let under_way = !chunk.pieces.is_empty() || chunk.syncing.is_some();
+    let awaited = is_awaited(file, chunk);
+    let unsynced = cause == EndCause::Idle && chunk.acknowledged.is_some();
+    chunk.lease == Lease::Held && !unwritten && !under_way && !awaited && !unsynced
+}
+
+fn apply_grant(chunk: &mut ChunkWrite, grant: LeasedChunk) {
+    let same = chunk.chunk() == Some(grant.chunk) && grant.valid >= chunk.committed_end;
+    if !same {
+        chunk.written_end = grant.valid;
+        chunk.drop_from = Some(grant.valid);
+    }
+    chunk.written_end = chunk.written_end.max(grant.valid);
+    chunk.committed_end = grant.valid;
+    chunk.tenure += 1;
+    chunk.is_written = false;
+    chunk.is_acknowledged = false;
+    chunk.is_synced = false;
+    chunk.failed.clear();
+    chunk.lease = Lease::Held;
+    chunk.grant = Some(grant);
+}
+
+/// Everything not durable is to be sent again, on behalf of whoever waits longest.
+pub(super) fn restart_writes(chunk: &mut ChunkWrite) {
+    let oldest = chunk.oldest_unsynced();
+    chunk.pieces.clear();
+    let owed = chunk.acknowledged.into_iter().chain(chunk.syncing).min();
+    chunk.acknowledged = owed;
+    chunk.syncing = None;
+    if let Some(oldest) = oldest {
+        chunk.extents.dirty_all(oldest);
+    }
+    chunk.lease = Lease::None;
+    chunk.tenure += 1;
+    chunk.is_blocked = false;
+}
+
+/// Whether the next `Lease` names the copy as failed: at once when it is gone or
+/// broken, at the second time when its word may only be out of date.
+fn blame(chunk: &mut ChunkWrite, error: ChunkError) {
+    let outdated = matches!(
+        error.kind,
+        ChunkErrorKind::Refused
+            | ChunkErrorKind::Version
+            | ChunkErrorKind::Fenced
+            | ChunkErrorKind::Invalid
+    );
+    if outdated && chunk.doubted != Some(error.server) {
+        chunk.doubted = Some(error.server);
+        return;
+    }
+    let copies = chunk.grant.as_ref().map_or(&[][..], |grant| &grant.copies);
+    let copy = copies.iter().find(|copy| copy.server == error.server);
+    let named = copy.map(|copy| (copy.server, copy.boot));
+    if let Some(named) = named.filter(|named| !chunk.failed.contains(named)) {
+        chunk.failed.push(named);
+    }
+}
+
+fn end_tenure(chunk: &mut ChunkWrite) {
+    chunk.extents.drop_all(super::extents::Progress::Written);
+    chunk.lease = Lease::None;
+    chunk.grant = None;
+    chunk.tenure += 1;
+    chunk.acknowledged = None;
+    chunk.is_written = false;
+    chunk.is_acknowledged = false;
+    chunk.is_synced = false;
+    chunk.written_end = 0;
+    chunk.committed_end = 0;
+    chunk.drop_from = None;
+    chunk.ending = None;
+}

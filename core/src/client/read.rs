@@ -1,0 +1,278 @@
+//! Reads of the mount: cut into parts, each from memory, from what was read ahead,
+//! or fetched; with everything on top that this mount wrote and that the copies may
+//! not have had when they were asked.
+
+use super::Client;
+use super::extents::Content;
+use super::fetch::Reader;
+use super::file::{segments, start_of};
+use super::request::{ClientRequest, FileReply, FileRequest, Handle};
+use super::then::Then;
+use super::write::Place;
+use crate::errno::Errno;
+use crate::ids::InodeId;
+use crate::limits::{CHUNK_SIZE, UNIT_SIZE};
+use crate::wire::client_master::Query;
+use bytes::Bytes;
+
+/// Where the bytes of a part come from.
+#[derive(Clone, Debug)]
+enum Source {
+    /// Not known yet.
+    Awaited,
+    /// These, and zeros behind them.
+    Data(Bytes),
+}
+
+/// A part of a read that one source serves.
+#[derive(Debug)]
+struct Part {
+    /// Where in the read.
+    at: usize,
+    length: usize,
+    /// Where in its chunk.
+    from: u32,
+    source: Source,
+}
+
+/// A read under way.
+#[derive(Debug)]
+pub(super) struct Read {
+    operation: u64,
+    inode: InodeId,
+    offset: u64,
+    length: usize,
+    parts: Vec<Part>,
+    awaited: usize,
+    /// What was written and perhaps not at the copies when they were asked, by place
+    /// in the read.
+    overlay: Vec<(usize, Content)>,
+}
+
+impl Client {
+    /// A read of the mount. The length of the file must be known first.
+    pub(super) fn read(&mut self, request: ClientRequest) {
+        let FileRequest::Read {
+            inode,
+            handle,
+            offset,
+            length,
+        } = request.body
+        else {
+            unreachable!("dispatched by its kind");
+        };
+        match self.handle(handle, inode) {
+            Err(errno) => return self.answer(request.operation, Err(errno)),
+            Ok(open) if !open.read => {
+                return self.answer(request.operation, Err(Errno::EBADF));
+            }
+            Ok(_) => {}
+        }
+        match self.cached_attributes(inode) {
+            Some(attributes) => {
+                let range = (offset, u64::from(length));
+                let size = self.seen_size(&attributes);
+                self.read_sized(request.operation, inode, handle, range, size);
+            }
+            None => {
+                let credentials = request.credentials.clone();
+                let request = Box::new(request);
+                let then = Then::Again { request };
+                self.ask(&credentials, Query::Attributes { inode }, then);
+            }
+        }
+    }
+
+    /// A read of a file whose length is known.
+    pub(super) fn read_sized(
+        &mut self,
+        operation: u64,
+        inode: InodeId,
+        handle: Handle,
+        (offset, length): (u64, u64),
+        size: u64,
+    ) {
+        let length = length.min(size.saturating_sub(offset));
+        if length == 0 {
+            return self.answer(operation, Ok(FileReply::Bytes(Bytes::new())));
+        }
+        self.read_ahead(inode, handle, (offset, length), size);
+        let id = self.next_read;
+        self.next_read += 1;
+        let read = Read {
+            operation,
+            inode,
+            offset,
+            length: usize::try_from(length).expect("a request is bounded"),
+            parts: Vec::new(),
+            awaited: 0,
+            overlay: self.kept_slices(inode, offset, length),
+        };
+        self.reads.insert(id, read);
+        let fetches = self.plan_parts(id, handle);
+        for fetch in fetches {
+            self.start_fetch(fetch);
+        }
+        self.finish_read(id);
+    }
+
+    /// Cuts a read into parts; returns the fetches to be started.
+    fn plan_parts(&mut self, id: u64, handle: Handle) -> Vec<u64> {
+        let read = &self.reads[&id];
+        let (inode, offset, length) = (read.inode, read.offset, read.length as u64);
+        let piece = self.config.limits.piece_bytes;
+        let mut fetches = Vec::new();
+        for (index, from, to) in segments(offset, length) {
+            let mut start = from;
+            while start < to {
+                let end = to.min((start / piece + 1) * piece);
+                fetches.extend(self.plan_part(id, handle, (inode, index), (start, end)));
+                start = end;
+            }
+        }
+        fetches
+    }
+
+    fn plan_part(
+        &mut self,
+        id: u64,
+        handle: Handle,
+        place: Place,
+        (from, to): (u32, u32),
+    ) -> Option<u64> {
+        let read = &self.reads[&id];
+        let at = start_of(place.1) + u64::from(from) - read.offset;
+        let number = read.parts.len();
+        let is_kept = self
+            .chunk(place)
+            .is_some_and(|chunk| chunk.extents.covers(from, to));
+        let reader = Reader::Part {
+            read: id,
+            part: number,
+        };
+        let (source, fetch) = if is_kept {
+            (Source::Data(Bytes::new()), None)
+        } else if let Some(data) = self.data_ahead(handle, place, (from, to)) {
+            (Source::Data(data), None)
+        } else if self.join_ahead(handle, place, from, reader) {
+            (Source::Awaited, None)
+        } else {
+            let unit = u32::try_from(UNIT_SIZE).expect("a unit is small");
+            let start = from / unit * unit;
+            let length = to.next_multiple_of(unit) - start;
+            let fetch = self.fetch(place, start, length, reader);
+            (Source::Awaited, Some(fetch))
+        };
+        let read = self.reads.get_mut(&id).expect("it is being planned");
+        if matches!(source, Source::Awaited) {
+            read.awaited += 1;
+        }
+        read.parts.push(Part {
+            at: usize::try_from(at).expect("a request is bounded"),
+            length: (to - from) as usize,
+            from,
+            source,
+        });
+        fetch
+    }
+
+    /// A part's range was fetched, or could not be.
+    pub(super) fn on_part_fetched(
+        &mut self,
+        id: u64,
+        part: usize,
+        offset: u32,
+        result: Result<Bytes, Errno>,
+    ) {
+        let Some(read) = self.reads.get_mut(&id) else {
+            return;
+        };
+        match result {
+            Err(errno) => {
+                let operation = read.operation;
+                self.reads.remove(&id);
+                self.answer(operation, Err(errno));
+            }
+            Ok(data) => {
+                let part = &mut read.parts[part];
+                part.source = Source::Data(within(&data, part.from - offset, part.length));
+                read.awaited -= 1;
+                self.finish_read(id);
+            }
+        }
+    }
+
+    /// Answers a read once every part is there.
+    fn finish_read(&mut self, id: u64) {
+        if self.reads.get(&id).is_none_or(|read| read.awaited > 0) {
+            return;
+        }
+        let read = self.reads.remove(&id).expect("it was there");
+        let newest = self.kept_slices(read.inode, read.offset, read.length as u64);
+        let data = assemble(&read, &newest);
+        self.answer(read.operation, Ok(FileReply::Bytes(data)));
+    }
+
+    /// Everything kept in a range of a file, by place in the range.
+    fn kept_slices(&self, inode: InodeId, offset: u64, length: u64) -> Vec<(usize, Content)> {
+        let mut slices = Vec::new();
+        for (index, from, to) in segments(offset, length) {
+            let Some(chunk) = self.chunk((inode, index)) else {
+                continue;
+            };
+            for (at, content) in chunk.extents.slices(from, to) {
+                let place = start_of(index) + u64::from(at) - offset;
+                slices.push((
+                    usize::try_from(place).expect("a request is bounded"),
+                    content,
+                ));
+            }
+        }
+        slices
+    }
+}
+
+/// A part of fetched data; shorter where the data ends.
+pub(super) fn within(data: &Bytes, from: u32, length: usize) -> Bytes {
+    let from = (from as usize).min(data.len());
+    data.slice(from..(from + length).min(data.len()))
+}
+
+/// Puts the parts together, and what was written on top. One whole part is passed on
+/// without a copy.
+fn assemble(read: &Read, newest: &[(usize, Content)]) -> Bytes {
+    let is_plain = read.overlay.is_empty() && newest.is_empty();
+    if let ([part], true) = (&read.parts[..], is_plain)
+        && let Source::Data(data) = &part.source
+        && data.len() == read.length
+    {
+        return data.clone();
+    }
+    if let ([(0, Content::Data(data))], true) = (newest, read.parts.len() == 1)
+        && data.len() == read.length
+    {
+        return data.clone();
+    }
+    let mut buffer = vec![0; read.length];
+    for part in &read.parts {
+        if let Source::Data(data) = &part.source {
+            let length = data.len().min(part.length);
+            buffer[part.at..part.at + length].copy_from_slice(&data[..length]);
+        }
+    }
+    for (at, content) in read.overlay.iter().chain(newest) {
+        let end = at + content.length() as usize;
+        match content {
+            Content::Data(data) => buffer[*at..end].copy_from_slice(data),
+            Content::Zeros(_) => buffer[*at..end].fill(0),
+        }
+    }
+    Bytes::from(buffer)
+}
+
+/// Where the piece that holds an offset of a chunk begins and ends.
+pub(super) fn piece_of(offset: u32, piece: u32) -> (u32, u32) {
+    let whole = u32::try_from(CHUNK_SIZE).expect("a chunk has 32-bit offsets");
+    let start = offset / piece * piece;
+    (start, (start + piece).min(whole))
+}
