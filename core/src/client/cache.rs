@@ -43,15 +43,18 @@ impl<K: Ord + Clone, V> Recent<K, V> {
         self.entries.get(key).map(|(value, _)| value)
     }
 
-    fn insert(&mut self, key: K, value: V, most: usize) {
+    /// Takes an entry in; true when an older one had to go for it.
+    fn insert(&mut self, key: K, value: V, most: usize) -> bool {
         self.remove(&key);
         self.tick += 1;
         self.ticks.insert(self.tick, key.clone());
         self.entries.insert(key, (value, self.tick));
+        let is_full = self.entries.len() > most.max(1);
         while self.entries.len() > most.max(1) {
             let (_, oldest) = self.ticks.pop_first().expect("an entry has a tick");
             self.entries.remove(&oldest);
         }
+        is_full
     }
 
     fn remove(&mut self, key: &K) -> Option<V> {
@@ -92,6 +95,8 @@ pub(super) struct Cache {
     pages: Recent<InodeId, u64>,
     /// Until when the kernel may use names and attributes that it was given.
     kernel_until: Instant,
+    /// Until then the kernel may show names that are not among `dentries` any more.
+    names_lost_until: Instant,
 }
 
 impl Cache {
@@ -133,7 +138,9 @@ impl Cache {
         target: Option<InodeId>,
         most: usize,
     ) {
-        self.dentries.insert((parent, name.to_vec()), target, most);
+        if self.dentries.insert((parent, name.to_vec()), target, most) {
+            self.names_lost_until = self.kernel_until;
+        }
     }
 
     pub(super) fn forget_dentry(
@@ -141,7 +148,20 @@ impl Cache {
         parent: InodeId,
         name: &[u8],
     ) -> Option<Option<InodeId>> {
+        self.names_lost_until = self.kernel_until;
+        self.take_dentry(parent, name)
+    }
+
+    /// A name goes that the kernel took away itself.
+    pub(super) fn take_dentry(&mut self, parent: InodeId, name: &[u8]) -> Option<Option<InodeId>> {
         self.dentries.remove(&(parent, name.to_vec()))
+    }
+
+    /// A name changed elsewhere: it goes, and the answer tells whether the kernel may
+    /// still show it.
+    pub(super) fn drop_dentry(&mut self, parent: InodeId, name: &[u8], now: Instant) -> bool {
+        let known = self.dentries.remove(&(parent, name.to_vec())).is_some();
+        known || now < self.names_lost_until
     }
 
     pub(super) fn location(&mut self, place: Place) -> Option<&LocatedChunk> {
@@ -201,6 +221,7 @@ impl Cache {
 
     pub(super) fn clear(&mut self) {
         self.attributes.clear();
+        self.names_lost_until = self.kernel_until;
         self.dentries.clear();
         self.locations.clear();
         self.pages.clear();

@@ -94,6 +94,10 @@ impl Client {
             Ok(Answer::Created { attributes, .. } | Answer::Entry(attributes)) => {
                 self.learn_entry(parent, name, attributes);
                 self.answer_entry(operation, attributes);
+                if attributes.kind == FileKind::Regular {
+                    // The leader takes every regular file that is made for an open one.
+                    self.note_closed(attributes.inode);
+                }
             }
             other => {
                 self.cache.forget_dentry(parent, name);
@@ -152,7 +156,10 @@ impl Client {
         name: &[u8],
         result: Result<Answer, Errno>,
     ) {
-        let removed = self.cache.forget_dentry(parent, name);
+        let removed = match result {
+            Ok(_) => self.cache.take_dentry(parent, name),
+            Err(_) => self.cache.forget_dentry(parent, name),
+        };
         self.cache.forget_attributes(parent);
         self.forget_target(removed);
         if result.is_ok() {

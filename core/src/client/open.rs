@@ -263,7 +263,7 @@ impl Client {
     }
 
     /// An inode may have been closed for good: the leader is told soon.
-    fn note_closed(&mut self, inode: InodeId) {
+    pub(super) fn note_closed(&mut self, inode: InodeId) {
         let is_open = |file: &File| file.handles + file.opening > 0;
         if !self.files.get(&inode).is_some_and(is_open) {
             self.closed.insert(inode);

@@ -54,8 +54,11 @@ impl Client {
                     self.invalidate_inode(push, inode);
                 }
                 Stale::Dentry { parent, name } => {
-                    self.cache.forget_dentry(parent, &name);
-                    self.invalidate_entry(push, parent, name);
+                    // A name that the kernel was never given needs no word to it, which
+                    // could only be had after whatever holds the directory's lock.
+                    if self.cache.drop_dentry(parent, &name, self.now.mono) {
+                        self.invalidate_entry(push, parent, name);
+                    }
                 }
                 Stale::All => {
                     self.cache.clear();
