@@ -1,4 +1,20 @@
 //! Antler's state machines and formats, without I/O.
+//!
+//! Every role of the cluster is a struct here that implements
+//! [`machine::Machine`]: one input in, effects out, time as an argument. Read in
+//! this order:
+//!
+//! 1. [`machine`], the contract; [`ids`], [`time`], [`limits`], the words it uses.
+//! 2. [`wire`], what is said between processes.
+//! 3. [`namespace`], the replicated state and the records that change it.
+//! 4. [`vfs`], the trait of files; [`journal`] and [`chunk`], the formats on top.
+//! 5. [`member`], Raft around the state; [`master`], [`metalogger`],
+//!    `chunkserver`, [`client`], the roles; [`placement`], a pure policy.
+//!
+//! Deliberately not here: clocks, threads, files, sockets, randomness from outside,
+//! and maps with an iteration order of their own (`clippy.toml` refuses them). The
+//! drivers are `antler-net` (real) and `antler-sim` (simulated).
+//! [`marks`] and [`planted`] serve the simulator and cost production nothing.
 #![forbid(unsafe_code)]
 
 pub mod attributes;
@@ -13,6 +29,7 @@ pub mod machine;
 pub mod marks;
 pub mod master;
 pub mod member;
+pub mod metalogger;
 pub mod namespace;
 pub mod placement;
 pub mod planted;
