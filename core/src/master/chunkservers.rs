@@ -57,8 +57,9 @@ impl Master {
                     self.on_report_complete(link, server);
                 }
             }
-            ChunkToMaster::Alive { disks, .. } => {
+            ChunkToMaster::Alive { disks, sent, .. } => {
                 one.disks = disks;
+                one.alive_sent = sent;
                 self.tell_heard(link);
             }
             ChunkToMaster::Gained { parts } => self.on_gained(server, parts),
@@ -108,6 +109,7 @@ impl Master {
             chunks,
             incoming: Vec::new(),
             repairs: 0,
+            alive_sent: 0,
         };
         self.servers.table.insert(server, one);
     }
@@ -157,6 +159,9 @@ impl Master {
 
     fn tell_heard(&mut self, link: LinkId) {
         let leader = self.reign.is_some();
+        let mut servers = self.servers.table.values();
+        let server = servers.find(|one| one.link == Some(link));
+        let heard = server.map_or(0, |one| one.alive_sent);
         let message = MasterToChunk::Heard {
             term: self.member.term(),
             leader,
@@ -166,6 +171,7 @@ impl Master {
             } else {
                 Vec::new()
             },
+            heard,
         };
         self.send(link, Message::MasterToChunk(message));
     }

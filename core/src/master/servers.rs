@@ -23,6 +23,8 @@ pub(super) struct Server {
     pub(super) labels: Labels,
     pub(super) disks: Vec<DiskStatus>,
     pub(super) heard: Instant,
+    /// What its newest `Alive` carried: it learns up to when it was heard.
+    pub(super) alive_sent: u64,
     /// Its report is complete: it may be used.
     pub(super) registered: bool,
     /// It said that it means to be back; cleared when it is, or when its grace ends.

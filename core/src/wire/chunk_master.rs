@@ -51,6 +51,9 @@ pub enum ChunkToMaster {
         /// Operations under way and waiting.
         #[n(1)]
         load: u32,
+        /// The server's own clock when it sent this, above 0: comes back in `Heard`.
+        #[n(2)]
+        sent: u64,
     },
     /// Parts came (by a command) or changed version.
     #[n(3)]
@@ -101,14 +104,15 @@ pub struct PartReport {
 /// From a member to a chunkserver.
 #[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
 pub enum MasterToChunk {
-    /// Registered, or heard: sent after the report and in answer to every `Alive`.
+    /// Registered, or heard: sent after the report, in answer to every `Alive`, and
+    /// when the keys change.
     #[n(0)]
     Heard {
         /// The member's term.
         #[n(0)]
         term: Term,
-        /// The member leads: the serve lease counts from when the `Alive` that this
-        /// answers was sent.
+        /// The member leads: the serve lease counts from when the `Alive` was sent
+        /// that `heard` names.
         #[n(1)]
         leader: bool,
         /// The life of the cluster.
@@ -117,6 +121,9 @@ pub enum MasterToChunk {
         /// Keys of capabilities, newest first: `(generation, key)`.
         #[n(3)]
         keys: Vec<CapabilityKey>,
+        /// What the newest `Alive` of this link carried; 0 before the first.
+        #[n(4)]
+        heard: u64,
     },
     /// It may not register: another cluster's life, a server id in use elsewhere.
     #[n(1)]
