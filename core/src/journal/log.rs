@@ -36,6 +36,8 @@ pub struct Log<V> {
     file: FileId,
     tail: Tail,
     hard: HardState,
+    /// The group as it was founded, told in every segment.
+    members: (Vec<u64>, Vec<u64>),
     /// The last position and its term.
     last: (LogPosition, Term),
     /// The highest position in the segment that is written.
@@ -71,20 +73,17 @@ struct Addition<'a> {
     anew: Option<(LogPosition, Term)>,
     entries: &'a [LogEntry],
     hard: Option<HardState>,
-    members: Option<(&'a [u64], &'a [u64])>,
 }
 
 impl<V: Vfs> Log<V> {
     /// A log in a folder without one.
     pub(super) fn create(mut vfs: V, founding: &Founding) -> Result<Self, OpenError> {
-        let (voters, learners) = (founding.voters.clone(), founding.learners.clone());
         let file = make_segment(&mut vfs, founding, 1)?;
         let mut log = Self::begin(vfs, founding, file, Tail::first());
         log.append(&Addition {
             anew: None,
             entries: &[],
             hard: None,
-            members: Some((&voters, &learners)),
         })?;
         Ok(log)
     }
@@ -105,6 +104,7 @@ impl<V: Vfs> Log<V> {
         tail.life += 1;
         let mut log = Self::begin(vfs, founding, file, tail);
         log.last = end.last;
+        log.members = scan.members.clone();
         log.before = scan.used.iter().copied().collect();
         let (_, highest) = log.before.pop_back().expect("the tail's segment was used");
         log.highest = highest;
@@ -116,7 +116,6 @@ impl<V: Vfs> Log<V> {
             anew: end.anew,
             entries: &[],
             hard: Some(end.hard),
-            members: None,
         })?;
         Ok(log)
     }
@@ -129,6 +128,7 @@ impl<V: Vfs> Log<V> {
             file,
             tail,
             hard: HardState::default(),
+            members: (founding.voters.clone(), founding.learners.clone()),
             last: (LogPosition(0), Term(0)),
             highest: LogPosition(0),
             before: VecDeque::new(),
@@ -179,7 +179,6 @@ impl<V: Vfs> Log<V> {
                 anew: None,
                 entries: &entries,
                 hard,
-                members: None,
             }),
             JournalOperation::Restart {
                 position,
@@ -190,7 +189,6 @@ impl<V: Vfs> Log<V> {
                 anew: Some((position, term)),
                 entries: &[],
                 hard: Some(hard),
-                members: None,
             }),
             JournalOperation::Shorten { upto, .. } => self.shorten(upto),
             other => panic!("{other:?} is for the images"),
@@ -239,9 +237,7 @@ impl<V: Vfs> Log<V> {
     /// An upper bound of what a batch takes.
     fn extent(&self, addition: &Addition<'_>) -> u64 {
         let data: usize = addition.entries.iter().map(|entry| entry.data.len()).sum();
-        let members = addition.members.map_or(0, |(voters, learners)| {
-            9 * (voters.len() + learners.len() + 2)
-        });
+        let members = 9 * (self.members.0.len() + self.members.1.len() + 2);
         let records = addition.entries.len() + 4;
         BatchBuilder::extent(data + members + 8, records) as u64
     }
@@ -252,9 +248,7 @@ impl<V: Vfs> Log<V> {
         let opens_segment = self.tail.offset == BLOCK as u64;
         if opens_segment {
             self.builder.continues(self.last.0, self.last.1);
-        }
-        if let Some((voters, learners)) = addition.members {
-            self.builder.members(voters, learners);
+            self.builder.members(&self.members.0, &self.members.1);
         }
         if let Some((position, term)) = addition.anew {
             self.builder.anew(position, term);

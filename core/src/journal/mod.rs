@@ -300,8 +300,8 @@ fn join(mut scan: Scan, loaded: Loaded) -> Result<Joined, OpenError> {
     }
     let marks = join_marks(&loaded);
     let mut meta = loaded.meta;
-    if let (LogPosition(0), Some((voters, learners))) = (position, scan.members.take()) {
-        (meta.voters, meta.learners) = (voters, learners);
+    if position == LogPosition(0) {
+        (meta.voters, meta.learners) = scan.members.clone();
     }
     let recovered = Recovered {
         hard: HardState {

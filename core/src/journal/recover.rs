@@ -37,7 +37,8 @@ pub(super) struct Scan {
     /// The position before the first entry, and its term.
     pub(super) base: (LogPosition, Term),
     pub(super) entries: Vec<LogEntry>,
-    pub(super) members: Option<(Vec<u64>, Vec<u64>)>,
+    /// The group as it was founded.
+    pub(super) members: (Vec<u64>, Vec<u64>),
     /// Which segment the log ends in, and where the next batch goes.
     pub(super) tail: Tail,
     /// The segments before the tail's and itself, with the highest position in each.
@@ -255,7 +256,7 @@ impl<'v, V: Vfs> Reader<'v, V> {
         let scan = self.scan.as_mut().expect("a batch begins it");
         match record {
             LogRecord::Hard(hard) => scan.hard = hard,
-            LogRecord::Members(voters, learners) => scan.members = Some((voters, learners)),
+            LogRecord::Members(voters, learners) => scan.members = (voters, learners),
             LogRecord::Anew(position, term) => {
                 scan.base = (position, term);
                 scan.entries.clear();
@@ -279,7 +280,7 @@ impl<'v, V: Vfs> Reader<'v, V> {
             }
             LogRecord::Entry(entry) => {
                 self.highest = self.highest.max(entry.position);
-                if !put(scan, entry) {
+                if !put(scan, self.covered, entry) {
                     return Err(hole(segment, offset, "its entries leave a gap in the log"));
                 }
             }
@@ -325,7 +326,7 @@ fn empty_scan() -> Scan {
         hard: HardState::default(),
         base: (LogPosition(0), Term(0)),
         entries: Vec::new(),
-        members: None,
+        members: (Vec::new(), Vec::new()),
         tail: Tail {
             sequence: 0,
             offset: 0,
@@ -340,15 +341,15 @@ fn empty_scan() -> Scan {
 
 /// Adds an entry, cutting off what is at or behind its position; false when it
 /// leaves a gap.
-fn put(scan: &mut Scan, entry: LogEntry) -> bool {
-    let Some(at) = entry
-        .position
-        .0
-        .checked_sub(scan.base.0.0 + 1)
-        .map(as_index)
-    else {
-        return false;
-    };
+fn put(scan: &mut Scan, covered: LogPosition, entry: LogEntry) -> bool {
+    if entry.position <= scan.base.0 {
+        // A conflict reached back before the first segment that is left: what it
+        // replaced is gone, and what it brought is covered by the image.
+        scan.entries.clear();
+        scan.base = (entry.position, entry.term);
+        return entry.position <= covered;
+    }
+    let at = as_index(entry.position.0 - scan.base.0.0 - 1);
     if at > scan.entries.len() {
         return false;
     }
