@@ -5,4 +5,6 @@
 mod crash;
 mod damage;
 mod disk;
+mod group;
+mod group_tests;
 mod model;
