@@ -162,12 +162,17 @@ impl Group {
         group
     }
 
+    fn nanos_per_micro(&self, id: u64) -> u64 {
+        [980, 1000, 1020][(id % 3) as usize]
+    }
+
     pub fn ids(&self) -> Vec<u64> {
         (1..=self.shape.voters + self.shape.learners).collect()
     }
 
-    fn instant(&self) -> Now {
-        let mono = Instant(self.now * 1000);
+    /// The time on a member's clock: clocks drift apart by up to 4 percent.
+    fn instant(&self, id: u64) -> Now {
+        let mono = Instant(self.now * self.nanos_per_micro(id));
         Now {
             mono,
             wall: Timestamp {
@@ -203,7 +208,7 @@ impl Group {
     }
 
     pub fn start(&mut self, id: u64) {
-        let (founding, config, now) = (self.founding(id), self.config(id), self.instant());
+        let (founding, config, now) = (self.founding(id), self.config(id), self.instant(id));
         let seed = self.rng.word();
         let node = self.nodes.get_mut(&id).expect("it is a member");
         assert!(node.life.is_none(), "it runs already");
@@ -344,7 +349,7 @@ impl Group {
             time: Timestamp::default(),
             body,
         };
-        let now = self.instant();
+        let now = self.instant(id);
         self.asked_at.insert(ticket, self.now);
         if let Some(life) = self.life(id) {
             life.member.propose(now, ticket, record);
@@ -357,7 +362,7 @@ impl Group {
     pub fn read(&mut self, id: u64) -> Option<Barrier> {
         self.tickets += 1;
         let ticket = self.tickets;
-        let (now, wanted) = (self.instant(), self.acknowledged);
+        let (now, wanted) = (self.instant(id), self.acknowledged);
         let answer = self.life(id)?.member.barrier(now, ticket);
         match answer {
             Barrier::Pass => self.check_read(id, wanted),
@@ -371,7 +376,7 @@ impl Group {
     }
 
     pub fn transfer(&mut self, id: u64) -> bool {
-        let now = self.instant();
+        let now = self.instant(id);
         let handed = self
             .life(id)
             .is_some_and(|life| life.member.transfer_away(now));
@@ -380,7 +385,7 @@ impl Group {
     }
 
     pub fn change(&mut self, id: u64, change: antler_core::member::MemberChange) -> bool {
-        let now = self.instant();
+        let now = self.instant(id);
         let proposed = self
             .life(id)
             .is_some_and(|life| life.member.change_member(now, change));
@@ -432,7 +437,11 @@ impl Group {
     fn next_timeout(&self) -> Option<(u64, u64)> {
         let wake = |(id, node): (&u64, &Node)| {
             let life = node.life.as_ref()?;
-            let at = life.member.poll_timeout()?.0.div_ceil(1000);
+            let at = life
+                .member
+                .poll_timeout()?
+                .0
+                .div_ceil(self.nanos_per_micro(*id));
             Some((at.max(node.paused_until).max(self.now), *id))
         };
         self.nodes.iter().filter_map(wake).min()
@@ -551,7 +560,7 @@ impl Group {
     }
 
     fn input(&mut self, id: u64, input: MemberInput) {
-        let now = self.instant();
+        let now = self.instant(id);
         let Some(life) = self.life(id) else {
             return;
         };

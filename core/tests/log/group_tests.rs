@@ -135,6 +135,63 @@ fn a_leader_that_is_cut_off_serves_nothing_stale() {
     }
 }
 
+/// Reads at a leader that is cut off, while whoever else leads acknowledges more.
+fn race(group: &mut Group, old: u64) {
+    for _ in 0..400 {
+        group.run(3000);
+        group.read(old);
+        for other in 1..=3 {
+            if other != old && group.is_up(other) && group.member(other).is_leader() {
+                group.propose(other, 20);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_member_that_restarts_keeps_what_it_promised_the_leader() {
+    for seed in 0..60 {
+        let (mut group, leader) = elected(Shape::default(), seed);
+        let others: Vec<u64> = (1..=3).filter(|&id| id != leader).collect();
+        // One follower hears the leader no more, and campaigns at the other one.
+        group.cut(leader, others[0]);
+        let span = group.rng.between(800, 2200);
+        for _ in 0..span / 5 {
+            group.run(5000);
+            group.read(leader);
+        }
+        // That one vouched for the leader, and forgets it.
+        group.crash(others[1]);
+        group.cut(leader, others[1]);
+        group.start(others[1]);
+        race(&mut group, leader);
+        group.settle();
+    }
+}
+
+#[test]
+fn a_leader_that_hands_over_takes_no_lease_along() {
+    for seed in 0..20 {
+        let shape = Shape {
+            latency: (500, 500),
+            ..Shape::default()
+        };
+        let (mut group, leader) = elected(shape, seed);
+        group.read(leader);
+        group.run(10_000);
+        assert_eq!(group.read(leader), Some(Barrier::Pass), "it has a lease");
+        group.transfer(leader);
+        group.run(700);
+        for other in group.ids() {
+            if other != leader {
+                group.cut(leader, other);
+            }
+        }
+        race(&mut group, leader);
+        group.settle();
+    }
+}
+
 fn small_images() -> Shape {
     Shape {
         image_log_bytes: 4000,
