@@ -304,16 +304,26 @@ fn join(mut scan: Scan, loaded: Loaded) -> Result<Joined, OpenError> {
         (meta.voters, meta.learners) = scan.members.clone();
     }
     let recovered = Recovered {
-        hard: HardState {
-            commit: scan.hard.commit.max(position),
-            ..scan.hard
-        },
+        hard: hard_state(scan.hard, &meta),
         entries,
         meta,
         state: loaded.state,
         marks,
     };
     Ok((scan, recovered, (!fits).then_some((position, term))))
+}
+
+/// The log's hard state, not behind what an image says that was just taken in.
+fn hard_state(logged: HardState, meta: &ImageMeta) -> HardState {
+    let commit = logged.commit.max(meta.position);
+    if logged.term >= meta.term {
+        return HardState { commit, ..logged };
+    }
+    HardState {
+        term: meta.term,
+        vote: 0,
+        commit,
+    }
 }
 
 fn join_marks(loaded: &Loaded) -> Marks {

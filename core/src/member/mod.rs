@@ -13,7 +13,8 @@
 //! Reading order: `event` (what goes in and out), this file (the methods of
 //! [`Member`]), `drive` (what Raft wants), `receive` (what others say), `keep`
 //! (images), then the parts: `persist`, `proposals`, `barrier`, `peers`, `fetch`,
-//! `images`, `store`, and the codecs.
+//! `images`, `store`, and the codecs. `recover` stands apart: what is done when
+//! every master is lost.
 
 mod barrier;
 mod config;
@@ -29,10 +30,12 @@ mod persist;
 mod proposals;
 pub mod raft_codec;
 mod receive;
+mod recover;
 mod store;
 
 pub use config::{MemberConfig, MemberInfo};
 pub use event::{Barrier, MemberChange, MemberEvent, MemberInput};
+pub use recover::{Holding, Takeover, TakeoverError};
 
 use crate::hash::Digest;
 use crate::ids::{Address, LinkId, LogPosition, MemberId, Term, Token};

@@ -172,7 +172,7 @@ impl Run {
 #[test]
 fn what_completed_is_there_after_any_crash() {
     let mut marks = Marks::default();
-    for seed in 0..1500 {
+    for seed in 0..800 {
         let mut run = Run::new(seed);
         for life in 0..6 {
             let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| run.live()));

@@ -195,7 +195,7 @@ impl Group {
         config
     }
 
-    fn founding(&self, id: u64) -> Founding {
+    pub fn founding(&self, id: u64) -> Founding {
         Founding {
             segment_size: 8 * BLOCK,
             ..Founding::new(
@@ -337,14 +337,22 @@ impl Group {
         &self.nodes[&id].life.as_ref().expect("it runs").member
     }
 
+    pub fn disk(&self, id: u64) -> Disk {
+        self.nodes[&id].disk.clone()
+    }
+
     /// Proposes a record of about `bytes` at a member.
     pub fn propose(&mut self, id: u64, bytes: usize) -> u64 {
-        self.tickets += 1;
-        let ticket = self.tickets;
         let body = RecordBody::BeginSession {
             name: "x".repeat(bytes),
-            nonce: ticket,
+            nonce: self.tickets + 1,
         };
+        self.propose_body(id, body)
+    }
+
+    pub fn propose_body(&mut self, id: u64, body: RecordBody) -> u64 {
+        self.tickets += 1;
+        let ticket = self.tickets;
         let record = Record {
             time: Timestamp::default(),
             body,

@@ -8,3 +8,4 @@ mod disk;
 mod group;
 mod group_tests;
 mod model;
+mod takeover;
