@@ -9,7 +9,7 @@
 //! 3. [`namespace`], the replicated state and the records that change it.
 //! 4. [`vfs`], the trait of files; [`journal`] and [`chunk`], the formats on top.
 //! 5. [`member`], Raft around the state; [`master`], [`metalogger`],
-//!    `chunkserver`, [`client`], the roles; [`placement`], a pure policy.
+//!    [`chunkserver`], [`client`], the roles; [`placement`], a pure policy.
 //!
 //! Deliberately not here: clocks, threads, files, sockets, randomness from outside,
 //! and maps with an iteration order of their own (`clippy.toml` refuses them). The
@@ -19,6 +19,7 @@
 
 pub mod attributes;
 pub mod chunk;
+pub mod chunkserver;
 pub mod client;
 pub mod errno;
 pub mod hash;

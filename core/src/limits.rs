@@ -112,6 +112,9 @@ pub const ELECTION_TIMEOUT: Duration = Duration::from_millis(1000);
 pub const RAFT_TICK: Duration = Duration::from_millis(50);
 /// How often an idle dirty copy is committed by its chunkserver by itself.
 pub const COMMIT_INTERVAL: Duration = Duration::from_secs(5);
+/// After how long without an answer the next server of a chain, or the source of a
+/// copy, counts as unreachable.
+pub const CHAIN_TIMEOUT: Duration = Duration::from_secs(10);
 /// After how long without an answer a read is also sent to another copy.
 pub const HEDGE_DELAY: Duration = Duration::from_millis(200);
 

@@ -126,6 +126,13 @@ impl Files {
             .collect()
     }
 
+    /// Where a file holds `content`.
+    pub fn find(&self, name: &str, content: &[u8]) -> Option<usize> {
+        let live = &self.files[self.names[name]].live;
+        live.windows(content.len())
+            .position(|window| window == content)
+    }
+
     /// Flips bits of one byte, in a file at rest.
     pub fn rot(&mut self, name: &str, offset: usize, bits: u8) {
         let file = &mut self.files[self.names[name]];

@@ -1,0 +1,487 @@
+//! What is under way on each disk: bounded operations, group commit,
+//! checkpoints, space, and the end of a disk that failed.
+//!
+//! Invariant: at most one commit and one checkpoint are under way on a disk, and
+//! at most DISK_INFLIGHT_MAX other operations; the rest waits here.
+
+use super::parts::{PartResult, Then};
+use super::requests::Reading;
+use super::{ChunkServer, DiskStatuses};
+use crate::chunk::operation::{
+    CommitAction, DiskCompletion, DiskError, DiskOperation, DiskReply, DiskRequest, OpenedDisk,
+    PartCommit, StoredPart,
+};
+use crate::ids::{DiskId, PartId, Token};
+use crate::limits::{DISK_INFLIGHT_MAX, REPORT_BATCH};
+use crate::machine::{Effect, Level};
+use crate::marks::Mark;
+use crate::vfs::Space;
+use crate::wire::client_master::DiskStatus;
+use std::collections::{BTreeMap, VecDeque};
+
+/// Parts in one commit.
+const COMMIT_PARTS_MAX: usize = 8192;
+/// An idle disk is asked for its space every so many heartbeats.
+const INSPECT_IDLE_TICKS: u32 = 8;
+
+/// A part that waits for, or is in, a commit.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct CommitItem {
+    part: PartId,
+    action: CommitAction,
+    then: Then,
+}
+
+/// An operation that was issued, and whom its end concerns.
+#[derive(Debug)]
+pub(super) enum Issued {
+    /// A write; the part is like that when it succeeds.
+    Change {
+        stored: StoredPart,
+        then: Then,
+    },
+    /// A group commit.
+    Commit(Vec<CommitItem>),
+    Checkpoint,
+    Inspect,
+    /// A read for the data port.
+    Read(Reading),
+    /// The digest of a command's part.
+    Digest {
+        command: u64,
+        at: usize,
+        part: PartId,
+    },
+    /// A step of a replication.
+    Receive {
+        key: u64,
+    },
+}
+
+impl Issued {
+    /// Whether it counts against the bound, and waits for its turn.
+    fn is_bounded(&self) -> bool {
+        !matches!(self, Self::Commit(_) | Self::Checkpoint | Self::Inspect)
+    }
+}
+
+#[derive(Debug)]
+struct Disk {
+    path: String,
+    space: Space,
+    copies: u64,
+    failed: Option<String>,
+    inflight: usize,
+    waiting: VecDeque<(DiskRequest, Issued)>,
+    to_commit: Vec<CommitItem>,
+    committing: bool,
+    checkpointing: bool,
+    inspecting: bool,
+    /// Something changed since the last inspection.
+    stirred: bool,
+    quiet_ticks: u32,
+}
+
+/// The disks of the server.
+#[derive(Debug, Default)]
+pub(super) struct Disks {
+    table: BTreeMap<DiskId, Disk>,
+    /// Many parts are being put into commits: none begins until all are in.
+    held: bool,
+}
+
+impl Disks {
+    pub(super) fn statuses(&self) -> DiskStatuses {
+        let statuses = self.table.iter().map(|(&disk, one)| DiskStatus {
+            disk,
+            path: one.path.clone(),
+            space: one.space,
+            copies: one.copies,
+            failed: one.failed.clone().unwrap_or_default(),
+        });
+        statuses.collect()
+    }
+
+    /// The disk with the most space that works.
+    pub(super) fn with_most_space(&self) -> Option<DiskId> {
+        let working = self.table.iter().filter(|(_, one)| one.failed.is_none());
+        let most = working.max_by_key(|(_, one)| (one.space.free, std::cmp::Reverse(one.copies)));
+        most.map(|(&disk, _)| disk)
+    }
+
+    pub(super) fn count_copy(&mut self, disk: DiskId, change: i64) {
+        let one = self.table.get_mut(&disk).expect("copies are on disks");
+        let copies = one.copies.checked_add_signed(change);
+        one.copies = copies.expect("copies are counted up before down");
+    }
+
+    pub(super) fn has_work(&self, issued: &BTreeMap<Token, Issued>) -> bool {
+        let working = |one: &Disk| !one.waiting.is_empty() || !one.to_commit.is_empty();
+        // Nothing is lost when those end with the process.
+        let harmless = |issued: &Issued| {
+            matches!(
+                issued,
+                Issued::Inspect | Issued::Checkpoint | Issued::Receive { .. } | Issued::Read(_)
+            )
+        };
+        self.table.values().any(working) || issued.values().any(|issued| !harmless(issued))
+    }
+
+    pub(super) fn check_copies(&self, counted: &BTreeMap<DiskId, u64>) {
+        for (disk, one) in self.table.iter().filter(|(_, one)| one.failed.is_none()) {
+            let copies = counted.get(disk).copied().unwrap_or(0);
+            assert_eq!(one.copies, copies, "copies on {disk} are counted");
+        }
+    }
+
+    pub(super) fn check_invariants(&self, issued: &BTreeMap<Token, Issued>) {
+        let bounded = issued.values().filter(|issued| issued.is_bounded()).count();
+        let inflight: usize = self.table.values().map(|one| one.inflight).sum();
+        assert_eq!(bounded, inflight, "operations under way are counted");
+        for one in self.table.values() {
+            assert!(
+                one.inflight <= DISK_INFLIGHT_MAX,
+                "operations on a disk are bounded"
+            );
+            let idle = one.inflight < DISK_INFLIGHT_MAX;
+            assert!(
+                !idle || one.waiting.is_empty(),
+                "nothing waits for an idle disk"
+            );
+        }
+    }
+}
+
+impl ChunkServer {
+    pub(super) fn add_disk(&mut self, opened: OpenedDisk) {
+        let OpenedDisk {
+            disk,
+            path,
+            space,
+            parts,
+            failed,
+        } = opened;
+        if let Some(reason) = &failed {
+            self.log(
+                Level::Error,
+                format!("{disk} at {path} can't be used: {reason}"),
+            );
+        }
+        let one = Disk {
+            path,
+            space,
+            copies: 0,
+            failed,
+            inflight: 0,
+            waiting: VecDeque::new(),
+            to_commit: Vec::new(),
+            committing: false,
+            checkpointing: false,
+            inspecting: false,
+            stirred: true,
+            quiet_ticks: 0,
+        };
+        assert!(
+            self.disks.table.insert(disk, one).is_none(),
+            "{disk} is opened once"
+        );
+        for stored in parts {
+            self.add_part(disk, stored);
+        }
+    }
+
+    /// Of a part that is on two disks (an operator copied a folder, or a failed disk
+    /// came back) the newer one counts, the other goes.
+    fn add_part(&mut self, disk: DiskId, stored: StoredPart) {
+        if self.parts.add(disk, stored) {
+            return self.disks.count_copy(disk, 1);
+        }
+        let info = self.parts.at(stored.part).expect("it is on another disk");
+        let older = (info.version, info.epoch) < (stored.version, stored.epoch);
+        let loser = if older { info.disk } else { disk };
+        self.log(
+            Level::Warn,
+            format!(
+                "{} is on {disk} and on {}; that on {loser} goes",
+                stored.part, info.disk
+            ),
+        );
+        if older {
+            self.disks.count_copy(loser, -1);
+            self.parts.replace(disk, stored);
+            self.disks.count_copy(disk, 1);
+        }
+        let item = CommitItem {
+            part: stored.part,
+            action: CommitAction::Delete,
+            then: Then::Duplicate,
+        };
+        let one = self.disks.table.get_mut(&loser).expect("it was opened");
+        one.to_commit.push(item);
+    }
+
+    /// Issues an operation, now or when the disk has room.
+    pub(super) fn operate(&mut self, disk: DiskId, request: DiskRequest, issued: Issued) {
+        let one = self.disks.table.get_mut(&disk).expect("parts are on disks");
+        one.stirred = true;
+        if issued.is_bounded() {
+            if one.inflight >= DISK_INFLIGHT_MAX {
+                one.waiting.push_back((request, issued));
+                return;
+            }
+            one.inflight += 1;
+        }
+        self.issue(disk, request, issued);
+    }
+
+    fn issue(&mut self, disk: DiskId, body: DiskRequest, issued: Issued) {
+        let token = self.next_token;
+        self.next_token = token.next();
+        self.issued.insert(token, issued);
+        self.effects
+            .push_back(Effect::Operate(DiskOperation { disk, token, body }));
+    }
+
+    /// Puts a part into the next group commit of its disk.
+    pub(super) fn commit(
+        &mut self,
+        disk: DiskId,
+        part: PartId,
+        action: CommitAction,
+        then: Then,
+    ) -> Option<PartResult> {
+        let one = self.disks.table.get_mut(&disk).expect("parts are on disks");
+        one.to_commit.push(CommitItem { part, action, then });
+        self.pump_commit(disk);
+        None
+    }
+
+    /// No commit begins until `release_commits`, so that what comes meanwhile shares
+    /// one.
+    pub(super) fn hold_commits(&mut self) {
+        assert!(!std::mem::replace(&mut self.disks.held, true), "held once");
+    }
+
+    pub(super) fn release_commits(&mut self) {
+        self.disks.held = false;
+        let disks: Vec<DiskId> = self.disks.table.keys().copied().collect();
+        disks.into_iter().for_each(|disk| self.pump_commit(disk));
+    }
+
+    /// Starts a commit of all that wait, unless one is under way.
+    fn pump_commit(&mut self, disk: DiskId) {
+        let one = self.disks.table.get_mut(&disk).expect("parts are on disks");
+        if self.disks.held || one.committing || one.to_commit.is_empty() {
+            return;
+        }
+        one.committing = true;
+        let count = one.to_commit.len().min(COMMIT_PARTS_MAX);
+        let items: Vec<CommitItem> = one.to_commit.drain(..count).collect();
+        let change = |item: &CommitItem| PartCommit {
+            part: item.part,
+            action: item.action,
+        };
+        let changes = items.iter().map(change).collect();
+        self.operate(disk, DiskRequest::Commit { changes }, Issued::Commit(items));
+    }
+
+    pub(super) fn on_completed(&mut self, completion: DiskCompletion) {
+        let DiskCompletion {
+            disk,
+            token,
+            result,
+        } = completion;
+        let issued = self
+            .issued
+            .remove(&token)
+            .expect("a completion answers an operation");
+        if issued.is_bounded() {
+            let one = self
+                .disks
+                .table
+                .get_mut(&disk)
+                .expect("operations are on disks");
+            one.inflight -= 1;
+        }
+        if let Err(DiskError::Medium(reason)) = &result {
+            self.fail_disk(disk, reason.clone());
+        }
+        self.on_result(disk, issued, result);
+        self.pump_disk(disk);
+    }
+
+    fn pump_disk(&mut self, disk: DiskId) {
+        let one = self
+            .disks
+            .table
+            .get_mut(&disk)
+            .expect("operations are on disks");
+        if one.inflight < DISK_INFLIGHT_MAX
+            && let Some((request, issued)) = one.waiting.pop_front()
+        {
+            one.inflight += 1;
+            self.issue(disk, request, issued);
+        }
+    }
+
+    fn on_result(&mut self, disk: DiskId, issued: Issued, result: Result<DiskReply, DiskError>) {
+        match issued {
+            Issued::Change { stored, then } => {
+                self.on_changed(disk, stored, then, result.map(drop))
+            }
+            Issued::Commit(items) => self.on_commit_done(disk, items, result),
+            Issued::Checkpoint => self.on_checkpoint_done(disk, &result),
+            Issued::Inspect => self.on_inspected(disk, result),
+            Issued::Read(reading) => self.on_read(disk, reading, result),
+            Issued::Digest { command, at, part } => {
+                self.on_digest(disk, command, at, part, result);
+            }
+            Issued::Receive { key } => self.on_receive_step(disk, key, result),
+        }
+    }
+
+    fn on_commit_done(
+        &mut self,
+        disk: DiskId,
+        items: Vec<CommitItem>,
+        result: Result<DiskReply, DiskError>,
+    ) {
+        let one = self
+            .disks
+            .table
+            .get_mut(&disk)
+            .expect("commits are on disks");
+        one.committing = false;
+        let mut states = match result {
+            Ok(DiskReply::Committed(states)) => Ok(states.into_iter()),
+            Ok(other) => panic!("a commit was answered by {other:?}"),
+            Err(error) => Err(error),
+        };
+        for item in items {
+            let result = match &mut states {
+                Ok(states) => Ok(states.next().expect("a state for each part")),
+                Err(error) => Err(error.clone()),
+            };
+            if item.then != Then::Duplicate {
+                self.on_committed(disk, item.part, item.action, item.then, result);
+            }
+        }
+        self.pump_commit(disk);
+    }
+
+    fn on_checkpoint_done(&mut self, disk: DiskId, result: &Result<DiskReply, DiskError>) {
+        let one = self
+            .disks
+            .table
+            .get_mut(&disk)
+            .expect("checkpoints are on disks");
+        one.checkpointing = false;
+        if let Err(DiskError::Full) = result {
+            self.log(Level::Warn, format!("{disk} has no space for a checkpoint"));
+        }
+    }
+
+    fn on_inspected(&mut self, disk: DiskId, result: Result<DiskReply, DiskError>) {
+        let one = self
+            .disks
+            .table
+            .get_mut(&disk)
+            .expect("inspections are of disks");
+        one.inspecting = false;
+        let Ok(DiskReply::Inspected {
+            space,
+            checkpoint_due,
+        }) = result
+        else {
+            return;
+        };
+        one.space = space;
+        if checkpoint_due && !one.checkpointing {
+            one.checkpointing = true;
+            self.operate(disk, DiskRequest::Checkpoint, Issued::Checkpoint);
+        }
+    }
+
+    /// Asks disks for their space, the quiet ones now and then.
+    pub(super) fn tick_disks(&mut self) {
+        let mut asked = Vec::new();
+        for (&disk, one) in &mut self.disks.table {
+            one.quiet_ticks += 1;
+            let wanted = one.stirred || one.quiet_ticks >= INSPECT_IDLE_TICKS;
+            if wanted && one.failed.is_none() && !one.inspecting {
+                one.inspecting = true;
+                asked.push(disk);
+            }
+        }
+        for disk in asked {
+            self.operate(disk, DiskRequest::Inspect, Issued::Inspect);
+            let one = self.disks.table.get_mut(&disk).expect("it was just there");
+            (one.stirred, one.quiet_ticks) = (false, 0);
+            self.pump_commit(disk);
+        }
+    }
+
+    /// What an operation's error says about the part and the disk.
+    pub(super) fn on_disk_error(&mut self, disk: DiskId, part: PartId, error: &DiskError) {
+        match error {
+            DiskError::Corrupt { unit } => self.on_corrupt(part, *unit),
+            DiskError::Full => {
+                self.marks.reach(Mark::DiskFull);
+                // The next new part goes elsewhere, if there is a place.
+                let one = self
+                    .disks
+                    .table
+                    .get_mut(&disk)
+                    .expect("operations are on disks");
+                (one.space.free, one.stirred) = (0, true);
+            }
+            DiskError::Medium(_) | DiskError::NotFound | DiskError::Mismatch => {}
+        }
+    }
+
+    fn on_corrupt(&mut self, part: PartId, unit: u32) {
+        self.marks.reach(Mark::CorruptUnit);
+        if self.parts.note_bad(part) {
+            self.log(
+                Level::Warn,
+                format!("unit {unit} of {part} has a wrong checksum"),
+            );
+            self.say_lost(vec![part]);
+        }
+    }
+
+    /// A disk failed: its parts are lost, and what waits for it is answered.
+    fn fail_disk(&mut self, disk: DiskId, reason: String) {
+        let one = self
+            .disks
+            .table
+            .get_mut(&disk)
+            .expect("operations are on disks");
+        if one.failed.is_some() {
+            return;
+        }
+        one.failed = Some(reason.clone());
+        self.marks.reach(Mark::DiskFailed);
+        one.copies = 0;
+        let waiting = std::mem::take(&mut one.waiting);
+        let to_commit = std::mem::take(&mut one.to_commit);
+        let parts = self.lose_parts(disk);
+        self.log(
+            Level::Error,
+            format!("{disk} failed and {} parts with it: {reason}", parts.len()),
+        );
+        for batch in parts.chunks(REPORT_BATCH) {
+            self.say_lost(batch.to_vec());
+        }
+        for (_, issued) in waiting {
+            self.on_result(disk, issued, Err(DiskError::Medium(reason.clone())));
+        }
+        for item in to_commit
+            .into_iter()
+            .filter(|item| item.then != Then::Duplicate)
+        {
+            let error = Err(DiskError::Medium(reason.clone()));
+            self.on_committed(disk, item.part, item.action, item.then, error);
+        }
+    }
+}

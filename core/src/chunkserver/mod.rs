@@ -1,0 +1,297 @@
+//! The chunkserver: keeps copies of chunks on its disks, serves the data port,
+//! and does what the leader of the masters says.
+//!
+//! [`ChunkServer`] owns what may be done and in which order; how bytes lie on a
+//! disk is `crate::chunk`'s. By module: `masters` links, registration, the serve
+//! lease; `requests` the data port and the chain; `peers` links to other
+//! chunkservers; `parts` the table of parts and one queue for each; `disks` what
+//! is under way on each disk, group commit, checkpoints; `commands` the leader's
+//! commands; `replicate` making a part equal to another server's.
+//!
+//! Invariants: a writer whose epoch is behind the newest seen changes nothing; an
+//! acknowledged sync is durable here and at every server behind it in the chain;
+//! nothing is served without a valid capability or after the serve lease ended; a
+//! part that was lost in this life is not made anew by a writer.
+
+mod commands;
+mod disks;
+mod masters;
+mod parts;
+mod peers;
+mod replicate;
+mod requests;
+
+use crate::chunk::operation::{DiskCompletion, DiskOperation, OpenedDisk};
+use crate::hash::Digest;
+use crate::ids::{Address, BootId, Incarnation, LinkId, ServerId, Token};
+use crate::limits::HEARTBEAT;
+use crate::machine::{Effect, Input, Level, LinkAllocator, Machine, Peer, Role, ServerRequest};
+use crate::marks::Marks;
+use crate::time::{Duration, Instant, Now};
+use crate::wire::Message;
+use commands::Commands;
+use disks::{Disks, Issued};
+use masters::Masters;
+use parts::Parts;
+use peers::Peers;
+use replicate::Replications;
+use requests::Jobs;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+/// For how long a graceful stop waits for the disks.
+const STOP_PATIENCE: Duration = Duration::from_secs(30);
+
+/// How a chunkserver is set up.
+#[derive(Clone, Debug)]
+pub struct ChunkServerConfig {
+    /// Who it is.
+    pub server: ServerId,
+    /// Its life, drawn at this start.
+    pub boot: BootId,
+    /// Where its data port is, as others reach it.
+    pub address: Address,
+    /// Where it stands and what it is.
+    pub labels: Vec<(String, String)>,
+    /// Every member of the masters' group that it registers with.
+    pub masters: Vec<Address>,
+    /// The newest life of the cluster that it knows.
+    pub incarnation: Incarnation,
+}
+
+/// A chunkserver. See the module for what it keeps; it is driven as
+/// [`crate::machine`] says.
+#[derive(Debug)]
+pub struct ChunkServer {
+    config: ChunkServerConfig,
+    now: Instant,
+    tick_at: Instant,
+    effects: VecDeque<Effect<DiskOperation, ()>>,
+    links: LinkAllocator,
+    /// Links that others opened.
+    accepted: BTreeSet<LinkId>,
+    masters: Masters,
+    peers: Peers,
+    parts: Parts,
+    disks: Disks,
+    jobs: Jobs,
+    commands: Commands,
+    replications: Replications,
+    issued: BTreeMap<Token, Issued>,
+    next_token: Token,
+    /// A graceful stop was asked for; it gives up at that instant.
+    stopping: Option<Instant>,
+    stopped: bool,
+    marks: Marks,
+}
+
+impl ChunkServer {
+    /// A chunkserver on its opened disks.
+    #[must_use]
+    pub fn new(config: ChunkServerConfig, disks: Vec<OpenedDisk>, seed: u64, now: Now) -> Self {
+        let mut server = Self {
+            now: now.mono,
+            tick_at: now.mono,
+            effects: VecDeque::new(),
+            links: LinkAllocator::default(),
+            accepted: BTreeSet::new(),
+            masters: Masters::new(&config, seed),
+            peers: Peers::default(),
+            parts: Parts::default(),
+            disks: Disks::default(),
+            jobs: Jobs::default(),
+            commands: Commands::default(),
+            replications: Replications::default(),
+            issued: BTreeMap::new(),
+            next_token: Token(0),
+            stopping: None,
+            stopped: false,
+            marks: Marks::default(),
+            config,
+        };
+        for disk in disks {
+            server.add_disk(disk);
+        }
+        server
+    }
+
+    fn send(&mut self, link: LinkId, message: Message) {
+        self.effects.push_back(Effect::Send { link, message });
+    }
+
+    fn close(&mut self, link: LinkId, reason: impl Into<String>) {
+        let reason = reason.into();
+        self.effects.push_back(Effect::Close { link, reason });
+    }
+
+    fn connect(&mut self, address: Address, role: Role) -> LinkId {
+        let link = self.links.allocate();
+        self.effects.push_back(Effect::Connect {
+            link,
+            address,
+            role,
+        });
+        link
+    }
+
+    fn log(&mut self, level: Level, text: impl Into<String>) {
+        let text = text.into();
+        self.effects.push_back(Effect::Log { level, text });
+    }
+
+    fn on_accepted(&mut self, link: LinkId, peer: &Peer) {
+        match peer.role {
+            Role::Client | Role::ChunkServer => assert!(self.accepted.insert(link), "a new link"),
+            Role::Master | Role::Metalogger => {
+                self.close(link, "chunkservers connect to masters, not the other way");
+            }
+        }
+    }
+
+    fn on_connected(&mut self, link: LinkId, peer: &Peer) {
+        if self.masters.has(link) {
+            self.on_master_up(link);
+        } else {
+            self.on_peer_up(link, peer);
+        }
+    }
+
+    fn on_closed(&mut self, link: LinkId, reason: &str) {
+        if self.accepted.remove(&link) {
+            return;
+        }
+        if self.masters.has(link) {
+            self.on_master_down(link, reason);
+        } else {
+            self.on_peer_down(link, reason);
+        }
+    }
+
+    fn on_message(&mut self, link: LinkId, message: Message) {
+        match message {
+            Message::ChunkRequest(request) if self.accepted.contains(&link) => {
+                self.on_request(link, request);
+            }
+            Message::ChunkReply(reply) => self.on_reply(link, reply),
+            Message::MasterToChunk(message) if self.masters.has(link) => {
+                self.on_master(link, message);
+            }
+            _ => self.on_nonsense(link),
+        }
+    }
+
+    /// A fault of the peer: its link is closed.
+    fn on_nonsense(&mut self, link: LinkId) {
+        let reason = "a message that a chunkserver does not take on this link";
+        self.close(link, reason);
+        self.on_closed(link, reason);
+    }
+
+    /// What is due every heartbeat.
+    fn on_timeout(&mut self) {
+        if self.now < self.tick_at {
+            return;
+        }
+        self.tick_at = self.now + HEARTBEAT;
+        self.tick_masters();
+        self.tick_peers();
+        self.tick_disks();
+        self.commit_idle();
+    }
+
+    fn on_shutdown(&mut self) {
+        if self.stopping.is_none() {
+            self.stopping = Some(self.now + STOP_PATIENCE);
+            self.say_leaving();
+            self.commit_all();
+        }
+    }
+
+    /// Stops once everything is on the disks.
+    fn try_stop(&mut self) {
+        let Some(until) = self.stopping.filter(|_| !self.stopped) else {
+            return;
+        };
+        let busy = self.disks.has_work(&self.issued) || self.parts.has_work();
+        if busy && self.now < until {
+            return;
+        }
+        self.stopped = true;
+        self.effects.push_back(Effect::Stop {
+            graceful: !busy,
+            reason: match busy {
+                true => "the disks did not finish in time".to_owned(),
+                false => "asked to stop; everything is on the disks".to_owned(),
+            },
+        });
+    }
+}
+
+impl Machine for ChunkServer {
+    type Operation = DiskOperation;
+    type Completion = DiskCompletion;
+    type Request = ServerRequest;
+    type Answer = ();
+
+    fn handle(&mut self, now: Now, input: Input<DiskCompletion, ServerRequest>) {
+        assert!(
+            self.effects.is_empty(),
+            "effects are drained before the next input"
+        );
+        self.now = self.now.max(now.mono);
+        if self.stopped {
+            return;
+        }
+        match input {
+            Input::Accepted { link, peer } => self.on_accepted(link, &peer),
+            Input::Connected { link, peer } => self.on_connected(link, &peer),
+            Input::Closed { link, reason } => self.on_closed(link, &reason),
+            Input::Message { link, message } => self.on_message(link, message),
+            Input::Completed(completion) => self.on_completed(completion),
+            Input::Request(ServerRequest::Shutdown) => self.on_shutdown(),
+            Input::Timeout => self.on_timeout(),
+        }
+        self.try_stop();
+    }
+
+    fn poll_effect(&mut self) -> Option<Effect<DiskOperation, ()>> {
+        self.effects.pop_front()
+    }
+
+    fn poll_timeout(&self) -> Option<Instant> {
+        (!self.stopped).then_some(self.tick_at)
+    }
+
+    fn incarnation(&self) -> Option<Incarnation> {
+        Some(self.masters.incarnation())
+    }
+
+    fn digest(&self, digest: &mut Digest) {
+        digest.word(self.next_token.0).word(self.config.boot.0);
+        self.masters.digest(digest);
+        self.parts.digest(digest);
+        self.jobs.digest(digest);
+    }
+
+    fn check_invariants(&self, whole: bool) {
+        self.disks.check_invariants(&self.issued);
+        self.parts.check_invariants(&self.disks, whole);
+    }
+
+    fn marks(&self) -> Marks {
+        self.marks
+    }
+}
+
+/// A disk, for messages.
+type DiskStatuses = Vec<crate::wire::client_master::DiskStatus>;
+
+impl ChunkServer {
+    fn disk_statuses(&self) -> DiskStatuses {
+        self.disks.statuses()
+    }
+
+    /// Operations under way and waiting.
+    fn load(&self) -> u32 {
+        u32::try_from(self.issued.len() + self.parts.waiting()).unwrap_or(u32::MAX)
+    }
+}

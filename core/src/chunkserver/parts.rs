@@ -1,0 +1,628 @@
+//! The table of parts, and for each part that is in use a queue: operations that
+//! change a part run one at a time, in the order in which they came.
+//!
+//! Reads do not queue: the store does each operation but a commit in one step,
+//! and a commit changes no content, so a read sees a part before or after a
+//! write, never amid it.
+
+use super::ChunkServer;
+use super::disks::{Disks, Issued};
+use crate::chunk::operation::{CommitAction, DiskError, DiskRequest, StoredPart};
+use crate::hash::Digest;
+use crate::ids::{ChunkVersion, DiskId, Epoch, PartId};
+use crate::limits::COMMIT_INTERVAL;
+use crate::time::Instant;
+use crate::wire::chunk_master::PartReport;
+use bytes::Bytes;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+/// What the server knows of one part.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct PartInfo {
+    pub(super) disk: DiskId,
+    /// As the store has it.
+    pub(super) version: ChunkVersion,
+    /// The newest seen: at least what the store has.
+    pub(super) epoch: Epoch,
+    /// The store has it (it is not just about to).
+    pub(super) made: bool,
+    /// A unit was found bad: it is not reported any more.
+    pub(super) bad: bool,
+    /// The last write that no commit covers.
+    written: Option<Instant>,
+    /// Where it stands in `Parts::dirty`.
+    due: Option<Instant>,
+}
+
+/// A change of one part, before it is known whether it may be done.
+#[derive(Debug)]
+pub(super) enum PartOp {
+    /// A write of a client.
+    Write(PartWrite),
+    /// Makes the part durable, with at least this version and epoch.
+    Commit {
+        version: ChunkVersion,
+        epoch: Epoch,
+        create: bool,
+        /// Not if a newer epoch was seen.
+        guarded: bool,
+    },
+    /// Makes what was written durable.
+    Keep,
+    /// Puts what was received on a disk in place.
+    Receive {
+        disk: DiskId,
+        version: ChunkVersion,
+        epoch: Epoch,
+    },
+    /// Removes the part if its version is at most this.
+    Delete { most: ChunkVersion },
+}
+
+#[derive(Debug)]
+pub(super) struct PartWrite {
+    pub(super) version: ChunkVersion,
+    pub(super) epoch: Epoch,
+    pub(super) change: Change,
+}
+
+#[derive(Debug)]
+pub(super) enum Change {
+    Data {
+        drop_from: Option<u32>,
+        offset: u32,
+        data: Bytes,
+        checksums: Vec<u32>,
+    },
+    Zero {
+        offset: u32,
+        length: u32,
+    },
+}
+
+/// Whom the end of a change concerns.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Then {
+    /// A request of the data port.
+    Job(u64),
+    /// A command's part with that number.
+    Command(u64, usize),
+    /// A replication.
+    Replication(u64),
+    /// Nobody: the server did it by itself.
+    Nobody,
+    /// Nobody: the part is on another disk, and its queue with it.
+    Duplicate,
+}
+
+/// How a change ended.
+pub(super) type PartResult = Result<Option<StoredPart>, PartError>;
+
+/// Why a change was not made.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) enum PartError {
+    /// A newer epoch was seen.
+    Fenced,
+    /// The part has a newer version under the same epoch.
+    Version,
+    /// It was lost in this life of the server: nobody may make it anew by writing.
+    Lost,
+    /// The disk's word.
+    Disk(DiskError),
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    running: bool,
+    waiting: VecDeque<(PartOp, Then)>,
+}
+
+/// Every part of the server.
+#[derive(Debug, Default)]
+pub(super) struct Parts {
+    table: BTreeMap<PartId, PartInfo>,
+    queues: BTreeMap<PartId, Queue>,
+    waiting: usize,
+    /// Parts that hold what no commit covers, by when to look at them.
+    dirty: BTreeSet<(Instant, PartId)>,
+    /// Parts that a failed disk had.
+    lost: BTreeSet<PartId>,
+}
+
+impl Parts {
+    pub(super) fn at(&self, part: PartId) -> Option<&PartInfo> {
+        self.table.get(&part)
+    }
+
+    /// The part, if the store has it.
+    pub(super) fn made(&self, part: PartId) -> Option<&PartInfo> {
+        self.table.get(&part).filter(|info| info.made)
+    }
+
+    pub(super) fn add(&mut self, disk: DiskId, stored: StoredPart) -> bool {
+        let info = PartInfo {
+            disk,
+            version: stored.version,
+            epoch: stored.epoch,
+            made: true,
+            bad: false,
+            written: None,
+            due: None,
+        };
+        match self.table.contains_key(&stored.part) {
+            true => false,
+            false => self.table.insert(stored.part, info).is_none(),
+        }
+    }
+
+    pub(super) fn waiting(&self) -> usize {
+        self.waiting
+    }
+
+    pub(super) fn has_work(&self) -> bool {
+        !self.queues.is_empty() || !self.dirty.is_empty()
+    }
+
+    pub(super) fn was_lost(&self, part: PartId) -> bool {
+        self.lost.contains(&part)
+    }
+
+    /// Takes a part over from another disk.
+    pub(super) fn replace(&mut self, disk: DiskId, stored: StoredPart) {
+        self.table.remove(&stored.part);
+        assert!(self.add(disk, stored), "it was just removed");
+    }
+
+    /// What the masters are told.
+    pub(super) fn reports(&self) -> impl Iterator<Item = PartReport> {
+        let good = self.table.iter().filter(|(_, info)| info.made && !info.bad);
+        good.map(|(&part, info)| report(part, info))
+    }
+
+    pub(super) fn report(&self, part: PartId) -> Option<PartReport> {
+        self.made(part).map(|info| report(part, info))
+    }
+
+    /// Notes that a writer of that epoch was seen.
+    pub(super) fn see_epoch(&mut self, part: PartId, epoch: Epoch) {
+        if let Some(info) = self.table.get_mut(&part) {
+            info.epoch = info.epoch.max(epoch);
+        }
+    }
+
+    /// Notes a bad unit; true if it is the part's first.
+    pub(super) fn note_bad(&mut self, part: PartId) -> bool {
+        let info = self.table.get_mut(&part);
+        info.is_some_and(|info| !std::mem::replace(&mut info.bad, true))
+    }
+
+    fn note_written(&mut self, part: PartId, now: Instant) {
+        if let Some(info) = self.table.get_mut(&part) {
+            info.written = Some(now);
+            if info.due.is_none() {
+                self.set_due(part, Some(now + COMMIT_INTERVAL));
+            }
+        }
+    }
+
+    /// Sets when to look whether the part must be committed.
+    fn set_due(&mut self, part: PartId, due: Option<Instant>) {
+        let Some(info) = self.table.get_mut(&part) else {
+            return;
+        };
+        if let Some(before) = std::mem::replace(&mut info.due, due) {
+            self.dirty.remove(&(before, part));
+        }
+        if let Some(due) = due {
+            self.dirty.insert((due, part));
+        }
+    }
+
+    fn remove(&mut self, part: PartId) -> Option<PartInfo> {
+        self.set_due(part, None);
+        self.table.remove(&part)
+    }
+
+    /// Parts that were not written for a while; the others are looked at again later.
+    fn take_idle(&mut self, now: Instant) -> Vec<PartId> {
+        let mut idle = Vec::new();
+        while let Some(&(_, part)) = self.dirty.first().filter(|(at, _)| *at <= now) {
+            self.set_due(part, None);
+            let written = self.table.get(&part).and_then(|info| info.written);
+            let due = written.expect("what is due was written") + COMMIT_INTERVAL;
+            match due <= now {
+                true => idle.push(part),
+                false => self.set_due(part, Some(due)),
+            }
+        }
+        idle
+    }
+
+    pub(super) fn digest(&self, digest: &mut Digest) {
+        digest
+            .word(self.table.len() as u64)
+            .word(self.waiting as u64);
+        for (part, info) in &self.table {
+            digest
+                .word(part.chunk.0)
+                .word(info.version.0)
+                .word(info.epoch.0);
+        }
+    }
+
+    pub(super) fn check_invariants(&self, disks: &Disks, whole: bool) {
+        let waiting: usize = self.queues.values().map(|queue| queue.waiting.len()).sum();
+        assert_eq!(waiting, self.waiting, "what waits is counted");
+        if !whole {
+            return;
+        }
+        let mut copies: BTreeMap<DiskId, u64> = BTreeMap::new();
+        for (part, info) in &self.table {
+            *copies.entry(info.disk).or_default() += u64::from(info.made);
+            let queued = self.queues.contains_key(part);
+            assert!(info.made || queued, "{part} is there or about to be");
+        }
+        disks.check_copies(&copies);
+    }
+}
+
+fn report(part: PartId, info: &PartInfo) -> PartReport {
+    PartReport {
+        part,
+        version: info.version,
+        epoch: info.epoch,
+        disk: info.disk,
+    }
+}
+
+impl ChunkServer {
+    /// Queues a change; its end comes to `then`.
+    pub(super) fn change(&mut self, part: PartId, op: PartOp, then: Then) {
+        self.parts
+            .queues
+            .entry(part)
+            .or_default()
+            .waiting
+            .push_back((op, then));
+        self.parts.waiting += 1;
+        self.pump_part(part);
+    }
+
+    /// Queues a change before all others that wait for the part.
+    pub(super) fn change_next(&mut self, part: PartId, op: PartOp, then: Then) {
+        self.parts
+            .queues
+            .entry(part)
+            .or_default()
+            .waiting
+            .push_front((op, then));
+        self.parts.waiting += 1;
+        self.pump_part(part);
+    }
+
+    /// Starts changes of a part until one is under way.
+    fn pump_part(&mut self, part: PartId) {
+        while let Some(queue) = self.parts.queues.get_mut(&part) {
+            if queue.running {
+                return;
+            }
+            let Some((op, then)) = queue.waiting.pop_front() else {
+                self.parts.queues.remove(&part);
+                return self.drop_if_unmade(part);
+            };
+            self.parts.waiting -= 1;
+            queue.running = true;
+            if let Some(result) = self.begin(part, op, then) {
+                let queue = self.parts.queues.get_mut(&part).expect("it was just there");
+                queue.running = false;
+                self.tell(part, then, result);
+            }
+        }
+    }
+
+    /// A part whose first write failed is not there.
+    fn drop_if_unmade(&mut self, part: PartId) {
+        if self.parts.at(part).is_some_and(|info| !info.made) {
+            self.parts.table.remove(&part);
+        }
+    }
+
+    /// Begins a change; returns its result if it is over already.
+    fn begin(&mut self, part: PartId, op: PartOp, then: Then) -> Option<PartResult> {
+        match op {
+            PartOp::Write(write) => self.begin_write(part, write, then).err().map(Err),
+            PartOp::Keep => match self.parts.made(part).map(|info| info.disk) {
+                Some(disk) => self.commit(disk, part, CommitAction::Keep, then),
+                None => Some(Ok(None)),
+            },
+            PartOp::Commit {
+                version,
+                epoch,
+                create,
+                guarded,
+            } => self.begin_commit(part, version, epoch, create, guarded, then),
+            PartOp::Receive {
+                disk,
+                version,
+                epoch,
+            } => self.begin_receive(part, disk, version, epoch, then),
+            PartOp::Delete { most } => match self.parts.made(part) {
+                Some(info) if info.version <= most => {
+                    let disk = info.disk;
+                    self.commit(disk, part, CommitAction::Delete, then)
+                }
+                _ => Some(Ok(None)),
+            },
+        }
+    }
+
+    fn begin_write(&mut self, part: PartId, write: PartWrite, then: Then) -> Result<(), PartError> {
+        let PartWrite {
+            version,
+            epoch,
+            change,
+        } = write;
+        let disk = self.place_for_writer(part, version, epoch)?;
+        let request = match change {
+            Change::Data {
+                drop_from,
+                offset,
+                data,
+                checksums,
+            } => DiskRequest::Write {
+                part,
+                version,
+                epoch,
+                drop_from,
+                offset,
+                data,
+                checksums,
+            },
+            Change::Zero { offset, length } => DiskRequest::Zero {
+                part,
+                version,
+                epoch,
+                offset,
+                length,
+            },
+        };
+        let stored = StoredPart {
+            part,
+            version,
+            epoch,
+        };
+        self.operate(disk, request, Issued::Change { stored, then });
+        Ok(())
+    }
+
+    /// Where a writer's part is, or may be made.
+    fn place_for_writer(
+        &mut self,
+        part: PartId,
+        version: ChunkVersion,
+        epoch: Epoch,
+    ) -> Result<DiskId, PartError> {
+        match self.parts.at(part) {
+            Some(info) if epoch < info.epoch => Err(PartError::Fenced),
+            Some(info) if version < info.version => Err(PartError::Version),
+            Some(info) => Ok(info.disk),
+            None if self.parts.was_lost(part) => Err(PartError::Lost),
+            None => self.place(part, epoch),
+        }
+    }
+
+    /// Chooses a disk for a part that is not there.
+    fn place(&mut self, part: PartId, epoch: Epoch) -> Result<DiskId, PartError> {
+        let disk = self.disks.with_most_space();
+        let disk = disk.ok_or(PartError::Disk(DiskError::Full))?;
+        self.place_on(part, disk, epoch);
+        Ok(disk)
+    }
+
+    fn place_on(&mut self, part: PartId, disk: DiskId, epoch: Epoch) {
+        let info = PartInfo {
+            disk,
+            version: ChunkVersion(0),
+            epoch,
+            made: false,
+            bad: false,
+            written: None,
+            due: None,
+        };
+        let before = self.parts.table.insert(part, info);
+        assert!(before.is_none(), "{part} is made once");
+    }
+
+    fn begin_receive(
+        &mut self,
+        part: PartId,
+        disk: DiskId,
+        version: ChunkVersion,
+        epoch: Epoch,
+        then: Then,
+    ) -> Option<PartResult> {
+        match self.parts.at(part) {
+            None => self.place_on(part, disk, epoch),
+            Some(info) if info.version > version || info.epoch > epoch => {
+                return Some(Err(PartError::Fenced));
+            }
+            // A writer made the part elsewhere meanwhile.
+            Some(info) if info.disk != disk => return Some(Err(PartError::Version)),
+            Some(_) => {}
+        }
+        self.commit(disk, part, CommitAction::Receive { version, epoch }, then)
+    }
+
+    fn begin_commit(
+        &mut self,
+        part: PartId,
+        version: ChunkVersion,
+        epoch: Epoch,
+        create: bool,
+        guarded: bool,
+        then: Then,
+    ) -> Option<PartResult> {
+        let known = self.parts.at(part).copied();
+        if guarded && known.is_some_and(|info| epoch < info.epoch) {
+            return Some(Err(PartError::Fenced));
+        }
+        let disk = match known {
+            Some(info) if info.made || create => info.disk,
+            None if create && self.parts.was_lost(part) => return Some(Err(PartError::Lost)),
+            None if create => match self.place(part, epoch) {
+                Ok(disk) => disk,
+                Err(error) => return Some(Err(error)),
+            },
+            _ => return Some(Ok(None)),
+        };
+        self.parts.see_epoch(part, epoch);
+        let info = self.parts.at(part).expect("it is placed");
+        let action = CommitAction::Raise {
+            version: version.max(info.version),
+            epoch: info.epoch,
+            create,
+        };
+        self.commit(disk, part, action, then)
+    }
+
+    /// A write of a part ended at its disk.
+    pub(super) fn on_changed(
+        &mut self,
+        disk: DiskId,
+        stored: StoredPart,
+        then: Then,
+        result: Result<(), DiskError>,
+    ) {
+        let part = stored.part;
+        let outcome = match result {
+            Ok(()) => {
+                self.note_stored(stored);
+                self.parts.note_written(part, self.now);
+                Ok(Some(stored))
+            }
+            Err(error) => {
+                self.on_disk_error(disk, part, &error);
+                Err(PartError::Disk(error))
+            }
+        };
+        self.finish_change(part, then, outcome);
+    }
+
+    /// A commit that a part was in ended.
+    pub(super) fn on_committed(
+        &mut self,
+        disk: DiskId,
+        part: PartId,
+        action: CommitAction,
+        then: Then,
+        result: Result<Option<StoredPart>, DiskError>,
+    ) {
+        match &result {
+            Ok(Some(stored)) => {
+                self.note_stored(*stored);
+                self.note_durable(part, matches!(action, CommitAction::Receive { .. }));
+            }
+            Ok(None) => self.note_gone(part),
+            Err(error) => {
+                let error = error.clone();
+                self.on_disk_error(disk, part, &error);
+                // What was written is still to be made durable.
+                if self
+                    .parts
+                    .at(part)
+                    .is_some_and(|info| info.written.is_some())
+                {
+                    let due = self.now + COMMIT_INTERVAL;
+                    self.parts.set_due(part, Some(due));
+                }
+            }
+        }
+        self.finish_change(part, then, result.map_err(PartError::Disk));
+    }
+
+    fn note_stored(&mut self, stored: StoredPart) {
+        let Some(info) = self.parts.table.get_mut(&stored.part) else {
+            return;
+        };
+        info.version = stored.version;
+        info.epoch = info.epoch.max(stored.epoch);
+        if !std::mem::replace(&mut info.made, true) {
+            let disk = info.disk;
+            self.disks.count_copy(disk, 1);
+        }
+    }
+
+    fn note_durable(&mut self, part: PartId, received: bool) {
+        self.parts.set_due(part, None);
+        if let Some(info) = self.parts.table.get_mut(&part) {
+            info.written = None;
+            info.bad &= !received;
+        }
+        if received {
+            self.parts.lost.remove(&part);
+        }
+    }
+
+    fn note_gone(&mut self, part: PartId) {
+        if let Some(info) = self.parts.remove(part).filter(|info| info.made) {
+            self.disks.count_copy(info.disk, -1);
+        }
+    }
+
+    /// A change is over: its asker learns, and the next one begins.
+    fn finish_change(&mut self, part: PartId, then: Then, result: PartResult) {
+        if let Some(queue) = self.parts.queues.get_mut(&part) {
+            queue.running = false;
+        }
+        self.tell(part, then, result);
+        self.pump_part(part);
+    }
+
+    fn tell(&mut self, part: PartId, then: Then, result: PartResult) {
+        match then {
+            Then::Job(job) => self.on_local(job, result),
+            Then::Command(command, at) => self.on_command_part(command, at, part, result),
+            Then::Replication(key) => self.on_received(key, result),
+            Then::Nobody | Then::Duplicate => {}
+        }
+    }
+
+    /// Commits parts that were not written for a while.
+    pub(super) fn commit_idle(&mut self) {
+        let idle = self.parts.take_idle(self.now);
+        self.keep(idle);
+    }
+
+    /// Commits everything that no commit covers.
+    pub(super) fn commit_all(&mut self) {
+        let dirty: Vec<PartId> = self.parts.dirty.iter().map(|(_, part)| *part).collect();
+        for part in &dirty {
+            self.parts.set_due(*part, None);
+        }
+        self.keep(dirty);
+    }
+
+    /// Makes parts durable, with as few commits as they allow.
+    fn keep(&mut self, parts: Vec<PartId>) {
+        self.hold_commits();
+        for part in parts {
+            self.change(part, PartOp::Keep, Then::Nobody);
+        }
+        self.release_commits();
+    }
+
+    /// All parts of a failed disk are lost.
+    pub(super) fn lose_parts(&mut self, disk: DiskId) -> Vec<PartId> {
+        let on_disk = self
+            .parts
+            .table
+            .iter()
+            .filter(|(_, info)| info.disk == disk);
+        let parts: Vec<PartId> = on_disk.map(|(&part, _)| part).collect();
+        for part in &parts {
+            self.parts.remove(*part);
+            self.parts.lost.insert(*part);
+        }
+        parts
+    }
+}

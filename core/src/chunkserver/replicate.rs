@@ -1,0 +1,444 @@
+//! Making a part equal to another server's: its present units are read from a
+//! source, verified, kept beside what is here, and put in place by one commit.
+//!
+//! At most REPAIR_INFLIGHT_MAX parts at once and WINDOW pieces of each; the rest
+//! of the commands waits. Invariant: until the commit is durable the old part is
+//! untouched, and after a failure of one source nothing of it is kept.
+
+use super::ChunkServer;
+use super::disks::Issued;
+use super::parts::{PartOp, PartResult, Then};
+use crate::chunk::operation::{DiskError, DiskReply, DiskRequest, ReceiveStep};
+use crate::ids::{ChunkVersion, DiskId, Epoch, LinkId, PartId, ServerId};
+use crate::limits::{CHUNK_IO_MAX, CHUNK_SIZE, REPAIR_INFLIGHT_MAX, UNIT_SIZE};
+use crate::marks::Mark;
+use crate::wire::chunk_master::{CommandResult, PartState};
+use crate::wire::client_chunk::{ChunkError, ChunkErrorKind, ChunkReplyBody, ChunkRequestBody};
+use crate::wire::client_master::LocatedCopy;
+use bytes::Bytes;
+use std::collections::{BTreeMap, VecDeque};
+
+/// Pieces of one part under way.
+const WINDOW: usize = 4;
+/// The first piece is read along with the map, so that a small part takes one round
+/// trip.
+const FIRST_PIECE: u32 = 256 << 10;
+const UNIT: u32 = UNIT_SIZE as u32;
+const PIECE: u32 = CHUNK_IO_MAX as u32;
+
+/// What a source was asked, and in which attempt: what belongs to an earlier one
+/// is ignored.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Asked {
+    Map { attempt: u32 },
+    Piece { attempt: u32, offset: u32 },
+}
+
+/// A command that is waiting or under way.
+#[derive(Debug)]
+struct Replication {
+    link: LinkId,
+    command: u64,
+    part: PartId,
+    version: ChunkVersion,
+    epoch: Epoch,
+    sources: VecDeque<LocatedCopy>,
+    bad_source: Option<ServerId>,
+    last_error: String,
+    attempt: u32,
+    disk: Option<DiskId>,
+    stage: Stage,
+    /// Ranges still to ask for, once the map is known.
+    wanted: Option<VecDeque<(u32, u32)>>,
+    /// Requests to the source that have no answer yet.
+    asked: usize,
+    /// Steps of the disk that have not ended.
+    steps: usize,
+}
+
+/// What a replication is at. Steps of the disk are not ordered among themselves, so
+/// each stage but `Reading` waits for those before it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Stage {
+    /// The disk makes room.
+    Beginning,
+    /// Pieces come and are stored.
+    Reading,
+    /// The source failed; what is at the disk must end before the next one's turn.
+    Draining,
+    /// The commit is under way.
+    Finishing,
+    /// It failed; what was stored goes.
+    Abandoning,
+}
+
+/// The replications of the server.
+#[derive(Debug, Default)]
+pub(super) struct Replications {
+    table: BTreeMap<u64, Replication>,
+    waiting: VecDeque<u64>,
+    running: usize,
+    next: u64,
+}
+
+impl ChunkServer {
+    pub(super) fn replicate(
+        &mut self,
+        link: LinkId,
+        command: u64,
+        part: PartId,
+        (version, epoch): (ChunkVersion, Epoch),
+        sources: Vec<LocatedCopy>,
+    ) {
+        if self.replications.table.values().any(|one| one.part == part) {
+            return self.fail_command(link, command, "the part is being replicated already");
+        }
+        let key = self.replications.next;
+        self.replications.next += 1;
+        let one = Replication {
+            link,
+            command,
+            part,
+            version,
+            epoch,
+            sources: sources.into(),
+            bad_source: None,
+            last_error: "there is no source".to_owned(),
+            attempt: 0,
+            disk: None,
+            stage: Stage::Beginning,
+            wanted: None,
+            asked: 0,
+            steps: 0,
+        };
+        self.replications.table.insert(key, one);
+        self.replications.waiting.push_back(key);
+        self.pump_replications();
+    }
+
+    fn pump_replications(&mut self) {
+        while self.replications.running < REPAIR_INFLIGHT_MAX {
+            let Some(key) = self.replications.waiting.pop_front() else {
+                return;
+            };
+            self.replications.running += 1;
+            self.try_source(key);
+        }
+    }
+
+    fn replication(&mut self, key: u64) -> &mut Replication {
+        self.replications
+            .table
+            .get_mut(&key)
+            .expect("it is under way")
+    }
+
+    /// Begins with the next source, or gives up.
+    fn try_source(&mut self, key: u64) {
+        let part = self.replication(key).part;
+        let there = self.parts.at(part).map(|info| info.disk);
+        let disk = there.or_else(|| self.disks.with_most_space());
+        let one = self.replication(key);
+        one.attempt += 1;
+        (one.wanted, one.asked) = (None, 0);
+        one.stage = Stage::Beginning;
+        if disk.is_none() {
+            one.last_error = "no disk works".to_owned();
+        }
+        match disk.filter(|_| !one.sources.is_empty()) {
+            Some(disk) => {
+                one.disk = Some(disk);
+                self.receive(key, ReceiveStep::Begin);
+            }
+            None => self.abandon(key),
+        }
+    }
+
+    /// Has the disk do a step.
+    fn receive(&mut self, key: u64, step: ReceiveStep) {
+        let one = self.replication(key);
+        one.steps += 1;
+        let (part, disk) = (one.part, one.disk.expect("a disk was chosen"));
+        let request = DiskRequest::Receive { part, step };
+        self.operate(disk, request, Issued::Receive { key });
+    }
+
+    /// A step of the disk ended.
+    pub(super) fn on_receive_step(
+        &mut self,
+        disk: DiskId,
+        key: u64,
+        result: Result<DiskReply, DiskError>,
+    ) {
+        let one = self.replication(key);
+        one.steps -= 1;
+        let (part, stage) = (one.part, one.stage);
+        match result {
+            Err(DiskError::Mismatch) if stage == Stage::Reading => {
+                return self.source_failed(key, "its data came damaged", true);
+            }
+            Err(error) if matches!(stage, Stage::Beginning | Stage::Reading) => {
+                self.on_disk_error(disk, part, &error);
+                self.replication(key).last_error = error.to_string();
+                return self.abandon(key);
+            }
+            _ => {}
+        }
+        match stage {
+            Stage::Beginning => self.ask_first(key),
+            Stage::Reading => self.go_on(key),
+            Stage::Draining => self.next_when_drained(key),
+            Stage::Abandoning => self.abandon(key),
+            Stage::Finishing => unreachable!("a commit begins when all steps ended"),
+        }
+    }
+
+    fn ask_first(&mut self, key: u64) {
+        let one = self.replication(key);
+        one.stage = Stage::Reading;
+        one.asked += 1;
+        let attempt = one.attempt;
+        let source = one.sources.front().cloned().expect("it was chosen");
+        self.ask_source(&source, key, Asked::Map { attempt }, ChunkRequestBody::Map);
+        self.ask_piece(key, 0, FIRST_PIECE);
+    }
+
+    fn ask_piece(&mut self, key: u64, offset: u32, length: u32) {
+        let one = self.replication(key);
+        one.asked += 1;
+        let attempt = one.attempt;
+        let source = one.sources.front().cloned().expect("it is being read");
+        let asked = Asked::Piece { attempt, offset };
+        self.ask_source(
+            &source,
+            key,
+            asked,
+            ChunkRequestBody::Read { offset, length },
+        );
+    }
+
+    /// A source answered.
+    pub(super) fn on_source(
+        &mut self,
+        key: u64,
+        asked: Asked,
+        result: Result<ChunkReplyBody, ChunkError>,
+        data: Bytes,
+    ) {
+        let attempt = match asked {
+            Asked::Map { attempt } | Asked::Piece { attempt, .. } => attempt,
+        };
+        let is_current = |one: &Replication| one.attempt == attempt && one.stage == Stage::Reading;
+        let one = self.replications.table.get_mut(&key);
+        let Some(one) = one.filter(|one| is_current(one)) else {
+            return;
+        };
+        one.asked -= 1;
+        match (asked, result) {
+            (Asked::Map { .. }, Ok(ChunkReplyBody::Map { present })) => {
+                one.wanted = Some(ranges(&present, FIRST_PIECE).into());
+                self.go_on(key);
+            }
+            (
+                Asked::Piece { offset, .. },
+                Ok(ChunkReplyBody::Read {
+                    checksums, present, ..
+                }),
+            ) => self.take_piece(key, offset, &data, &checksums, &present),
+            (_, Ok(_)) => self.source_failed(key, "its reply makes no sense", true),
+            (_, Err(error)) => {
+                let bad = error.kind == ChunkErrorKind::Corrupt;
+                self.source_failed(key, &format!("{:?}", error.kind), bad);
+            }
+        }
+    }
+
+    /// Hands the present units of a piece to the disk, run by run.
+    fn take_piece(
+        &mut self,
+        key: u64,
+        offset: u32,
+        data: &Bytes,
+        checksums: &[u32],
+        present: &[u8],
+    ) {
+        let units = data.len() / UNIT_SIZE;
+        let fits = checksums.len() == units && present.len() == units.div_ceil(8);
+        let end = u64::from(offset) + data.len() as u64;
+        if !fits || !data.len().is_multiple_of(UNIT_SIZE) || end > CHUNK_SIZE {
+            return self.source_failed(key, "its reply makes no sense", true);
+        }
+        for (first, end) in runs(present, units) {
+            let step = ReceiveStep::Piece {
+                offset: offset + u32::try_from(first).expect("a piece is short") * UNIT,
+                data: data.slice(first * UNIT_SIZE..end * UNIT_SIZE),
+                checksums: checksums[first..end].to_vec(),
+            };
+            self.receive(key, step);
+        }
+        self.go_on(key);
+    }
+
+    /// Asks for more, or finishes.
+    fn go_on(&mut self, key: u64) {
+        loop {
+            let one = self.replication(key);
+            let Some(wanted) = one.wanted.as_mut() else {
+                return;
+            };
+            if one.asked + one.steps >= WINDOW {
+                return;
+            }
+            let Some((offset, length)) = wanted.pop_front() else {
+                break;
+            };
+            self.ask_piece(key, offset, length);
+        }
+        let one = self.replication(key);
+        if one.asked + one.steps > 0 {
+            return;
+        }
+        one.stage = Stage::Finishing;
+        let op = PartOp::Receive {
+            disk: one.disk.expect("it is under way"),
+            version: one.version,
+            epoch: one.epoch,
+        };
+        let part = one.part;
+        self.change(part, op, Then::Replication(key));
+    }
+
+    fn source_failed(&mut self, key: u64, reason: &str, bad: bool) {
+        let one = self.replication(key);
+        let source = one.sources.pop_front().expect("it was being read");
+        one.last_error = format!("{}: {reason}", source.server);
+        if bad {
+            one.bad_source = Some(source.server);
+        }
+        one.stage = Stage::Draining;
+        self.next_when_drained(key);
+    }
+
+    fn next_when_drained(&mut self, key: u64) {
+        if self.replication(key).steps == 0 {
+            self.try_source(key);
+        }
+    }
+
+    /// Drops what was stored, then says that it failed.
+    fn abandon(&mut self, key: u64) {
+        let one = self.replication(key);
+        let begun = std::mem::replace(&mut one.stage, Stage::Abandoning) != Stage::Abandoning;
+        if one.steps > 0 {
+            // Once more when that ended: the last step must be the one that drops.
+            one.stage = if begun { Stage::Draining } else { one.stage };
+            one.sources.clear();
+            return;
+        }
+        if begun && one.disk.is_some() {
+            return self.receive(key, ReceiveStep::Abandon);
+        }
+        let one = self.end_replication(key);
+        let result = CommandResult::Failed {
+            reason: one.last_error,
+            bad_source: one.bad_source,
+        };
+        self.end_command(one.link, one.command, result);
+    }
+
+    fn end_replication(&mut self, key: u64) -> Replication {
+        let one = self
+            .replications
+            .table
+            .remove(&key)
+            .expect("it is under way");
+        self.replications.running -= 1;
+        self.pump_replications();
+        one
+    }
+
+    /// The commit that puts the part in place ended.
+    pub(super) fn on_received(&mut self, key: u64, result: PartResult) {
+        match result {
+            Ok(Some(stored)) => {
+                let one = self.end_replication(key);
+                self.marks.reach(Mark::PartReceived);
+                self.say_gained(self.parts.report(one.part).into_iter().collect());
+                let state = PartState {
+                    version: stored.version,
+                    epoch: stored.epoch,
+                    digest: 0,
+                    boot: self.config.boot,
+                };
+                let result = CommandResult::Parts(vec![Some(state)]);
+                self.end_command(one.link, one.command, result);
+            }
+            failed => {
+                self.replication(key).last_error =
+                    format!("it could not be put in place: {failed:?}");
+                self.abandon(key);
+            }
+        }
+    }
+}
+
+/// Runs of present units.
+fn runs(present: &[u8], units: usize) -> Vec<(usize, usize)> {
+    let mut runs: Vec<(usize, usize)> = Vec::new();
+    for unit in (0..units).filter(|unit| present[unit / 8] >> (unit % 8) & 1 == 1) {
+        match runs.last_mut() {
+            Some((_, end)) if *end == unit => *end += 1,
+            _ => runs.push((unit, unit + 1)),
+        }
+    }
+    runs
+}
+
+/// The ranges to read behind `from`, in pieces of CHUNK_IO_MAX: from the first
+/// present unit of each piece to its last.
+fn ranges(present: &[u8], from: u32) -> Vec<(u32, u32)> {
+    let units = (present.len() * 8).min(CHUNK_SIZE as usize / UNIT_SIZE);
+    let mut ranges: Vec<(u32, u32)> = Vec::new();
+    for (first, end) in runs(present, units) {
+        let number = |unit: usize| u32::try_from(unit).expect("a chunk has 16384 units") * UNIT;
+        let (mut start, end) = (number(first).max(from), number(end));
+        while start < end {
+            let piece_end = (start / PIECE + 1) * PIECE;
+            let stop = end.min(piece_end);
+            match ranges.last_mut() {
+                // What is absent between two runs of a piece is not worth a request.
+                Some((before, length)) if *before / PIECE == start / PIECE => {
+                    *length = stop - *before;
+                }
+                _ => ranges.push((start, stop - start)),
+            }
+            start = stop;
+        }
+    }
+    ranges
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_present_is_asked_for_in_pieces() {
+        assert_eq!(ranges(&[], 0), []);
+        assert_eq!(ranges(&[0b1110], 0), [(UNIT, 3 * UNIT)]);
+        assert_eq!(ranges(&[0b1110], 2 * UNIT), [(2 * UNIT, 2 * UNIT)]);
+        assert_eq!(ranges(&[0b1110], 4 * UNIT), []);
+        assert_eq!(ranges(&[0b1, 0, 0b1], 0), [(0, 17 * UNIT)]);
+        let mut present = vec![0; 96];
+        present[30] = 0xff;
+        present[31] = 0xff;
+        present[32] = 0xff;
+        present[90] = 1;
+        let pieces = [
+            (240 * UNIT, 16 * UNIT),
+            (256 * UNIT, 8 * UNIT),
+            (720 * UNIT, UNIT),
+        ];
+        assert_eq!(ranges(&present, FIRST_PIECE), pieces);
+    }
+}
