@@ -218,7 +218,7 @@ impl Client {
 
     /// Something may not be durable, and the new name may be in use.
     fn may_replace(&mut self, to: &(InodeId, Vec<u8>), mode: RenameMode) -> bool {
-        let is_clean = self.unsettled.is_empty() && self.files.is_empty();
+        let is_clean = self.files.is_empty();
         if is_clean || mode == RenameMode::NoReplace {
             return false;
         }
@@ -248,9 +248,10 @@ impl Client {
         self.sync_then_rename(request, unsynced);
     }
 
+    /// Something of the file is not durable and still in this mount's hands. (What it
+    /// gave back unsynced, the leader syncs before it renames.)
     fn is_unsynced(&self, inode: InodeId) -> bool {
-        let owed = !self.unsettled.of(inode).is_empty();
-        owed || self.files.get(&inode).is_some_and(File::is_unsynced)
+        self.files.get(&inode).is_some_and(File::is_unsynced)
     }
 
     fn sync_then_rename(&mut self, request: ClientRequest, mut unsynced: Vec<InodeId>) {

@@ -86,7 +86,7 @@ impl Client {
         for (index, id, valid) in commit.chunks {
             self.edit((inode, index), |chunk| {
                 if chunk.chunk() == Some(id) {
-                    chunk.committed_end = chunk.committed_end.max(valid);
+                    chunk.on_committed(valid);
                 }
             });
         }
@@ -105,9 +105,10 @@ impl Client {
     /// A chunk is no longer at its place: somebody truncated the file meanwhile. What
     /// is still kept is written again, the rest was cut with the chunk.
     fn on_commit_stale(&mut self, inode: InodeId, commit: Commit) {
+        let generation = self.files[&inode].generation;
         for (index, _, _) in commit.chunks {
             let is_kept = self.edit((inode, index), |chunk| {
-                super::lease::restart_writes(chunk);
+                super::lease::restart_writes(chunk, generation);
                 chunk.grant = None;
                 chunk.ending = None;
                 chunk.acknowledged = None;
@@ -142,7 +143,7 @@ impl Client {
         file.acknowledged_to = 0;
         let indices: Vec<u32> = file.chunks.keys().copied().collect();
         for index in indices {
-            self.remove_chunk((inode, index));
+            self.disown_chunk((inode, index));
         }
         if lost {
             self.fail_writes(inode, errno);

@@ -302,7 +302,7 @@ impl Client {
         for index in indices {
             let start = start_of(index);
             if start >= size {
-                self.remove_chunk((inode, index));
+                self.return_chunk((inode, index));
             } else if size - start < CHUNK_SIZE {
                 let within = u32::try_from(size - start).expect("within a chunk");
                 self.edit((inode, index), |chunk| cut_chunk(chunk, within));
@@ -333,6 +333,16 @@ impl Client {
                     cut_chunk(chunk, from);
                 }
             });
+        }
+    }
+
+    /// A chunk behind the end of the file: it went with its lease, unless the leader
+    /// did not know of content that far. Then it goes with the lease now.
+    fn return_chunk(&mut self, place: Place) {
+        let grant = self.chunk(place).and_then(|chunk| chunk.grant.clone());
+        self.remove_chunk(place);
+        if let Some(grant) = grant {
+            self.refuse_grant(&grant);
         }
     }
 

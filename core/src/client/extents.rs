@@ -51,6 +51,8 @@ pub(super) enum Progress {
     Written,
     /// Acknowledged, and a sync that covers it is under way.
     Syncing,
+    /// Durable on every copy, but not part of the file before its commit.
+    Synced,
 }
 
 #[derive(Clone, Debug)]
@@ -68,12 +70,13 @@ pub(super) struct Totals {
     pub(super) sent: u64,
     pub(super) written: u64,
     pub(super) syncing: u64,
+    pub(super) synced: u64,
 }
 
 impl Totals {
     /// Everything kept.
     pub(super) fn kept(&self) -> u64 {
-        self.dirty + self.sent + self.written + self.syncing
+        self.dirty + self.sent + self.written + self.syncing + self.synced
     }
 
     /// Takes the change of one map's sums into the sums of many.
@@ -82,6 +85,7 @@ impl Totals {
         self.sent = self.sent - before.sent + after.sent;
         self.written = self.written - before.written + after.written;
         self.syncing = self.syncing - before.syncing + after.syncing;
+        self.synced = self.synced - before.synced + after.synced;
     }
 
     fn of(&mut self, progress: Progress) -> &mut u64 {
@@ -90,6 +94,7 @@ impl Totals {
             Progress::Sent => &mut self.sent,
             Progress::Written => &mut self.written,
             Progress::Syncing => &mut self.syncing,
+            Progress::Synced => &mut self.synced,
         }
     }
 }
@@ -298,12 +303,14 @@ impl ExtentMap {
         self.advance(0, u32::MAX, from, to);
     }
 
-    /// Drops everything at `progress`.
-    pub(super) fn drop_all(&mut self, progress: Progress) {
+    /// Drops everything at `progress` that ends at or before `limit`.
+    pub(super) fn drop_up_to(&mut self, limit: u32, progress: Progress) {
         let starts: Vec<u32> = self
             .extents
-            .iter()
-            .filter(|(_, extent)| extent.progress == progress)
+            .range(..limit)
+            .filter(|(at, extent)| {
+                extent.progress == progress && *at + extent.content.length() <= limit
+            })
             .map(|(&at, _)| at)
             .collect();
         for at in starts {

@@ -6,7 +6,8 @@
 //! Writes are numbered in generations: a goal closes a generation, and waits for
 //! everything up to it, not for what is written meanwhile.
 
-use super::extents::{Content, ExtentMap};
+use super::extents::{Content, ExtentMap, Progress};
+use super::lease::Owed;
 use super::request::{ClientRequest, Handle};
 use super::then::Ending;
 use crate::attributes::{AttributeChange, Credentials, FallocateMode};
@@ -87,6 +88,10 @@ pub(super) struct ChunkWrite {
     pub(super) is_uncommitted: bool,
     /// The next write drops everything from here on first.
     pub(super) drop_from: Option<u32>,
+    /// What the copies dropped and no sync covers: dropped again after a failure.
+    pub(super) dropped_from: Option<u32>,
+    /// What earlier leases left unsynced and the next sync covers.
+    pub(super) owed: Option<Owed>,
     /// Some due extent waits for an overlapping piece.
     pub(super) is_blocked: bool,
     /// Copies that failed, for the next `Lease`.
@@ -120,6 +125,8 @@ impl ChunkWrite {
             committed_end: 0,
             is_uncommitted: false,
             drop_from: None,
+            dropped_from: None,
+            owed: None,
             is_blocked: false,
             failed: Vec::new(),
             doubted: None,
@@ -168,6 +175,35 @@ impl ChunkWrite {
     /// Nothing is left to be sent or acknowledged.
     pub(super) fn is_written_out(&self) -> bool {
         !self.extents.is_dirty() && self.pieces.is_empty()
+    }
+
+    /// Everything acknowledged before the sync that just succeeded is durable; what a
+    /// commit must still make part of the file is kept until then.
+    pub(super) fn on_synced(&mut self) {
+        self.extents
+            .advance_all(Progress::Syncing, Progress::Synced);
+        self.extents
+            .drop_up_to(self.committed_end, Progress::Synced);
+        self.syncing = None;
+        self.is_acknowledged = true;
+        self.is_synced = self.acknowledged.is_none();
+        self.dropped_from = None;
+        self.owed = None;
+        self.end_failure();
+    }
+
+    /// A copy set answered well.
+    pub(super) fn end_failure(&mut self) {
+        self.attempts = 0;
+        self.failing_since = None;
+        self.doubted = None;
+    }
+
+    /// The master knows the chunk to hold content up to `end`.
+    pub(super) fn on_committed(&mut self, end: u32) {
+        self.committed_end = self.committed_end.max(end);
+        self.extents
+            .drop_up_to(self.committed_end, Progress::Synced);
     }
 
     /// The grant, while it may be written and read under.

@@ -55,6 +55,7 @@ impl Client {
     pub(super) fn sync_file(&mut self, inode: InodeId, after: After) {
         let now = self.now.mono;
         let owed = self.unsettled.of(inode);
+        self.reclaim_all(inode);
         let file = self.files.entry(inode).or_default();
         let until = file.close_generation();
         for index in owed {
@@ -213,15 +214,7 @@ impl Client {
     }
 
     fn on_synced(&mut self, place: Place) {
-        self.edit(place, |chunk| {
-            chunk.extents.drop_all(Progress::Syncing);
-            chunk.syncing = None;
-            chunk.is_acknowledged = true;
-            chunk.is_synced = chunk.acknowledged.is_none();
-            chunk.attempts = 0;
-            chunk.failing_since = None;
-            chunk.doubted = None;
-        });
+        self.edit(place, ChunkWrite::on_synced);
     }
 
     fn rest_sync(&mut self, place: Place) {
@@ -260,6 +253,10 @@ impl Client {
             }
             self.edit(place, |chunk| chunk.sync_wanted = true);
             self.maybe_sync(place);
+            if let Some(file) = self.files.get_mut(&place.0) {
+                file.commit_wanted |= file.uncommitted.is_some();
+            }
+            self.maybe_commit(place.0);
         }
     }
 

@@ -18,14 +18,23 @@ use crate::wire::client_chunk::{ChunkError, ChunkErrorKind};
 use crate::wire::client_master::{Answer, ClientToMaster, LeasedChunk};
 use std::collections::{BTreeMap, VecDeque};
 
-/// A chunk whose lease was given back before its writes were synced.
+/// Acknowledged writes under a lease that was given back before they were synced: they
+/// are kept no longer, so a sync counts only where they still are.
 #[derive(Clone, Debug)]
-struct Owed {
+pub(super) struct Owed {
     version: ChunkVersion,
     copies: Vec<(ServerId, BootId)>,
 }
 
 impl Owed {
+    fn under(grant: &LeasedChunk) -> Self {
+        let copies = grant.copies.iter().map(|copy| (copy.server, copy.boot));
+        Self {
+            version: grant.version,
+            copies: copies.collect(),
+        }
+    }
+
     /// The writes acknowledged under the old lease are in the new one's copies: no
     /// reconciliation came between, or a server that acknowledged them lives on.
     fn is_in(&self, grant: &LeasedChunk) -> bool {
@@ -48,12 +57,7 @@ pub(super) struct Unsettled {
 
 impl Unsettled {
     fn note(&mut self, place: Place, grant: &LeasedChunk, most: usize) {
-        let copies = grant.copies.iter().map(|copy| (copy.server, copy.boot));
-        let owed = Owed {
-            version: grant.version,
-            copies: copies.collect(),
-        };
-        if self.chunks.insert(place, owed).is_none() {
+        if self.chunks.insert(place, Owed::under(grant)).is_none() {
             self.order.push_back(place);
         }
         while self.order.len() > most.max(1) {
@@ -73,10 +77,6 @@ impl Unsettled {
     pub(super) fn clear(&mut self) {
         self.chunks.clear();
         self.order.clear();
-    }
-
-    pub(super) fn is_empty(&self) -> bool {
-        self.chunks.is_empty()
     }
 }
 
@@ -138,15 +138,18 @@ impl Client {
         file.chunks
             .entry(place.1)
             .or_insert_with(|| ChunkWrite::new(now));
-        let owed = self.unsettled.chunks.remove(&place);
-        let lost = owed.as_ref().is_some_and(|owed| !owed.is_in(&grant));
-        self.edit(place, |chunk| {
-            apply_grant(chunk, grant);
-            if owed.is_some() {
+        let unsettled = self.unsettled.chunks.remove(&place);
+        let is_lost = self.edit(place, |chunk| {
+            let owed = unsettled.or(chunk.owed.take());
+            let is_lost = owed.as_ref().is_some_and(|owed| !owed.is_in(&grant));
+            if owed.is_some() && !is_lost {
                 chunk.acknowledged.get_or_insert(generation);
+                chunk.owed = Some(Owed::under(&grant));
             }
+            apply_grant(chunk, grant);
+            is_lost
         });
-        if lost {
+        if is_lost == Some(true) {
             self.fail_writes(place.0, Errno::EIO);
         }
         self.timers.set_once(
@@ -206,9 +209,10 @@ impl Client {
         if totals.written + totals.syncing > 0 {
             self.marks.reach(Mark::UnsyncedResent);
         }
+        let generation = self.files[&place.0].generation;
         let (attempts, since) = self
             .edit(place, |chunk| {
-                restart_writes(chunk);
+                restart_writes(chunk, generation);
                 blame(chunk, error);
                 chunk.attempts += 1;
                 (chunk.attempts, *chunk.failing_since.get_or_insert(now))
@@ -234,14 +238,20 @@ impl Client {
             return;
         };
         let lost = !chunk.extents.is_empty() || chunk.is_uncommitted;
-        if let Some(grant) = &chunk.grant {
+        self.disown_chunk(place);
+        if lost {
+            self.fail_writes(place.0, errno);
+        }
+    }
+
+    /// Forgets a chunk under whose lease something may have gone astray.
+    pub(super) fn disown_chunk(&mut self, place: Place) {
+        let grant = self.chunk(place).and_then(|chunk| chunk.grant.as_ref());
+        if let Some(grant) = grant.filter(|_| self.session.is_standing()) {
             let (chunk, epoch) = (grant.chunk, grant.epoch);
             self.tell_master(ClientToMaster::NotHeld { chunk, epoch });
         }
         self.remove_chunk(place);
-        if lost {
-            self.fail_writes(place.0, errno);
-        }
     }
 
     /// Counts a loss that the file's handles are to be told of.
@@ -417,7 +427,7 @@ impl Client {
         let file = &self.files[&place.0];
         let owed = chunk.acknowledged.filter(|_| is_awaited(file, chunk));
         if let Some(grant) = chunk.grant.clone()
-            && chunk.is_written
+            && (chunk.is_written || chunk.owed.is_some())
             && !ending.synced
         {
             let most = self.config.limits.unsettled_max;
@@ -435,6 +445,46 @@ impl Client {
             self.want_lease(place);
         } else {
             self.remove_chunk(place);
+        }
+    }
+
+    /// Takes a lease back into use whose release was not sent yet.
+    pub(super) fn reclaim(&mut self, place: Place) {
+        if self
+            .chunk(place)
+            .is_none_or(|chunk| chunk.lease != Lease::Ending)
+        {
+            return;
+        }
+        let is_it = |ending: &Ending| (ending.inode, ending.index) == place;
+        let gathered = self
+            .releases
+            .iter()
+            .position(|(_, ending)| ending.as_ref().is_some_and(is_it));
+        if let Some(gathered) = gathered {
+            self.releases.swap_remove(gathered);
+            self.edit(place, |chunk| {
+                chunk.lease = Lease::Held;
+                chunk.ending = None;
+            });
+            self.watch_idle(place);
+        }
+    }
+
+    /// Takes every such lease of a file back.
+    pub(super) fn reclaim_all(&mut self, inode: InodeId) {
+        let Some(file) = self.files.get(&inode) else {
+            return;
+        };
+        let ending = |chunk: &ChunkWrite| chunk.lease == Lease::Ending;
+        let indices: Vec<u32> = file
+            .chunks
+            .iter()
+            .filter(|(_, chunk)| ending(chunk))
+            .map(|(&index, _)| index)
+            .collect();
+        for index in indices {
+            self.reclaim((inode, index));
         }
     }
 
@@ -515,16 +565,18 @@ fn apply_grant(chunk: &mut ChunkWrite, grant: LeasedChunk) {
 }
 
 /// Everything not durable is to be sent again, on behalf of whoever waits longest.
-pub(super) fn restart_writes(chunk: &mut ChunkWrite) {
+pub(super) fn restart_writes(chunk: &mut ChunkWrite, generation: u64) {
     let oldest = chunk.oldest_unsynced();
     chunk.pieces.clear();
     let owed = chunk.acknowledged.into_iter().chain(chunk.syncing).min();
     chunk.acknowledged = owed;
     chunk.syncing = None;
-    if let Some(oldest) = oldest {
-        chunk.extents.dirty_all(oldest);
+    chunk.extents.dirty_all(oldest.unwrap_or(generation));
+    let dropped = chunk.drop_from.into_iter().chain(chunk.dropped_from.take());
+    chunk.drop_from = dropped.min();
+    if chunk.lease != Lease::Asked {
+        chunk.lease = Lease::None;
     }
-    chunk.lease = Lease::None;
     chunk.tenure += 1;
     chunk.is_blocked = false;
 }
@@ -552,7 +604,14 @@ fn blame(chunk: &mut ChunkWrite, error: ChunkError) {
 }
 
 fn end_tenure(chunk: &mut ChunkWrite) {
-    chunk.extents.drop_all(super::extents::Progress::Written);
+    chunk
+        .extents
+        .drop_up_to(u32::MAX, super::extents::Progress::Written);
+    chunk
+        .extents
+        .drop_up_to(u32::MAX, super::extents::Progress::Synced);
+    chunk.dropped_from = None;
+    chunk.owed = None;
     chunk.lease = Lease::None;
     chunk.grant = None;
     chunk.tenure += 1;

@@ -464,6 +464,7 @@ impl Machine for Client {
         let totals = self.totals;
         digest.word(totals.dirty).word(totals.sent);
         digest.word(totals.written).word(totals.syncing);
+        digest.word(totals.synced);
         digest.word(self.ahead_bytes);
     }
 

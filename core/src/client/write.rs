@@ -178,6 +178,7 @@ impl Client {
         file.chunks
             .entry(place.1)
             .or_insert_with(|| ChunkWrite::new(now));
+        self.reclaim(place);
         self.edit(place, |chunk| {
             chunk.extents.overlay(offset, content, generation);
             chunk.last_write = now;
@@ -518,11 +519,10 @@ fn make_piece(chunk: &mut ChunkWrite, run: Run, goal: Option<u64>) -> Piece {
 fn finish_piece(chunk: &mut ChunkWrite, start: u32, piece: &Piece) {
     let end = start + piece.content.length();
     chunk.is_acknowledged = true;
-    chunk.attempts = 0;
-    chunk.failing_since = None;
-    chunk.doubted = None;
-    if piece.drop_from.is_some() {
+    chunk.end_failure();
+    if let Some(from) = piece.drop_from {
         chunk.drop_from = None;
+        chunk.dropped_from = Some(from.min(chunk.dropped_from.unwrap_or(from)));
     }
     if matches!(piece.content, Content::Data(_)) {
         chunk.written_end = chunk.written_end.max(end);
@@ -531,9 +531,7 @@ fn finish_piece(chunk: &mut ChunkWrite, start: u32, piece: &Piece) {
         chunk
             .extents
             .advance(start, end, Progress::Sent, Progress::Syncing);
-        chunk.extents.drop_all(Progress::Syncing);
-        chunk.syncing = None;
-        chunk.is_synced = chunk.acknowledged.is_none();
+        chunk.on_synced();
     } else {
         chunk
             .extents
