@@ -215,6 +215,11 @@ impl Client {
 
     fn on_synced(&mut self, place: Place) {
         self.edit(place, ChunkWrite::on_synced);
+        let half = self.config.limits.unsynced_bytes_max / 2;
+        if self.totals.synced >= half || self.is_kept_full() {
+            let file = self.files.get_mut(&place.0).expect("the caller found it");
+            file.commit_wanted |= file.uncommitted.is_some();
+        }
     }
 
     fn rest_sync(&mut self, place: Place) {
@@ -237,18 +242,19 @@ impl Client {
     /// Acknowledged bytes are kept for a resend; at half the bound they are synced.
     pub(super) fn note_unsynced(&mut self, place: Place) {
         self.unsynced.insert(place);
-        if self.totals.written >= self.config.limits.unsynced_bytes_max / 2 {
-            self.marks.reach(Mark::UnsyncedFull);
+        let half = self.config.limits.unsynced_bytes_max / 2;
+        if self.totals.written >= half || self.is_kept_full() {
             self.sync_kept();
         }
     }
 
     /// Starts syncs until less than half the bound is kept without one.
     pub(super) fn sync_kept(&mut self) {
+        self.marks.reach(Mark::UnsyncedFull);
         let half = self.config.limits.unsynced_bytes_max / 2;
         let places: Vec<Place> = self.unsynced.iter().copied().collect();
         for place in places {
-            if self.totals.written < half && self.blocked.is_empty() {
+            if self.totals.written < half && !self.is_kept_full() {
                 return;
             }
             self.edit(place, |chunk| chunk.sync_wanted = true);

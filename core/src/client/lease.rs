@@ -140,7 +140,7 @@ impl Client {
             .or_insert_with(|| ChunkWrite::new(now));
         let unsettled = self.unsettled.chunks.remove(&place);
         let is_lost = self.edit(place, |chunk| {
-            let owed = unsettled.or(chunk.owed.take());
+            let owed = unsettled.or_else(|| chunk.owed.take());
             let is_lost = owed.as_ref().is_some_and(|owed| !owed.is_in(&grant));
             if owed.is_some() && !is_lost {
                 chunk.acknowledged.get_or_insert(generation);

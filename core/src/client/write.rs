@@ -136,7 +136,20 @@ impl Client {
                 self.send_due_of(inode);
             }
         }
-        self.sync_kept();
+        if self.is_kept_full() {
+            self.sync_kept();
+        }
+    }
+
+    /// A write waits because too much is kept.
+    pub(super) fn is_kept_full(&self) -> bool {
+        let Some((_, request)) = self.blocked.front() else {
+            return false;
+        };
+        let FileRequest::Write { data, .. } = &request.body else {
+            unreachable!("only writes are blocked");
+        };
+        self.totals.kept() + data.len() as u64 > self.config.limits.unsynced_bytes_max
     }
 
     fn take_write(&mut self, request: ClientRequest) {
