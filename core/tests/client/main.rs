@@ -6,5 +6,9 @@ mod master;
 mod server;
 mod world;
 
+mod coherence;
+mod copies;
+mod failover;
 mod files;
 mod model;
+mod order;

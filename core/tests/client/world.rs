@@ -7,7 +7,7 @@ use antler_core::attributes::{Attributes, Credentials};
 use antler_core::client::request::{ClientAnswer, ClientRequest, FileReply, FileRequest, Handle};
 use antler_core::client::{Client, ClientConfig};
 use antler_core::errno::Errno;
-use antler_core::ids::{Address, BootId, Incarnation, InodeId, LinkId, ServerId};
+use antler_core::ids::{Address, BootId, Incarnation, InodeId, ServerId};
 use antler_core::machine::{Effect, Input, Machine, Peer, Role};
 use antler_core::rng::Rng;
 use antler_core::time::{Duration, Instant, Now, Timestamp};
@@ -621,4 +621,3 @@ fn target(address: &Address) -> Target {
         _ => Target::Server(ServerId(number)),
     }
 }
-

@@ -1,0 +1,210 @@
+//! Caches: what may be answered without the leader, for how long, and what a push
+//! waits for.
+
+use crate::world::{Target, World};
+use antler_core::attributes::AttributeChange;
+use antler_core::client::request::{ClientAnswer, FileReply, FileRequest};
+use antler_core::ids::InodeId;
+use antler_core::time::Duration;
+
+fn look(name: &str) -> FileRequest {
+    FileRequest::Lookup {
+        parent: InodeId::ROOT,
+        name: name.as_bytes().to_vec(),
+    }
+}
+
+fn chmod(inode: InodeId, mode: u32) -> FileRequest {
+    let change = AttributeChange {
+        mode: Some(mode),
+        ..AttributeChange::default()
+    };
+    FileRequest::SetAttributes { inode, change }
+}
+
+#[test]
+fn a_known_name_is_answered_at_once_while_the_lease_lasts() {
+    let mut world = World::new(1, 2, 1);
+    let mount = world.mount_ready();
+    world.create(mount, "a");
+    assert!(world.lookup(mount, "b").is_none());
+    world.attributes(mount, InodeId::ROOT);
+    assert!(world.lookup(mount, "a").is_some());
+    let now = world.now;
+    assert!(world.lookup(mount, "a").is_some());
+    assert!(world.lookup(mount, "b").is_none());
+    assert_eq!(world.now, now, "nobody was asked");
+}
+
+#[test]
+fn validity_never_outlives_the_cache_lease() {
+    let mut world = World::new(2, 2, 1);
+    world.master.cache_lease_millis = 700;
+    let mount = world.mount_ready();
+    world.create(mount, "a");
+    world.run_for(Duration::from_millis(1200));
+    world.master.deaf = true;
+    world.run_for(Duration::from_millis(400));
+    match world.ask(mount, look("a")) {
+        Ok(FileReply::Entry(_, validity)) => {
+            assert!(validity <= Duration::from_millis(700), "{validity:?}");
+        }
+        other => panic!("{other:?}"),
+    }
+    world.run_for(Duration::from_millis(700));
+    match world.ask(mount, look("a")) {
+        Ok(FileReply::Entry(_, validity)) => assert_eq!(validity, Duration::ZERO),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_lapsed_cache_is_not_answered_from() {
+    let mut world = World::new(3, 2, 1);
+    let mount = world.mount_ready();
+    let (inode, _) = world.create(mount, "a");
+    world.attributes(mount, inode);
+    world.down = vec![0];
+    for link in world.links_to(|target| matches!(target, Target::Master(_))) {
+        world.break_link(link);
+    }
+    world.run_for(Duration::from_secs(3));
+    let asked = world.request(mount, FileRequest::GetAttributes { inode });
+    world.run_for(Duration::from_secs(5));
+    assert!(!world.mounts[mount].answers.contains_key(&asked));
+    world.down.clear();
+    assert!(world.wait(mount, asked).is_ok());
+}
+
+#[test]
+fn a_change_elsewhere_is_pushed_before_it_is_answered() {
+    let mut world = World::new(4, 2, 1);
+    let here = world.mount_ready();
+    let there = world.mount_ready();
+    let (inode, _) = world.create(here, "a");
+    let before = world.attributes(there, inode);
+    assert_eq!(before.mode, 0o644);
+    world.kernel_hangs = true;
+    let asked = world.request(here, chmod(inode, 0o600));
+    world.run_for(Duration::from_millis(900));
+    let told = |answer: &ClientAnswer| matches!(answer, ClientAnswer::InvalidateInode { inode: named, .. } if *named == inode);
+    assert!(world.mounts[there].invalidated.iter().any(told));
+    assert!(
+        !world.mounts[here].answers.contains_key(&asked),
+        "the other kernel has not dropped it"
+    );
+    world.release_kernel();
+    assert!(world.wait(here, asked).is_ok());
+    assert_eq!(world.attributes(there, inode).mode, 0o600);
+}
+
+#[test]
+fn a_name_in_a_kernel_that_can_not_drop_it_delays_no_longer_than_it_lasts() {
+    let mut world = World::new(5, 2, 1);
+    let here = world.mount_ready();
+    let there = world.mount_ready();
+    assert!(world.lookup(there, "a").is_none());
+    world.kernel_hangs = true;
+    let before = world.now;
+    let asked = world.request(
+        here,
+        FileRequest::Create {
+            parent: InodeId::ROOT,
+            name: b"a".to_vec(),
+            mode: 0o644,
+            exclusive: true,
+            truncate: false,
+            read: true,
+            write: true,
+        },
+    );
+    world.run_for(Duration::from_millis(20));
+    let inodes: Vec<u64> = world.mounts[there]
+        .invalidated
+        .iter()
+        .filter_map(|answer| match answer {
+            ClientAnswer::InvalidateInode { ticket, .. } => Some(*ticket),
+            _ => None,
+        })
+        .collect();
+    for ticket in inodes {
+        world.request(there, FileRequest::Invalidated { ticket });
+    }
+    assert!(world.wait(here, asked).is_ok());
+    let waited = world.now - before;
+    assert!(
+        waited > 500_000_000 && waited < 1_200_000_000,
+        "{waited} ns"
+    );
+}
+
+#[test]
+fn what_a_mount_wrote_and_closed_is_seen_by_an_open_elsewhere() {
+    let mut world = World::new(6, 3, 1);
+    let here = world.mount_ready();
+    let there = world.mount_ready();
+    let file = world.create(here, "a");
+    let other = (file.0, world.open(there, file.0));
+    for round in 1..20_u8 {
+        let length = usize::from(round) * 1000;
+        world.write(here, file, 0, &vec![round; length]);
+        world.done(
+            here,
+            FileRequest::Flush {
+                inode: file.0,
+                handle: file.1,
+            },
+        );
+        assert_eq!(
+            world.read(there, other, 0, 100_000)[..],
+            vec![round; length]
+        );
+    }
+}
+
+#[test]
+fn two_writers_of_one_chunk_take_turns() {
+    let mut world = World::new(7, 3, 1);
+    let here = world.mount_ready();
+    let there = world.mount_ready();
+    let file = world.create(here, "a");
+    world.write(here, file, 0, &[1; 8192]);
+    let other = (file.0, world.open(there, file.0));
+    world.write(there, other, 8192, &[2; 8192]);
+    world.write(here, file, 16384, &[3; 8192]);
+    world.fsync(there, other);
+    world.fsync(here, file);
+    for (mount, file) in [(here, file), (there, other)] {
+        let data = world.read(mount, file, 0, 30_000);
+        assert_eq!(data.len(), 24_576);
+        for (place, byte) in [(0, 1), (8192, 2), (16384, 3)] {
+            assert_eq!(data[place..place + 8192], [byte; 8192], "mount {mount}");
+        }
+    }
+}
+
+#[test]
+fn pages_are_kept_over_own_writes_and_dropped_after_others() {
+    let mut world = World::new(8, 2, 1);
+    let here = world.mount_ready();
+    let there = world.mount_ready();
+    let file = world.create(here, "a");
+    world.write(here, file, 0, b"one");
+    world.close(here, file);
+    let open = FileRequest::Open {
+        inode: file.0,
+        read: true,
+        write: true,
+        truncate: false,
+    };
+    let keeps = |reply| match reply {
+        Ok(FileReply::Opened { keep_cache, .. }) => keep_cache,
+        other => panic!("{other:?}"),
+    };
+    assert!(keeps(world.ask(here, open.clone())));
+    let other = (file.0, world.open(there, file.0));
+    world.write(there, other, 0, b"two");
+    world.close(there, other);
+    assert!(!keeps(world.ask(here, open.clone())));
+    assert!(keeps(world.ask(here, open)));
+}

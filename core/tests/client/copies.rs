@@ -1,0 +1,164 @@
+//! Copies that are slow, bad, away or restarted, on reading and on writing.
+
+use crate::world::{Target, World};
+use antler_core::client::request::FileRequest;
+use antler_core::ids::ServerId;
+use antler_core::machine::Machine;
+use antler_core::marks::Mark;
+use antler_core::time::Duration;
+
+#[test]
+fn a_silent_copy_is_hedged_by_the_next() {
+    let mut world = World::new(1, 2, 1);
+    let mount = world.mount_ready();
+    let file = world.create(mount, "a");
+    world.write(mount, file, 0, &[9; 4096]);
+    world.close(mount, file);
+    world.run_for(Duration::from_millis(100));
+    world.servers.get_mut(&ServerId(1)).expect("there").hangs = true;
+    let again = (file.0, world.open(mount, file.0));
+    let before = world.now;
+    assert_eq!(world.read(mount, again, 0, 4096)[..], [9; 4096]);
+    let waited = world.now - before;
+    assert!(waited < 250_000_000, "{waited} ns");
+    assert!(world.mounts[mount].client.marks().has(Mark::ReadHedged));
+}
+
+#[test]
+fn a_bad_copy_is_reported_and_another_one_read() {
+    let mut world = World::new(2, 2, 1);
+    let mount = world.mount_ready();
+    let file = world.create(mount, "a");
+    world.write(mount, file, 0, &[9; 4096]);
+    world.close(mount, file);
+    world.run_for(Duration::from_millis(100));
+    world.servers.get_mut(&ServerId(1)).expect("there").rots = true;
+    let again = (file.0, world.open(mount, file.0));
+    assert_eq!(world.read(mount, again, 0, 4096)[..], [9; 4096]);
+    world.run_for(Duration::from_millis(10));
+    assert_eq!(world.master.bad_copies, [ServerId(1)]);
+}
+
+#[test]
+fn a_write_goes_on_without_a_copy_that_is_gone() {
+    let mut world = World::new(3, 3, 1);
+    let mut config = world.config();
+    config.limits.chunk_timeout = Duration::from_millis(500);
+    let mount = world.mount(config);
+    world.run_until(|world| world.mounts[mount].is_ready);
+    let file = world.create(mount, "a");
+    world.write(mount, file, 0, &[1; 4096]);
+    world.fsync(mount, file);
+    world.servers.get_mut(&ServerId(2)).expect("there").hangs = true;
+    world.write(mount, file, 4096, &[2; 4096]);
+    world.fsync(mount, file);
+    world.servers.get_mut(&ServerId(1)).expect("there").hangs = false;
+    assert!(world.mounts[mount].client.marks().has(Mark::WriteResent));
+    let data = world.read(mount, file, 0, 8192);
+    assert_eq!(data[..4096], [1; 4096]);
+    assert_eq!(data[4096..], [2; 4096]);
+}
+
+#[test]
+fn a_power_cycle_between_acknowledgement_and_fsync_costs_nothing() {
+    let mut world = World::new(4, 2, 1);
+    let mount = world.mount_ready();
+    let file = world.create(mount, "a");
+    world.write(mount, file, 0, &[1; 100_000]);
+    world.run_for(Duration::from_millis(200));
+    assert!(world.servers[&ServerId(1)].writes > 0, "it was written");
+    world.power_cycle(ServerId(1));
+    world.power_cycle(ServerId(2));
+    world.fsync(mount, file);
+    assert!(world.mounts[mount].client.marks().has(Mark::UnsyncedResent));
+    world.power_cycle(ServerId(1));
+    world.power_cycle(ServerId(2));
+    assert_eq!(world.read(mount, file, 0, 100_000)[..], [1; 100_000]);
+}
+
+#[test]
+fn an_fsync_after_a_close_covers_what_was_closed() {
+    let mut world = World::new(5, 2, 1);
+    let mount = world.mount_ready();
+    let file = world.create(mount, "a");
+    world.write(mount, file, 0, &[1; 5000]);
+    world.close(mount, file);
+    let again = (file.0, world.open(mount, file.0));
+    world.fsync(mount, again);
+    world.power_cycle(ServerId(1));
+    world.power_cycle(ServerId(2));
+    assert_eq!(world.read(mount, again, 0, 5000)[..], [1; 5000]);
+}
+
+#[test]
+fn an_fsync_that_can_not_cover_what_was_closed_says_so() {
+    let mut world = World::new(6, 2, 1);
+    let mount = world.mount_ready();
+    let file = world.create(mount, "a");
+    world.write(mount, file, 0, &[1; 5000]);
+    world.close(mount, file);
+    world.power_cycle(ServerId(1));
+    world.power_cycle(ServerId(2));
+    let (inode, handle) = (file.0, world.open(mount, file.0));
+    let reply = world.ask(mount, FileRequest::Fsync { inode, handle });
+    assert!(reply.is_err(), "the unsynced bytes are gone: {reply:?}");
+}
+
+#[test]
+fn too_much_unsynced_is_synced_without_being_asked() {
+    let mut world = World::new(7, 2, 1);
+    let mut config = world.config();
+    config.limits.write_window_bytes = 100_000;
+    config.limits.unsynced_bytes_max = 200_000;
+    config.limits.piece_bytes = 8192;
+    let mount = world.mount(config);
+    world.run_until(|world| world.mounts[mount].is_ready);
+    let file = world.create(mount, "a");
+    for place in 0..100_u64 {
+        world.write(mount, file, place * 8192, &[place as u8; 8192]);
+    }
+    assert!(world.mounts[mount].client.marks().has(Mark::UnsyncedFull));
+    assert!(world.servers[&ServerId(1)].syncs > 0);
+    world.close(mount, file);
+    assert_eq!(world.attributes(mount, file.0).size, 819_200);
+}
+
+#[test]
+fn an_idle_lease_goes_back_synced() {
+    let mut world = World::new(8, 2, 1);
+    let mount = world.mount_ready();
+    let file = world.create(mount, "a");
+    world.write(mount, file, 0, &[1; 5000]);
+    world.run_for(Duration::from_secs(4));
+    assert_eq!(world.master.state.leased().count(), 0);
+    world.power_cycle(ServerId(1));
+    world.power_cycle(ServerId(2));
+    assert_eq!(world.read(mount, file, 0, 5000)[..], [1; 5000]);
+}
+
+#[test]
+fn sequential_reads_are_read_ahead() {
+    let mut world = World::new(9, 2, 1);
+    let mut config = world.config();
+    config.limits.piece_bytes = 64 << 10;
+    let mount = world.mount(config);
+    world.run_until(|world| world.mounts[mount].is_ready);
+    let file = world.create(mount, "a");
+    let data: Vec<u8> = (0..2_000_000_u32).map(|n| (n / 1000) as u8).collect();
+    world.write(mount, file, 0, &data);
+    world.close(mount, file);
+    world.run_for(Duration::from_millis(100));
+    world.delay = (5000, 5000);
+    let again = (file.0, world.open(mount, file.0));
+    let before = world.now;
+    for place in (0..data.len()).step_by(32 << 10) {
+        let end = data.len().min(place + (32 << 10));
+        let read = world.read(mount, again, place as u64, 32 << 10);
+        assert_eq!(read[..], data[place..end]);
+    }
+    // 62 reads at 10 ms each would take 620 ms.
+    let taken = world.now - before;
+    assert!(taken < 120_000_000, "{taken} ns");
+    let links = world.links_to(|target| matches!(target, Target::Server(_)));
+    assert!(!links.is_empty());
+}
