@@ -17,7 +17,8 @@ pub struct Complaints(Mutex<State>);
 
 #[derive(Debug, Default)]
 struct State {
-    addresses: BTreeMap<String, String>,
+    /// With the reason, and whether we were refused rather than not answered.
+    addresses: BTreeMap<String, (String, bool)>,
     strangers_next: Instant,
     strangers_unsaid: u64,
 }
@@ -26,16 +27,16 @@ impl Complaints {
     /// An address could not be connected to. Logged when the reason is a new one.
     pub fn note(&self, address: &str, error: &ConnectionError) {
         let reason = error.to_string();
-        let before = self
-            .lock()
-            .addresses
-            .insert(address.to_owned(), reason.clone());
-        if before.as_ref() == Some(&reason) {
+        let is_refused = matches!(error, ConnectionError::Hello(_));
+        let now = (reason.clone(), is_refused);
+        let before = self.lock().addresses.insert(address.to_owned(), now);
+        if before.is_some_and(|(before, _)| before == reason) {
             return;
         }
-        match error {
-            ConnectionError::Hello(_) => tracing::error!("{address}: {reason}"),
-            _ => tracing::warn!("{address}: {reason}; trying on"),
+        if is_refused {
+            tracing::error!("{address}: {reason}");
+        } else {
+            tracing::warn!("{address}: {reason}; trying on");
         }
     }
 
@@ -63,7 +64,19 @@ impl Complaints {
     /// Every address that can't be connected to now, with the reason.
     #[must_use]
     pub fn unreachable(&self) -> Vec<(String, String)> {
-        self.lock().addresses.clone().into_iter().collect()
+        let addresses = self.lock().addresses.clone();
+        addresses
+            .into_iter()
+            .map(|(address, (reason, _))| (address, reason))
+            .collect()
+    }
+
+    /// Whether every address that can't be connected to refuses us, and there is one:
+    /// then trying on is of no use.
+    #[must_use]
+    pub fn is_refused(&self) -> bool {
+        let state = self.lock();
+        !state.addresses.is_empty() && state.addresses.values().all(|(_, refused)| *refused)
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

@@ -231,11 +231,16 @@ impl<M: Machine + Send + 'static> Driver<M> {
             .expect("the driver holds the sender")
             .clone()
             .expect("waited for");
+        self.flush(patience).await;
+        why
+    }
+
+    /// Resolves when everything that was sent is written, or `patience` is over.
+    pub async fn flush(&self, patience: Duration) {
         let end = tokio::time::Instant::now() + patience;
         while !self.is_idle() && tokio::time::Instant::now() < end {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
-        why
     }
 
     fn is_idle(&self) -> bool {

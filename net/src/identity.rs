@@ -121,17 +121,23 @@ impl Credential {
         })
     }
 
+    /// The content of a key file: a secret.
+    #[must_use]
+    pub fn to_text(&self) -> String {
+        format!(
+            "# An Antler cluster's key: whoever can read it may join the cluster.\n\
+             cluster = \"{}\"\nkey = \"{}\"\n",
+            hex(&self.cluster.0.to_be_bytes()),
+            hex(&self.key.0)
+        )
+    }
+
     /// Writes a key file that must not be there yet, readable by its owner alone.
     ///
     /// # Errors
     /// When it exists or can't be written.
     pub fn store(&self, path: &Path) -> Result<(), IdentityError> {
-        let text = format!(
-            "# An Antler cluster's key: whoever can read it may join the cluster.\n\
-             cluster = \"{}\"\nkey = \"{}\"\n",
-            hex(&self.cluster.0.to_be_bytes()),
-            hex(&self.key.0)
-        );
+        let text = self.to_text();
         let mut options = OpenOptions::new();
         let file = options.write(true).create_new(true).mode(0o600).open(path);
         file.and_then(|mut file| {

@@ -1,0 +1,303 @@
+//! The threads that wait for disks.
+//!
+//! Each disk of a chunkserver has one thread that carries out its operations in
+//! order, and two that only sync (a commit and a checkpoint may run beside each
+//! other). A file is synced without holding the store, so reads and writes go on
+//! meanwhile. Completions are fed by whichever thread has them, several at once
+//! when they come in a row.
+
+use crate::clock;
+use crate::disk::{FileTable, FolderError, FolderVfs};
+use crate::driver::Driver;
+use antler_core::chunk::operation::{
+    DiskCompletion, DiskError, DiskOperation, DiskReply, OpenedDisk,
+};
+use antler_core::chunk::{ChunkStore, Progress, StoreError, StoreOptions, Tuning, Work};
+use antler_core::ids::{ClusterId, DiskId, ServerId, Token};
+use antler_core::machine::{Input, Machine};
+use antler_core::vfs::{FileId, Space, VfsResult};
+use std::collections::BTreeMap;
+use std::io;
+use std::path::Path;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// Completions fed at once, and how long the first may wait for the others.
+const BATCH_MAX: usize = 16;
+const BATCH_TIME: Duration = Duration::from_micros(200);
+/// Threads that sync files of one disk.
+const SYNCERS: usize = 2;
+
+/// Why a disk's folder can't be used by this server at all. A medium that merely
+/// failed is no reason: the server goes on with its other disks.
+#[derive(Debug, thiserror::Error)]
+pub enum DiskOpenError {
+    /// Another process uses it.
+    #[error(transparent)]
+    Folder(#[from] FolderError),
+    /// It is somebody else's, or nobody's.
+    #[error("{path}: {error}")]
+    Store {
+        /// The folder.
+        path: String,
+        /// What is wrong.
+        error: StoreError,
+    },
+}
+
+/// Disks whose machine is not running yet.
+#[derive(Debug, Default)]
+pub struct Disks {
+    opened: Vec<OpenedDisk>,
+    stores: BTreeMap<DiskId, (ChunkStore<FolderVfs>, FileTable)>,
+}
+
+impl Disks {
+    /// Opens a folder as a disk: formats it if it is empty, recovers it otherwise. One
+    /// that can't be read, or is damaged, is taken along as failed.
+    ///
+    /// # Errors
+    /// When it belongs to another process or server.
+    pub fn open(
+        &mut self,
+        folder: &Path,
+        cluster: ClusterId,
+        server: ServerId,
+    ) -> Result<(), DiskOpenError> {
+        let path = folder.display().to_string();
+        let vfs = match FolderVfs::open(folder) {
+            Ok(vfs) => vfs,
+            Err(FolderError::Io { error, .. }) => {
+                self.fail(path, &error.to_string());
+                return Ok(());
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let table = vfs.table();
+        let options = StoreOptions {
+            cluster,
+            server,
+            disk: DiskId(clock::random_id()),
+            path: path.clone(),
+            tuning: Tuning::default(),
+        };
+        match ChunkStore::open(vfs, options) {
+            Ok((store, opened)) => {
+                tracing::info!("{path}: {}, {} parts", opened.disk, opened.parts.len());
+                self.stores.insert(opened.disk, (store, table));
+                self.opened.push(opened);
+                Ok(())
+            }
+            Err(error @ (StoreError::Foreign { .. } | StoreError::NoIdentity)) => {
+                Err(DiskOpenError::Store { path, error })
+            }
+            Err(error) => {
+                self.fail(path, &error.to_string());
+                Ok(())
+            }
+        }
+    }
+
+    fn fail(&mut self, path: String, reason: &str) {
+        tracing::error!("{path}: can't be used: {reason}");
+        self.opened.push(OpenedDisk {
+            disk: DiskId(clock::random_id()),
+            path,
+            space: Space::default(),
+            parts: Vec::new(),
+            failed: Some(reason.to_owned()),
+        });
+    }
+
+    /// Every disk, for the machine.
+    pub fn opened(&mut self) -> Vec<OpenedDisk> {
+        std::mem::take(&mut self.opened)
+    }
+
+    /// Whether any disk can be used.
+    #[must_use]
+    pub fn is_any_usable(&self) -> bool {
+        !self.stores.is_empty()
+    }
+
+    /// Splits into the queues that operations are put in, and the disks that work
+    /// them off once the machine runs.
+    #[must_use]
+    pub fn queues(self) -> (DiskQueues, Vec<DiskWorker>) {
+        let mut senders = BTreeMap::new();
+        let mut workers = Vec::new();
+        for (disk, (store, files)) in self.stores {
+            let (sender, jobs) = channel();
+            senders.insert(disk, sender);
+            workers.push(DiskWorker {
+                disk,
+                store,
+                files,
+                jobs,
+            });
+        }
+        (DiskQueues(senders), workers)
+    }
+}
+
+/// Where operations are put.
+#[derive(Debug)]
+pub struct DiskQueues(BTreeMap<DiskId, Sender<DiskOperation>>);
+
+impl DiskQueues {
+    /// Queues an operation for its disk's thread.
+    ///
+    /// # Panics
+    /// When the machine names a disk that it was not given as usable.
+    pub fn push(&self, operation: DiskOperation) {
+        let queue = self.0.get(&operation.disk);
+        let sent = queue
+            .expect("machines use the disks they were given")
+            .send(operation);
+        assert!(sent.is_ok(), "a disk's thread lives as long as the process");
+    }
+}
+
+/// A disk and the operations that wait for it.
+#[derive(Debug)]
+pub struct DiskWorker {
+    disk: DiskId,
+    store: ChunkStore<FolderVfs>,
+    files: FileTable,
+    jobs: Receiver<DiskOperation>,
+}
+
+/// An operation that waits for a file to be synced.
+struct Pending {
+    token: Token,
+    work: Work,
+    file: FileId,
+}
+
+/// What a disk's threads share.
+struct Shared<M: Machine> {
+    disk: DiskId,
+    store: Mutex<ChunkStore<FolderVfs>>,
+    files: FileTable,
+    driver: Driver<M>,
+}
+
+type Ended = Result<DiskReply, DiskError>;
+
+impl DiskWorker {
+    /// Starts the disk's threads.
+    ///
+    /// # Errors
+    /// When no thread can be had.
+    pub fn start<M>(self, driver: Driver<M>) -> io::Result<()>
+    where
+        M: Machine<Completion = DiskCompletion> + Send + 'static,
+    {
+        let shared = Arc::new(Shared {
+            disk: self.disk,
+            store: Mutex::new(self.store),
+            files: self.files,
+            driver,
+        });
+        let (to_sync, pending) = channel();
+        let pending = Arc::new(Mutex::new(pending));
+        for number in 0..SYNCERS {
+            let (shared, pending) = (shared.clone(), pending.clone());
+            let work = move || sync_all(&shared, &pending);
+            thread::Builder::new()
+                .name(format!("sync-{number}"))
+                .spawn(work)?;
+        }
+        let jobs = self.jobs;
+        thread::Builder::new()
+            .name("disk".to_owned())
+            .spawn(move || work_off(&shared, &jobs, &to_sync))?;
+        Ok(())
+    }
+}
+
+/// The disk's own thread.
+fn work_off<M>(shared: &Shared<M>, jobs: &Receiver<DiskOperation>, to_sync: &Sender<Pending>)
+where
+    M: Machine<Completion = DiskCompletion> + Send + 'static,
+{
+    while let Ok(first) = jobs.recv() {
+        let began = Instant::now();
+        let mut completions = Vec::new();
+        let mut next = Some(first);
+        while let Some(operation) = next {
+            let token = operation.token;
+            let mut work = shared.lock().start(operation.body);
+            match shared.advance(&mut work, None) {
+                Step::Over(result) => completions.push(shared.completion(token, result)),
+                Step::Sync(file) => {
+                    let sent = to_sync.send(Pending { token, work, file });
+                    assert!(sent.is_ok(), "syncers live as long as the process");
+                }
+            }
+            let goes_on = completions.len() < BATCH_MAX && began.elapsed() < BATCH_TIME;
+            next = goes_on.then(|| jobs.try_recv().ok()).flatten();
+        }
+        shared.driver.feed_all(completions);
+    }
+}
+
+/// A thread that syncs.
+fn sync_all<M>(shared: &Shared<M>, pending: &Mutex<Receiver<Pending>>)
+where
+    M: Machine<Completion = DiskCompletion> + Send + 'static,
+{
+    loop {
+        let next = pending.lock().expect("a panic ends the process").recv();
+        let Ok(Pending {
+            token,
+            mut work,
+            mut file,
+        }) = next
+        else {
+            return;
+        };
+        let result = loop {
+            let synced = shared.files.sync(file);
+            match shared.advance(&mut work, Some(synced)) {
+                Step::Over(result) => break result,
+                Step::Sync(another) => file = another,
+            }
+        };
+        shared.driver.feed_all([shared.completion(token, result)]);
+    }
+}
+
+enum Step {
+    Over(Ended),
+    Sync(FileId),
+}
+
+impl<M: Machine<Completion = DiskCompletion>> Shared<M> {
+    fn lock(&self) -> MutexGuard<'_, ChunkStore<FolderVfs>> {
+        self.store.lock().expect("a panic ends the process")
+    }
+
+    /// Moves an operation on until it needs a sync or is over. The store is let go
+    /// between its steps, for the other thread's sake.
+    fn advance(&self, work: &mut Work, mut synced: Option<VfsResult<()>>) -> Step {
+        loop {
+            let progress = self.lock().advance(work, synced.take());
+            match progress {
+                Progress::More => {}
+                Progress::Sync(file) => return Step::Sync(file),
+                Progress::Done(result) => return Step::Over(result),
+            }
+        }
+    }
+
+    fn completion(&self, token: Token, result: Ended) -> Input<DiskCompletion, M::Request> {
+        Input::Completed(DiskCompletion {
+            disk: self.disk,
+            token,
+            result,
+        })
+    }
+}
