@@ -7,7 +7,8 @@ use crate::convert::{
 };
 use crate::directory::{Directories, FETCH, cookie};
 use crate::mount::Desk;
-use crate::waiting::{Listing, Page, Waiting};
+use crate::virtual_attributes;
+use crate::waiting::{self, Listing, Page, Waiting};
 use antler_core::attributes::{AttributeChange, Credentials, FileKind};
 use antler_core::client::request::FileRequest;
 use antler_core::errno::Errno;
@@ -35,14 +36,17 @@ const BACKGROUND_MAX: u16 = 64;
 #[derive(Debug)]
 pub(crate) struct Translator {
     desk: Arc<Desk>,
+    /// What `antler.cluster` tells.
+    cluster: String,
     directories: Arc<Directories>,
     next_directory: AtomicU64,
 }
 
 impl Translator {
-    pub(crate) fn new(desk: Arc<Desk>) -> Self {
+    pub(crate) fn new(desk: Arc<Desk>, cluster: String) -> Self {
         Self {
             desk,
+            cluster,
             directories: Arc::default(),
             next_directory: AtomicU64::new(1),
         }
@@ -91,6 +95,47 @@ impl Translator {
         self.ask(caller::plain(request), body, wrap(listing));
     }
 
+    fn get_virtual(
+        &self,
+        request: &Request,
+        inode: INodeNo,
+        (name, room): (&[u8], u32),
+        reply: ReplyXattr,
+    ) {
+        let inode = self.root().inode(inode);
+        match name {
+            virtual_attributes::CLUSTER => {
+                let told = virtual_attributes::cluster(&self.cluster, inode);
+                waiting::xattr(reply, room, told.as_bytes());
+            }
+            virtual_attributes::COPIES => self.ask(
+                caller::plain(request),
+                FileRequest::GetAttributes { inode },
+                Waiting::Copies(reply, room),
+            ),
+            _ => reply.error(errno(Errno::ENODATA)),
+        }
+    }
+
+    fn set_virtual(
+        &self,
+        request: &Request,
+        inode: INodeNo,
+        (name, value): (&[u8], &[u8]),
+        reply: ReplyEmpty,
+    ) {
+        let inode = self.root().inode(inode);
+        match (name, virtual_attributes::copies(value)) {
+            (virtual_attributes::COPIES, Some(copies)) => self.ask(
+                caller::with_groups(request),
+                FileRequest::SetCopies { inode, copies },
+                Waiting::Changed(reply),
+            ),
+            (virtual_attributes::COPIES, None) => reply.error(errno(Errno::EINVAL)),
+            _ => reply.error(errno(Errno::EPERM)),
+        }
+    }
+
     fn listing<P>(
         &self,
         directory: INodeNo,
@@ -125,6 +170,11 @@ impl Filesystem for Translator {
             InitFlags::FUSE_READDIRPLUS_AUTO,
             InitFlags::FUSE_PARALLEL_DIROPS,
             InitFlags::FUSE_ASYNC_DIO,
+            // A symlink's target never changes.
+            InitFlags::FUSE_CACHE_SYMLINKS,
+            // The set-id bits go at apply; without this the kernel asks for
+            // `security.capability` before every write.
+            InitFlags::FUSE_HANDLE_KILLPRIV_V2,
         ];
         for flag in wanted {
             // A kernel without it works too, only slower.
@@ -144,11 +194,9 @@ impl Filesystem for Translator {
         self.ask(caller::with_groups(request), body, Waiting::Entry(reply));
     }
 
-    fn forget(&self, request: &Request, inode: INodeNo, _: u64) {
-        let body = FileRequest::Forget {
-            inode: self.root().inode(inode),
-        };
-        self.ask(caller::plain(request), body, Waiting::Nobody);
+    fn forget(&self, _: &Request, inode: INodeNo, _: u64) {
+        let inode = self.root().inode(inode);
+        self.desk.tell(FileRequest::Forget { inode });
     }
 
     fn getattr(&self, request: &Request, inode: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
@@ -323,7 +371,8 @@ impl Filesystem for Translator {
             write,
             truncate,
         };
-        self.ask(caller::with_groups(request), body, Waiting::Open(reply));
+        let waiting = Waiting::Open(reply, write);
+        self.ask(caller::with_groups(request), body, waiting);
     }
 
     fn read(
@@ -483,6 +532,9 @@ impl Filesystem for Translator {
             Ok(mode) => mode,
             Err(error) => return reply.error(errno(error)),
         };
+        if name.as_bytes().starts_with(virtual_attributes::PREFIX) {
+            return self.set_virtual(request, inode, (name.as_bytes(), value), reply);
+        }
         let body = FileRequest::SetXattr {
             inode: self.root().inode(inode),
             name: name.as_bytes().to_vec(),
@@ -500,6 +552,9 @@ impl Filesystem for Translator {
         size: u32,
         reply: ReplyXattr,
     ) {
+        if name.as_bytes().starts_with(virtual_attributes::PREFIX) {
+            return self.get_virtual(request, inode, (name.as_bytes(), size), reply);
+        }
         let body = FileRequest::GetXattr {
             inode: self.root().inode(inode),
             name: name.as_bytes().to_vec(),

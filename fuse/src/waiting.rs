@@ -25,7 +25,8 @@ pub(crate) enum Waiting {
     Data(ReplyData),
     Empty(ReplyEmpty),
     Written(ReplyWrite),
-    Open(ReplyOpen),
+    /// And whether it was opened for writing.
+    Open(ReplyOpen, bool),
     Create(ReplyCreate),
     StatFs(ReplyStatfs),
     /// With the room that the caller has; 0 asks how much is needed.
@@ -33,8 +34,10 @@ pub(crate) enum Waiting {
     Seek(ReplyLseek),
     Directory(Listing<ReplyDirectory>),
     DirectoryPlus(Listing<ReplyDirectoryPlus>),
-    /// Nobody waits.
-    Nobody,
+    /// `antler.copies`, with the room that the caller has.
+    Copies(ReplyXattr, u32),
+    /// A change of attributes whose caller does not want them.
+    Changed(ReplyEmpty),
 }
 
 /// A READDIR under way.
@@ -73,12 +76,17 @@ impl Waiting {
             (Self::Empty(reply), FileReply::Done) => reply.ok(),
             (Self::Written(reply), FileReply::Written(count)) => reply.written(count),
             (
-                Self::Open(reply),
+                Self::Open(reply, write),
                 FileReply::Opened {
                     handle, keep_cache, ..
                 },
             ) => {
-                reply.opened(FileHandle(handle), open_flags(keep_cache));
+                let mut flags = open_flags(keep_cache);
+                if !write {
+                    // There is nothing to write out at its close.
+                    flags |= FopenFlags::FOPEN_NOFLUSH;
+                }
+                reply.opened(FileHandle(handle), flags);
             }
             (
                 Self::Create(reply),
@@ -124,7 +132,10 @@ impl Waiting {
             ) => {
                 listing.answer(root, fetched(entries, end), valid);
             }
-            (Self::Nobody, _) => {}
+            (Self::Copies(reply, room), FileReply::Attributes(attributes, _)) => {
+                xattr(reply, room, attributes.copies.to_string().as_bytes());
+            }
+            (Self::Changed(reply), FileReply::Attributes(..)) => reply.ok(),
             (waiting, answer) => {
                 tracing::error!(?waiting, ?answer, "the client answered another question");
                 waiting.fail(Errno::EIO);
@@ -138,16 +149,15 @@ impl Waiting {
             Self::Entry(reply) => reply.error(code),
             Self::Attributes(reply) => reply.error(code),
             Self::Data(reply) => reply.error(code),
-            Self::Empty(reply) => reply.error(code),
+            Self::Empty(reply) | Self::Changed(reply) => reply.error(code),
             Self::Written(reply) => reply.error(code),
-            Self::Open(reply) => reply.error(code),
+            Self::Open(reply, _) => reply.error(code),
             Self::Create(reply) => reply.error(code),
             Self::StatFs(reply) => reply.error(code),
-            Self::Xattr(reply, _) => reply.error(code),
+            Self::Xattr(reply, _) | Self::Copies(reply, _) => reply.error(code),
             Self::Seek(reply) => reply.error(code),
             Self::Directory(listing) => listing.reply.error(code),
             Self::DirectoryPlus(listing) => listing.reply.error(code),
-            Self::Nobody => {}
         }
     }
 }
@@ -303,7 +313,7 @@ fn stat_fs(reply: ReplyStatfs, told: FileSystem) {
     );
 }
 
-fn xattr(reply: ReplyXattr, room: u32, bytes: &[u8]) {
+pub(crate) fn xattr(reply: ReplyXattr, room: u32, bytes: &[u8]) {
     let length = u32::try_from(bytes.len()).expect("attributes are small");
     match room {
         0 => reply.size(length),
