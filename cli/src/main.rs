@@ -1,2 +1,64 @@
-//! x
-fn main() {}
+//! The `antler` command: daemons, mounts, and the tools to run a cluster.
+//!
+//! One module per subcommand; `arguments` and `options` say what can be asked,
+//! `layout` and `processes` are about the folder that `up` runs, `session` and
+//! `target` about being a client. Called as `mount.antler`, the binary is the
+//! helper of mount(8). Exit codes: 0 done, 1 it could not be done, 2 it was asked
+//! wrongly.
+
+mod arguments;
+mod daemons;
+mod down;
+mod failure;
+mod keygen;
+mod layout;
+mod log;
+mod mount;
+mod mounts;
+mod options;
+mod processes;
+mod recover;
+mod session;
+mod status;
+mod target;
+mod tools;
+mod up;
+
+use arguments::{Arguments, Command, MountHelper};
+use clap::Parser;
+use failure::Outcome;
+use std::path::Path;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let called = std::env::args_os().next().unwrap_or_default();
+    let is_helper = Path::new(&called)
+        .file_name()
+        .is_some_and(|name| name == "mount.antler");
+    let done = if is_helper {
+        mount::run_helper(&MountHelper::parse()).map(|()| ExitCode::SUCCESS)
+    } else {
+        run(&Arguments::parse().command)
+    };
+    done.unwrap_or_else(|failure| {
+        eprintln!("antler: {failure}");
+        failure.code()
+    })
+}
+
+fn run(command: &Command) -> Outcome<ExitCode> {
+    match command {
+        Command::Master(daemon) => return daemons::master(&daemon.config),
+        Command::Metalogger(daemon) => return daemons::metalogger(&daemon.config),
+        Command::ChunkServer(daemon) => return daemons::chunkserver(&daemon.config),
+        Command::Up(arguments) => up::run(arguments),
+        Command::Down(arguments) => down::run(arguments),
+        Command::Mount(arguments) => mount::run(arguments),
+        Command::Status(arguments) => status::run(arguments),
+        Command::Info(arguments) => tools::info(arguments),
+        Command::SetCopies(arguments) => tools::set_copies(arguments),
+        Command::Recover(arguments) => recover::run(arguments),
+        Command::Keygen(arguments) => keygen::run(arguments),
+    }?;
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,229 @@
+//! The command line: what can be said, and the help for it. What it does is in
+//! the module named like the subcommand.
+
+use clap::{Args, Parser, Subcommand};
+use std::path::PathBuf;
+
+/// The folder of a cluster that `antler up` runs.
+pub(crate) const DIR: &str = "./antler-data";
+
+/// A distributed file system that keeps its word.
+#[derive(Parser, Debug)]
+#[command(name = "antler", version, about, long_about = None, propagate_version = true)]
+#[command(after_help = "First steps:  antler up    (then, in another terminal:  antler status)")]
+pub(crate) struct Arguments {
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// The subcommands.
+#[derive(Subcommand, Debug)]
+pub(crate) enum Command {
+    /// Run a cluster of real processes on this machine and mount it
+    Up(Up),
+    /// Unmount and stop the cluster that `up` started; the data stays
+    Down(Down),
+    /// Run a master: it keeps names, attributes and where chunks are
+    Master(Daemon),
+    /// Run a metalogger: a second home for the metadata, for disaster recovery
+    Metalogger(Daemon),
+    /// Run a chunkserver: it keeps the data
+    #[command(name = "chunkserver")]
+    ChunkServer(Daemon),
+    /// Mount a cluster (or a folder of it)
+    Mount(Mount),
+    /// Show members, servers, disks, and the health of every chunk
+    Status(Status),
+    /// Show a file's chunks, their versions, and where each copy is
+    Info(Info),
+    /// Set how many copies a file's chunks, or a directory's new files, get
+    SetCopies(SetCopies),
+    /// Turn a metalogger's folder into a new single master, after all masters were lost
+    Recover(Recover),
+    /// Make the key of a new cluster
+    Keygen(Keygen),
+}
+
+/// `antler up`
+#[derive(Args, Debug)]
+#[command(
+    after_help = "Run again, it brings back what is missing. What was chosen at the first \
+    run stays; more --chunkservers may be added later."
+)]
+pub(crate) struct Up {
+    /// Where the cluster's folders are, or are made [default: ./antler-data]
+    #[arg(long, value_name = "DIR", default_value = DIR, hide_default_value = true)]
+    pub(crate) dir: PathBuf,
+    /// Where to mount [default: ./mnt, or where it was mounted last]
+    #[arg(long, value_name = "PATH")]
+    pub(crate) mount: Option<PathBuf>,
+    /// Masters; an odd number [default: 1]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=9))]
+    pub(crate) masters: Option<u16>,
+    /// Metaloggers [default: 1]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(0..=9))]
+    pub(crate) metaloggers: Option<u16>,
+    /// Chunkservers, of one disk each [default: 4]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=99))]
+    pub(crate) chunkservers: Option<u16>,
+    /// Copies of each chunk, unless a directory says otherwise [default: 2]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=9))]
+    pub(crate) copies: Option<u16>,
+    /// Return once the mount answers, and leave everything running
+    #[arg(long)]
+    pub(crate) detach: bool,
+}
+
+/// `antler down`
+#[derive(Args, Debug)]
+pub(crate) struct Down {
+    /// The cluster's folder
+    #[arg(long, value_name = "DIR", default_value = DIR)]
+    pub(crate) dir: PathBuf,
+    /// Detach the mount even while processes use it
+    #[arg(long)]
+    pub(crate) force: bool,
+}
+
+/// A daemon.
+#[derive(Args, Debug)]
+#[command(after_help = "SIGTERM stops it gracefully. It logs to its standard error.")]
+pub(crate) struct Daemon {
+    /// Its configuration, a TOML file; checked whole before anything starts
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: PathBuf,
+}
+
+/// `antler mount`
+#[derive(Args, Debug)]
+#[command(after_help = crate::options::HELP)]
+pub(crate) struct Mount {
+    /// The masters and the folder: HOST:PORT[,HOST:PORT...]:/SUBPATH
+    #[arg(value_name = "MASTER[,MASTER...]:/SUBPATH")]
+    pub(crate) source: String,
+    /// Where to mount it
+    pub(crate) mountpoint: PathBuf,
+    /// Mount options, separated by commas
+    #[arg(short, value_name = "OPTIONS")]
+    pub(crate) options: Vec<String>,
+    /// Stay in the foreground, and log to standard error
+    #[arg(short, long)]
+    pub(crate) foreground: bool,
+    /// The process in the background: tells its parent on standard output when it mounted.
+    #[arg(long, hide = true)]
+    pub(crate) background_process: bool,
+}
+
+/// `mount.antler`, as mount(8) calls it.
+#[derive(Parser, Debug)]
+#[command(
+    name = "mount.antler",
+    version,
+    about = "Mount an Antler cluster; called by mount(8)"
+)]
+#[command(after_help = crate::options::HELP)]
+pub(crate) struct MountHelper {
+    /// The masters and the folder: HOST:PORT[,HOST:PORT...]:/SUBPATH
+    pub(crate) source: String,
+    /// Where to mount it
+    pub(crate) mountpoint: PathBuf,
+    /// Mount options, separated by commas
+    #[arg(short, value_name = "OPTIONS")]
+    pub(crate) options: Vec<String>,
+    /// Pass over unknown options
+    #[arg(short)]
+    pub(crate) sloppy: bool,
+    /// Check everything, but do not mount
+    #[arg(short)]
+    pub(crate) fake: bool,
+    /// Read-only
+    #[arg(short)]
+    pub(crate) read_only: bool,
+    /// Read and write
+    #[arg(short = 'w')]
+    pub(crate) writable: bool,
+    /// Say more
+    #[arg(short)]
+    pub(crate) verbose: bool,
+    /// Do not write to /etc/mtab (nobody does)
+    #[arg(short)]
+    pub(crate) no_mtab: bool,
+    /// The type of file system
+    #[arg(short, value_name = "TYPE")]
+    pub(crate) type_: Option<String>,
+}
+
+/// Which cluster is meant.
+#[derive(Args, Debug)]
+pub(crate) struct Target {
+    /// The folder of a cluster that `antler up` runs
+    #[arg(long, value_name = "DIR", conflicts_with = "master")]
+    pub(crate) dir: Option<PathBuf>,
+    /// The masters: HOST:PORT[,HOST:PORT...]
+    #[arg(long, value_name = "MASTER")]
+    pub(crate) master: Option<String>,
+    /// The cluster's key, for --master
+    #[arg(long, value_name = "FILE", default_value = crate::options::KEY)]
+    pub(crate) key: PathBuf,
+}
+
+/// `antler status`
+#[derive(Args, Debug)]
+pub(crate) struct Status {
+    /// A path on a mounted cluster [default: the cluster of ./antler-data]
+    pub(crate) path: Option<PathBuf>,
+    /// As JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) target: Target,
+}
+
+/// `antler info`
+#[derive(Args, Debug)]
+pub(crate) struct Info {
+    /// A path on a mount; with --dir or --master, a path in the cluster
+    pub(crate) path: PathBuf,
+    /// As JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) target: Target,
+}
+
+/// `antler set-copies`
+#[derive(Args, Debug)]
+#[command(after_help = "Chunks that exist follow by repair; `antler status` shows when they have.")]
+pub(crate) struct SetCopies {
+    /// How many
+    #[arg(value_parser = clap::value_parser!(u8).range(1..=9))]
+    pub(crate) copies: u8,
+    /// A path on a mount; with --dir or --master, a path in the cluster
+    pub(crate) path: PathBuf,
+    #[command(flatten)]
+    pub(crate) target: Target,
+}
+
+/// `antler recover`
+#[derive(Args, Debug)]
+#[command(
+    after_help = "Nothing may run on the folders meanwhile. The metalogger's own log is kept \
+    aside in its folder; started again, it learns everything anew."
+)]
+pub(crate) struct Recover {
+    /// The metalogger's folder
+    #[arg(long, value_name = "DIR")]
+    pub(crate) from: PathBuf,
+    /// The cluster's folder, in which master-1 is made [default: the folder around --from]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) dir: Option<PathBuf>,
+}
+
+/// `antler keygen`
+#[derive(Args, Debug)]
+#[command(after_help = "Give the file to every server and client of the cluster, mode 0600.")]
+pub(crate) struct Keygen {
+    /// Where to put it (mode 0600); standard output if not given
+    pub(crate) file: Option<PathBuf>,
+}
