@@ -128,8 +128,16 @@ cluster_up() {
 }
 
 cluster_down() {
+    local mount start
     [ -z "$PLAIN" ] || return 0
+    for mount in "${SECOND_MOUNTS[@]}"; do
+        umount "$mount" || fail "$mount could not be unmounted"
+    done
+    SECOND_MOUNTS=()
     timeout 120 "$ANTLER" down --dir "$DIR" >>"$WORK/up.log" 2>&1 || fail "antler down"
+    # The second mounts' processes end by themselves, a moment after their umount.
+    start=$(date +%s)
+    until [ -z "$(our_pids mount)" ] || [ "$(seconds_since "$start")" -ge 10 ]; do sleep 0.1; done
     [ -z "$(our_pids)" ] || fail "down returned, but these still run: $(our_pids | tr '\n' ' ')"
 }
 
@@ -155,7 +163,7 @@ wait_healthy() {
 pid_of() {
     local pid
     pid=$(cat "$DIR/$1-$2/pid") || fail "no pid file of $1-$2"
-    our_pids | grep -qx "$pid" || fail "the pid file of $1-$2 says $pid, which is not a process of this cluster"
+    our_pids | grep -x "$pid" >/dev/null || fail "the pid file of $1-$2 says $pid, which is not a process of this cluster"
     echo "$pid"
 }
 
@@ -186,6 +194,8 @@ leader() { status '.members[] | select(.role == "leader") | .name' | sed 's/.*-/
 # The addresses of all masters, as `antler mount` takes them.
 masters() { status '[.members[] | select(.name | startswith("master")) | .address] | join(",")'; }
 
+SECOND_MOUNTS=()
+
 # second_mount PATH: another client on the same cluster.
 second_mount() {
     if [ -n "$PLAIN" ]; then
@@ -200,6 +210,7 @@ second_mount() {
         [ "$(seconds_since "$start")" -lt 30 ] || fail "the second mount did not come up: $(tail -n 5 "$WORK/mount.log")"
         sleep 0.1
     done
+    SECOND_MOUNTS+=("$1")
 }
 
 # --- witnesses ---------------------------------------------------------------

@@ -66,7 +66,7 @@ say "garbage sent to ports $(echo "$ports" | tr '\n' ' ')"
 before=$(our_pids | wc -l)
 for log in "$DIR"/*/log; do ! grep -l panicked "$log" || fail "a panic in $log: $(grep -A3 panicked "$log")"; done
 for pid_file in "$DIR"/*/pid; do
-    our_pids | grep -qx "$(cat "$pid_file")" || fail "$(dirname "$pid_file") died of garbage: $(tail -n 5 "$(dirname "$pid_file")/log")"
+    our_pids | grep -x "$(cat "$pid_file")" >/dev/null || fail "$(dirname "$pid_file") died of garbage: $(tail -n 5 "$(dirname "$pid_file")/log")"
 done
 echo after >"$MNT/after"
 [ "$(cat "$MNT/file") $(cat "$MNT/after")" = "safe after" ] || fail "the cluster does not serve any more"
