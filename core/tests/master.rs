@@ -4,8 +4,8 @@
 use antler_core::attributes::{Credentials, FileKind};
 use antler_core::errno::Errno;
 use antler_core::ids::{
-    Address, BootId, ChunkId, Incarnation, InodeId, LinkId, MemberId, PartId, RequestId, ServerId,
-    SessionId,
+    Address, BootId, ChunkId, ChunkVersion, Epoch, Incarnation, InodeId, LinkId, MemberId, PartId,
+    RequestId, ServerId, SessionId, Term,
 };
 use antler_core::journal::Recovered;
 use antler_core::journal::operation::{
@@ -37,6 +37,11 @@ struct Bench {
 
 impl Bench {
     fn new() -> Self {
+        Self::on(State::default())
+    }
+
+    /// A master that leads a group of one on such a state.
+    fn on(state: State) -> Self {
         let member = MemberConfig::new(
             MemberId(1),
             vec![MemberInfo {
@@ -46,13 +51,19 @@ impl Bench {
             }],
         );
         let recovered = Recovered {
-            hard: HardState::default(),
+            hard: HardState {
+                term: Term(u64::from(state.is_founded())),
+                commit: state.applied(),
+                ..HardState::default()
+            },
             entries: Vec::new(),
             meta: ImageMeta {
+                position: state.applied(),
+                term: Term(u64::from(state.is_founded())),
                 voters: vec![1],
                 ..ImageMeta::default()
             },
-            state: State::default(),
+            state,
             marks: Marks::default(),
         };
         let now = Now {
@@ -167,6 +178,24 @@ impl Bench {
             [MasterToClient::Welcome { session, .. }] => (link, *session),
             other => panic!("no welcome but {other:?}"),
         }
+    }
+
+    /// A session comes back on a new link.
+    fn resume(&mut self, nonce: u64, session: SessionId, opens: Vec<InodeId>) -> LinkId {
+        let link = self.accept(Role::Client, 0);
+        let hello = ClientToMaster::Hello {
+            name: "test".into(),
+            nonce,
+            resume: Some(session),
+            opens,
+            labels: vec![],
+        };
+        let told = self.say(link, hello);
+        assert!(
+            matches!(told[..], [MasterToClient::Welcome { .. }]),
+            "no welcome but {told:?}"
+        );
+        link
     }
 
     fn serve(&mut self, server: u64) -> LinkId {
@@ -458,7 +487,7 @@ fn a_copy_lost_before_it_was_synced_breaks_the_lease_and_the_other_is_kept() {
         panic!("no fence: {fences:?}")
     };
     let state = PartState {
-        version: antler_core::ids::ChunkVersion(1),
+        version: ChunkVersion(1),
         epoch,
         digest: 5,
         boot: BootId(1),
@@ -523,4 +552,178 @@ fn a_lease_is_recalled_from_its_holder_for_another_writer() {
         _ => None,
     });
     assert!(granted.expect("granted after the release").epoch > lease.epoch);
+}
+
+/// The version and epoch of each part that a server was told to sync, with the number
+/// of the command.
+fn syncs(bench: &mut Bench, link: LinkId) -> Vec<(u64, Vec<(PartId, ChunkVersion, Epoch)>)> {
+    let commands = bench.commands(link).into_iter();
+    let syncs = commands.filter_map(|(command, body)| match body {
+        Command::SyncParts { parts } => Some((command, parts)),
+        _ => None,
+    });
+    syncs.collect()
+}
+
+fn commit_and_release(inode: InodeId, lease: &LeasedChunk, synced: bool) -> Mutation {
+    Mutation::CommitWrite {
+        inode,
+        size: 100,
+        extents: vec![WrittenExtent {
+            index: 0,
+            chunk: lease.chunk,
+            valid: 100,
+        }],
+        release: vec![LeaseEnd {
+            chunk: lease.chunk,
+            epoch: lease.epoch,
+            synced,
+        }],
+    }
+}
+
+fn granted(told: &[MasterToClient]) -> LeasedChunk {
+    match told {
+        [
+            MasterToClient::Answer {
+                result: Ok(Answer::Lease(lease)),
+                ..
+            },
+        ] => (**lease).clone(),
+        other => panic!("nothing granted: {other:?}"),
+    }
+}
+
+#[test]
+fn a_sync_of_an_earlier_lease_does_not_settle_a_later_one() {
+    let mut bench = Bench::new();
+    let (one, two) = (bench.serve(1), bench.serve(2));
+    let (link, _) = bench.mount(1);
+    let inode = write_and_close(&mut bench, link);
+    bench.pass(Duration::from_millis(100));
+    let early = [syncs(&mut bench, one), syncs(&mut bench, two)];
+    // Leased and written again before the servers answer: they have seen a newer epoch
+    // then, sync nothing, and tell what the parts are like.
+    let again = Mutation::Lease {
+        inode,
+        index: 0,
+        failed: vec![],
+    };
+    let lease = granted(&bench.say(link, mutate(3, again)));
+    bench.say(link, mutate(4, commit_and_release(inode, &lease, false)));
+    for (link, syncs) in [one, two].into_iter().zip(early) {
+        let [(command, _)] = syncs[..] else {
+            panic!("one sync each: {syncs:?}")
+        };
+        let state = PartState {
+            version: lease.version,
+            epoch: lease.epoch,
+            digest: 0,
+            boot: BootId(0),
+        };
+        let result = CommandResult::Parts(vec![Some(state)]);
+        bench.tell(link, ChunkToMaster::CommandDone { command, result });
+    }
+    assert_eq!(
+        lease_name(&mut bench, link, inode),
+        "closing",
+        "nothing of the second lease is durable"
+    );
+    bench.pass(Duration::from_millis(100));
+    assert_eq!(sync_all(&mut bench, one, 1).len(), 1);
+    assert_eq!(sync_all(&mut bench, two, 2).len(), 1);
+    assert_eq!(lease_name(&mut bench, link, inode), "settled");
+}
+
+#[test]
+fn a_request_far_ahead_of_what_the_log_knows_is_run_when_nothing_older_is_unanswered() {
+    let mut bench = Bench::new();
+    let (link, _) = bench.mount(1);
+    created(&bench.say(link, mutate(5000, create("f"))));
+}
+
+#[test]
+fn a_lease_of_which_a_copy_is_unknown_is_not_given_in_part() {
+    let mut bench = Bench::new();
+    let (one, two) = (bench.serve(1), bench.serve(2));
+    let (link, session) = bench.mount(1);
+    let (inode, _) = created(&bench.say(link, mutate(1, create("f"))));
+    let again = Mutation::Lease {
+        inode,
+        index: 0,
+        failed: vec![],
+    };
+    let lease = granted(&bench.say(link, mutate(2, again.clone())));
+    assert_eq!(lease.copies.len(), 2);
+    // The next leader knows one server of two when the request comes again.
+    let state = bench.master.state().clone();
+    let mut bench = Bench::on(state);
+    bench.serve(1);
+    let link = bench.resume(1, session, vec![inode]);
+    let told = bench.say(link, mutate(2, again));
+    assert!(
+        matches!(
+            told[..],
+            [MasterToClient::Answer {
+                result: Err(Errno::EAGAIN),
+                ..
+            }]
+        ),
+        "a writer of one copy would call it all: {told:?}"
+    );
+    let _ = (one, two);
+}
+
+#[test]
+fn a_file_of_a_session_that_is_not_back_yet_is_kept_when_it_is_unlinked() {
+    let mut bench = Bench::new();
+    let (holder, session) = bench.mount(1);
+    let (inode, _) = created(&bench.say(holder, mutate(1, create("f"))));
+    // The next leader has not heard the holder when another session unlinks the file.
+    let state = bench.master.state().clone();
+    let mut bench = Bench::on(state);
+    let (other, _) = bench.mount(2);
+    let unlink = Mutation::Unlink {
+        parent: InodeId::ROOT,
+        name: b"f".to_vec(),
+    };
+    bench.say(other, mutate(1, unlink));
+    bench.pass(CACHE_LEASE * 2);
+    bench.heard(other);
+    assert!(bench.master.state().is_orphan_of(inode, session));
+    let holder = bench.resume(1, session, vec![inode]);
+    assert!(bench.master.state().is_orphan_of(inode, session));
+    bench.say(
+        holder,
+        ClientToMaster::Closed {
+            inodes: vec![inode],
+        },
+    );
+    assert!(bench.master.state().attributes(inode).is_err());
+}
+
+#[test]
+fn a_reconciliation_that_another_leader_began_is_fenced_anew() {
+    let mut bench = Bench::new();
+    let (one, two) = (bench.serve(1), bench.serve(2));
+    let (link, _) = bench.mount(1);
+    let inode = write_and_close(&mut bench, link);
+    bench.input(Input::Closed {
+        link: two,
+        reason: "killed".into(),
+    });
+    assert_eq!(lease_name(&mut bench, link, inode), "reconciling");
+    let old = bench.commands(one);
+    let Some((_, Command::Fence { epoch: before, .. })) = old.last() else {
+        panic!("no fence: {old:?}")
+    };
+    let state = bench.master.state().clone();
+    let mut next = Bench::on(state);
+    let one = next.serve(1);
+    next.pass(Duration::from_millis(200));
+    let new = next.commands(one);
+    let Some((_, Command::Fence { epoch, .. })) = new.last() else {
+        panic!("no fence: {new:?}")
+    };
+    assert!(epoch > before, "what the old leader ordered may still run");
 }

@@ -112,6 +112,16 @@ impl Master {
             alive_sent: 0,
         };
         self.servers.table.insert(server, one);
+        self.touch_all_of(server);
+    }
+
+    /// The health of all that is on the server may have changed; a leased chunk may be
+    /// there before anybody reported it.
+    fn touch_all_of(&mut self, server: ServerId) {
+        self.servers.touch_all_of(server);
+        for chunk in self.member.state().leased() {
+            self.servers.touch(chunk);
+        }
     }
 
     fn refuse_server(&mut self, link: LinkId, reason: &str) {
@@ -137,7 +147,7 @@ impl Master {
         if used_grace {
             self.marks.reach(Mark::GraceUsed);
         }
-        self.servers.touch_all_of(server);
+        self.touch_all_of(server);
         self.log(
             Level::Info,
             format!("{server} at {address} registered with {count} copies"),
@@ -202,7 +212,7 @@ impl Master {
         one.incoming.clear();
         one.repairs = 0;
         let was_registered = std::mem::take(&mut one.registered);
-        self.servers.touch_all_of(server);
+        self.touch_all_of(server);
         if was_registered {
             self.log(Level::Warn, format!("{server} is gone: {reason}"));
         }
@@ -237,7 +247,7 @@ impl Master {
                 .get_mut(&server)
                 .expect("it was just seen")
                 .leaving = None;
-            self.servers.touch_all_of(server);
+            self.touch_all_of(server);
         }
     }
 }

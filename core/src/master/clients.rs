@@ -5,7 +5,8 @@ use super::{Guest, Master, Proposal};
 use crate::ids::{Address, InodeId, LinkId, SessionId};
 use crate::limits::CACHE_LEASE;
 use crate::marks::Mark;
-use crate::namespace::record::{RecordBody, Reply};
+use crate::member::Barrier;
+use crate::namespace::record::{ClientRecord, Record, RecordBody, Reply};
 use crate::namespace::{Applied, Change};
 use crate::placement::choose::Labels;
 use crate::wire::client_master::{ClientToMaster, MasterToClient, Stale};
@@ -15,6 +16,20 @@ use crate::wire::client_master::{ClientToMaster, MasterToClient, Stale};
 pub(super) struct Greeting {
     opens: Vec<InodeId>,
     labels: Labels,
+}
+
+/// An `Alive` that is to be answered.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Heartbeat {
+    link: LinkId,
+    session: SessionId,
+    echo: u64,
+}
+
+impl Heartbeat {
+    pub(super) fn link(&self) -> LinkId {
+        self.link
+    }
 }
 
 impl Master {
@@ -110,11 +125,11 @@ impl Master {
     }
 
     pub(super) fn on_session_begun(&mut self, link: LinkId, applied: &Applied) {
-        let Some(greeting) = self.questions.greeted(link) else {
-            return;
-        };
+        let greeting = self.questions.greeted(link);
         if let Some(Ok(Reply::Session(session))) = &applied.outcome {
+            // Also one that nobody waits for any more: it has to end some time.
             self.sessions.expect(*session, self.now.mono);
+            let Some(greeting) = greeting else { return };
             if self.guests.contains_key(&link) {
                 self.welcome(link, *session, greeting);
             }
@@ -154,6 +169,21 @@ impl Master {
         self.reconcile_orphans(session);
     }
 
+    /// A file may be closed between the choice of who keeps it as an orphan and the
+    /// record: nobody will close it again.
+    pub(super) fn close_late_orphans(&mut self, record: &Record) {
+        let RecordBody::Client(ClientRecord { choice, .. }) = &record.body else {
+            return;
+        };
+        for (inode, session) in &choice.open_by {
+            let one = self.sessions.table.get(session);
+            let closed = one.is_some_and(|one| one.arrived && !one.opens.contains(inode));
+            if closed && self.member.state().is_orphan_of(*inode, *session) {
+                self.close_orphans(*session, vec![*inode]);
+            }
+        }
+    }
+
     /// Orphans that the session keeps and does not have open were closed while
     /// nobody heard it.
     fn reconcile_orphans(&mut self, session: SessionId) {
@@ -189,7 +219,35 @@ impl Master {
         self.close_orphans(session, orphans);
     }
 
+    /// Answered behind a read barrier only: a leader that was deposed and does not know
+    /// it must not prolong the use of a cache that the next one believes lapsed.
     fn on_alive(&mut self, link: LinkId, session: SessionId, echo: u64) {
+        if let Some(one) = self.sessions.table.get_mut(&session) {
+            one.heard = self.now.mono;
+        }
+        let ticket = self.next_ticket;
+        self.next_ticket += 1;
+        let beat = Heartbeat {
+            link,
+            session,
+            echo,
+        };
+        match self.member.barrier(self.now, ticket) {
+            Barrier::Pass => self.answer_alive(beat),
+            Barrier::Wait => self.questions.beat(ticket, beat),
+            Barrier::NotLeader => self.send_away(link),
+        }
+    }
+
+    pub(super) fn answer_alive(&mut self, beat: Heartbeat) {
+        let Heartbeat {
+            link,
+            session,
+            echo,
+        } = beat;
+        if self.guests.get(&link) != Some(&Guest::Client(Some(session))) {
+            return;
+        }
         let lapsed = self
             .sessions
             .table
@@ -197,9 +255,6 @@ impl Master {
             .is_some_and(|one| one.must_drop);
         if lapsed || self.sessions.is_overfull(session) {
             self.drop_caches(session);
-        }
-        if let Some(one) = self.sessions.table.get_mut(&session) {
-            one.heard = self.now.mono;
         }
         self.tell_client(link, MasterToClient::AliveToo { echo });
     }

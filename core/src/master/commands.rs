@@ -3,7 +3,7 @@
 //! the loss of its link, or time.
 
 use super::Master;
-use crate::ids::{ChunkId, ServerId};
+use crate::ids::{ChunkId, Epoch, ServerId};
 use crate::limits::COMMANDS_INFLIGHT_MAX;
 use crate::time::{Duration, Instant};
 use crate::wire::Message;
@@ -18,7 +18,7 @@ const COMMAND_TIMEOUT: Duration = Duration::from_secs(60);
 #[derive(Clone, Debug)]
 pub(super) enum Purpose {
     /// Closing chunks are made durable, in the order of the command.
-    Settle(Vec<ChunkId>),
+    Settle(Vec<(ChunkId, Epoch)>),
     /// A reconciliation asks what a copy is like.
     Fence(ChunkId),
     /// A reconciliation makes a copy equal.
@@ -147,7 +147,10 @@ impl Master {
         let sent: Vec<u64> = sent.map(|(command, _)| *command).collect();
         let queued = self.commands.queues.remove(&server).unwrap_or_default();
         for command in sent {
-            self.end_command(command, failed());
+            // The end of one may lead back here and end the others.
+            if self.commands.sent.contains_key(&command) {
+                self.end_command(command, failed());
+            }
         }
         for (purpose, _) in queued {
             self.on_command_result(server, purpose, failed());
@@ -161,16 +164,19 @@ impl Master {
             .sent
             .iter()
             .filter(|(_, sent)| now.since(sent.since) > COMMAND_TIMEOUT);
-        let late: Vec<u64> = late.map(|(command, _)| *command).collect();
-        for command in late {
+        let late: Vec<(u64, ServerId)> = late
+            .map(|(command, sent)| (*command, sent.server))
+            .collect();
+        for (command, server) in late {
             let reason = "it did not answer in time".to_owned();
-            self.end_command(
-                command,
-                CommandResult::Failed {
-                    reason,
-                    bad_source: None,
-                },
-            );
+            let failed = CommandResult::Failed {
+                reason,
+                bad_source: None,
+            };
+            if self.commands.sent.contains_key(&command) {
+                self.end_command(command, failed);
+                self.pump_commands(server);
+            }
         }
     }
 }

@@ -38,6 +38,9 @@ const FRESH_PATIENCE: Duration = Duration::from_millis(500);
 /// For how long it waits for one that kept its life, when only restarted ones answer.
 const STALE_PATIENCE: Duration = Duration::from_secs(5);
 
+/// The pause before a reconciliation of which nothing came begins anew.
+const RECONCILE_AGAIN: Duration = Duration::from_secs(1);
+
 /// How long released chunks gather before their copies are synced: one sync serves all.
 const SYNC_PACE: Duration = Duration::from_millis(50);
 
@@ -70,6 +73,9 @@ enum Step {
         good: BTreeSet<ServerId>,
     },
     Logged,
+    /// Nothing came of it; fenced anew after a pause, since a copy may still be doing
+    /// what it was told and did not answer.
+    Failed(Instant),
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -109,6 +115,18 @@ impl Leases {
 
     pub(super) fn settling_done(&mut self) {
         self.logging = false;
+    }
+
+    /// What was to be logged as settled was not: it is logged anew.
+    pub(super) fn settling_dropped(&mut self, chunks: Vec<(ChunkId, Epoch)>) {
+        self.logging = false;
+        self.synced.extend(chunks);
+    }
+
+    /// A record about the chunk's lease did not reach the log: it is looked at again.
+    pub(super) fn look_again(&mut self, chunk: ChunkId) {
+        self.fencing.remove(&chunk);
+        self.deferred.insert(chunk);
     }
 
     pub(super) fn reconciled(&mut self, chunk: ChunkId) {
@@ -151,7 +169,12 @@ impl Master {
     pub(super) fn resume_leases(&mut self) {
         let leased: Vec<ChunkId> = self.member.state().leased().collect();
         for chunk in leased {
-            self.on_lease_changed(chunk);
+            let one = self.member.state().chunk(chunk);
+            match one.map(|one| (one.lease, one.epoch)) {
+                // Copies may still be doing what the leader before had them do.
+                Some((LeaseState::Reconciling { .. }, epoch)) => self.fence(chunk, epoch),
+                _ => self.on_lease_changed(chunk),
+            }
         }
     }
 
@@ -299,7 +322,7 @@ impl Master {
         self.leases.closing.remove(&chunk);
         self.leases.fencing.insert(chunk, epoch);
         self.propose(
-            Proposal::Fence,
+            Proposal::Fence(chunk),
             RecordBody::Fence {
                 chunks: vec![(chunk, epoch)],
             },
@@ -363,7 +386,11 @@ impl Master {
             self.leases.logging = true;
             let most = self.leases.synced.len().min(REPORT_BATCH);
             let chunks = self.leases.synced.drain(..most).collect();
-            self.propose(Proposal::Settled, RecordBody::Settled { chunks });
+            let chunks: Vec<(ChunkId, Epoch)> = chunks;
+            self.propose(
+                Proposal::Settled(chunks.clone()),
+                RecordBody::Settled { chunks },
+            );
         }
     }
 
@@ -372,6 +399,7 @@ impl Master {
         let rest = parts.split_off(parts.len().min(REPORT_BATCH));
         if !rest.is_empty() {
             self.leases.outbox.insert(server, rest);
+            self.leases.due.get_or_insert(self.now.mono + SYNC_PACE);
         }
         // What was fenced or leased again meanwhile need not be synced.
         parts.retain(|(part, _, epoch)| {
@@ -384,7 +412,8 @@ impl Master {
             return;
         }
         self.leases.syncing.insert(server);
-        let chunks = parts.iter().map(|(part, ..)| part.chunk).collect();
+        let named = parts.iter().map(|(part, _, epoch)| (part.chunk, *epoch));
+        let chunks = named.collect();
         self.command(
             server,
             Purpose::Settle(chunks),
@@ -395,7 +424,7 @@ impl Master {
     pub(super) fn on_synced(
         &mut self,
         server: ServerId,
-        chunks: &[ChunkId],
+        chunks: &[(ChunkId, Epoch)],
         result: CommandResult,
     ) {
         self.leases.syncing.remove(&server);
@@ -406,17 +435,25 @@ impl Master {
             CommandResult::Parts(states) if states.len() == chunks.len() => states,
             _ => vec![None; chunks.len()],
         };
-        for (chunk, state) in chunks.iter().zip(states) {
-            self.on_part_synced(server, *chunk, state);
+        for ((chunk, epoch), state) in chunks.iter().zip(states) {
+            self.on_part_synced(server, (*chunk, *epoch), state);
         }
     }
 
-    fn on_part_synced(&mut self, server: ServerId, chunk: ChunkId, state: Option<PartState>) {
-        let Some(closing) = self.leases.closing.get_mut(&chunk) else {
+    /// A copy that has seen a newer epoch tells what it is like, and was not synced:
+    /// only its word about this very lease counts.
+    fn on_part_synced(
+        &mut self,
+        server: ServerId,
+        (chunk, epoch): (ChunkId, Epoch),
+        state: Option<PartState>,
+    ) {
+        let closing = self.leases.closing.get_mut(&chunk);
+        let Some(closing) = closing.filter(|closing| closing.epoch == epoch) else {
             return;
         };
-        let epoch = closing.epoch;
-        if state.is_none_or(|state| state.version != closing.version) {
+        let version = closing.version;
+        if state.is_none_or(|state| (state.version, state.epoch) != (version, epoch)) {
             return self.fence(chunk, epoch);
         }
         closing.waits.remove(&server);
@@ -609,8 +646,9 @@ impl Master {
             return;
         };
         let version = one.version;
+        let wanted = (version, one.epoch);
         let done = matches!(result, CommandResult::Parts(states)
-            if matches!(states[..], [Some(state)] if state.version == version));
+            if matches!(states[..], [Some(state)] if (state.version, state.epoch) == wanted));
         if waits.remove(&server) && done {
             good.insert(server);
         }
@@ -619,7 +657,9 @@ impl Master {
         }
         let (epoch, servers) = (one.epoch, good.iter().copied().collect::<Vec<_>>());
         if servers.is_empty() {
-            return self.ask_again(chunk);
+            one.step = Step::Failed(self.now.mono);
+            let text = format!("{chunk} could not be made whole yet; trying again");
+            return self.log(Level::Warn, text);
         }
         one.step = Step::Logged;
         self.marks.reach(Mark::LeaseReconciled);
@@ -633,18 +673,16 @@ impl Master {
         );
     }
 
-    /// Nothing came of it: begin anew with whoever is there.
-    fn ask_again(&mut self, chunk: ChunkId) {
-        let one = self
-            .leases
-            .reconciling
-            .remove(&chunk)
-            .expect("the caller looked");
-        self.log(
-            Level::Warn,
-            format!("{chunk} could not be made whole yet; trying again"),
-        );
-        self.reconcile(chunk, (one.epoch, one.version, one.base), one.copies);
+    /// A reconciliation of which nothing came begins anew, with whoever is there.
+    fn retry_failed(&mut self, chunk: ChunkId) {
+        let Some(one) = self.leases.reconciling.get(&chunk) else {
+            return;
+        };
+        let epoch = one.epoch;
+        if matches!(one.step, Step::Failed(since) if self.now.mono.since(since) >= RECONCILE_AGAIN)
+        {
+            self.fence(chunk, epoch);
+        }
     }
 
     pub(super) fn watch_reconciliations(&mut self) {
@@ -660,6 +698,7 @@ impl Master {
                 self.ask_copy(chunk, server);
             }
             self.decide(chunk);
+            self.retry_failed(chunk);
         }
         self.retry_deferred();
     }

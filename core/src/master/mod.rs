@@ -22,7 +22,7 @@ mod sessions;
 mod status;
 
 use crate::hash::Digest;
-use crate::ids::{ChunkId, Incarnation, LinkId, ServerId, SessionId};
+use crate::ids::{ChunkId, Epoch, Incarnation, LinkId, ServerId, SessionId};
 use crate::journal::Recovered;
 use crate::journal::operation::{JournalCompletion, JournalOperation};
 use crate::limits;
@@ -106,9 +106,9 @@ enum Proposal {
     /// Ends a session.
     EndSession,
     /// A batch of settled chunks.
-    Settled,
-    /// A fence of these chunks.
-    Fence,
+    Settled(Vec<(ChunkId, Epoch)>),
+    /// A fence of a chunk.
+    Fence(ChunkId),
     /// The outcome of a chunk's reconciliation.
     Reconciled(ChunkId),
     /// Orphans of a session that it closed.
@@ -485,7 +485,7 @@ impl Master {
         match proposal {
             Proposal::Mutation => return self.on_mutation_applied(ticket, applied),
             Proposal::Session(link) => self.on_session_begun(link, &applied),
-            Proposal::Settled => self.leases.settling_done(),
+            Proposal::Settled(_) => self.leases.settling_done(),
             Proposal::Reconciled(chunk) => self.leases.reconciled(chunk),
             Proposal::Found => {
                 let term = self.member.term();
@@ -493,23 +493,39 @@ impl Master {
                     .begin(self.member.state().capability_secret(), term, self.now.mono);
                 self.tell_keys();
             }
-            Proposal::EndSession | Proposal::Fence | Proposal::CloseOrphans | Proposal::Adopt => {}
+            Proposal::EndSession
+            | Proposal::Fence(_)
+            | Proposal::CloseOrphans
+            | Proposal::Adopt => {}
         }
         self.push_unowned(&applied.changes);
     }
 
-    /// Leadership was lost before the outcome was known: `on_follows` clears the rest,
-    /// and clients ask the next leader again.
+    /// A proposal or a barrier came to nothing. When leadership was lost, `on_follows`
+    /// clears the rest and clients ask the next leader again. A leader whose log takes
+    /// no more for now drops some too: those are proposed again at the next look.
     fn on_dropped(&mut self, ticket: u64) {
-        if let Some(Proposal::Settled) = self.proposals.remove(&ticket) {
-            self.leases.settling_done();
+        let proposal = self.proposals.remove(&ticket);
+        let asked = self.questions.forget(ticket);
+        if !self.member.is_leader() {
+            return self.mutations.forget(ticket);
         }
-        self.questions.forget(ticket);
-        self.mutations.forget(ticket);
+        match proposal {
+            Some(Proposal::Mutation) => self.mutations.hold_again(ticket),
+            Some(Proposal::Settled(chunks)) => self.leases.settling_dropped(chunks),
+            Some(Proposal::Fence(chunk) | Proposal::Reconciled(chunk)) => {
+                self.leases.look_again(chunk);
+            }
+            Some(Proposal::Session(link)) => self.close(link, "too busy for a new session"),
+            _ => {}
+        }
+        if let Some(link) = asked.filter(|link| self.guests.contains_key(link)) {
+            self.close(link, "whether this master leads is in doubt");
+        }
     }
 
     /// What an applied record means for the soft state, on every member alike.
-    fn on_changes(&mut self, _record: &Record, changes: &[Change]) {
+    fn on_changes(&mut self, record: &Record, changes: &[Change]) {
         for change in changes {
             match change {
                 Change::ChunkMade(chunk) | Change::Copies(chunk) => self.servers.touch(*chunk),
@@ -523,6 +539,9 @@ impl Master {
                 Change::SessionEnded(session) => self.on_session_ended(*session),
                 Change::Inode(_) | Change::Dentry { .. } => {}
             }
+        }
+        if self.reign.is_some() {
+            self.close_late_orphans(record);
         }
     }
 

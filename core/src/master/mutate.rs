@@ -10,10 +10,10 @@ use super::{Master, Proposal};
 use crate::attributes::{Credentials, FallocateMode, FileKind};
 use crate::errno::Errno;
 use crate::ids::{BootId, ChunkId, InodeId, LinkId, RequestId, ServerId, SessionId};
-use crate::limits::CHUNK_SIZE;
+use crate::limits::{CHUNK_SIZE, SESSION_WINDOW};
 use crate::marks::Mark;
 use crate::namespace::record::{
-    Choice, ClientRecord, LeaseGrant, Mutation, Outcome, Record, RecordBody, Reply,
+    Choice, ClientRecord, Mutation, Outcome, Record, RecordBody, Reply,
 };
 use crate::namespace::{Applied, LeaseState, Remembered};
 use crate::placement;
@@ -56,11 +56,57 @@ pub(super) struct Mutations {
     pending: BTreeMap<u64, Pending>,
     by_request: BTreeMap<(SessionId, RequestId), u64>,
     held: BTreeSet<u64>,
+    /// Leases in the log and not applied: their copies are chosen, and must stay.
+    granting: BTreeSet<(InodeId, u32, u64)>,
 }
 
 impl Mutations {
+    /// A record did not reach the log: it is looked at again.
+    pub(super) fn hold_again(&mut self, ticket: u64) {
+        if let Some(pending) = self.pending.get_mut(&ticket) {
+            pending.stage = Stage::Held;
+            self.held.insert(ticket);
+            self.end_granting(ticket);
+        }
+    }
+
+    /// Whether a lease of that chunk of a file is on its way into the log.
+    pub(super) fn is_granting(&self, inode: InodeId, index: u32) -> bool {
+        let mut granting = self.granting.range((inode, index, 0)..);
+        granting
+            .next()
+            .is_some_and(|(file, at, _)| (*file, *at) == (inode, index))
+    }
+
+    fn begin_granting(&mut self, ticket: u64) {
+        if let Some(Mutation::Lease { inode, index, .. }) =
+            self.pending.get(&ticket).map(|pending| &pending.mutation)
+        {
+            self.granting.insert((*inode, *index, ticket));
+        }
+    }
+
+    fn end_granting(&mut self, ticket: u64) {
+        if let Some(Mutation::Lease { inode, index, .. }) =
+            self.pending.get(&ticket).map(|pending| &pending.mutation)
+        {
+            self.granting.remove(&(*inode, *index, ticket));
+        }
+    }
+
+    /// Whether a request is so far ahead of the oldest one under way that no client
+    /// that keeps to its window sends it.
+    fn is_beyond(&self, session: SessionId, request: RequestId) -> bool {
+        let mut own = self.by_request.range((session, RequestId(0))..);
+        let first = own.next().map(|(key, _)| *key);
+        first.is_some_and(|(whose, first)| {
+            whose == session && request.0.saturating_sub(first.0) >= SESSION_WINDOW
+        })
+    }
+
     pub(super) fn forget(&mut self, ticket: u64) {
         self.held.remove(&ticket);
+        self.end_granting(ticket);
         if let Some(pending) = self.pending.remove(&ticket) {
             self.by_request.remove(&(pending.session, pending.request));
         }
@@ -110,6 +156,9 @@ impl Master {
             Remembered::New => None,
             Remembered::Reply(outcome) => Some(outcome.clone()),
             Remembered::NoSession => return self.tell_client(link, MasterToClient::SessionEnded),
+            // The state learns how far the client is from records alone: what counts is
+            // what this one will tell it.
+            Remembered::BeyondWindow if is_within_window(request, oldest) => None,
             Remembered::BeyondWindow => Some(Err(Errno::EAGAIN)),
             Remembered::TooOld => Some(Err(Errno::EINVAL)),
         };
@@ -119,6 +168,9 @@ impl Master {
         if let Some(outcome) = remembered.filter(|_| settled) {
             self.marks.reach(Mark::ReplyRepeated);
             return self.answer_mutation(link, session, request, outcome);
+        }
+        if self.mutations.is_beyond(session, request) {
+            return self.answer_mutation(link, session, request, Err(Errno::EAGAIN));
         }
         let ticket = self.next_ticket;
         self.next_ticket += 1;
@@ -177,6 +229,7 @@ impl Master {
             mutation: pending.mutation.clone(),
             choice,
         });
+        self.mutations.begin_granting(ticket);
         self.proposals.insert(ticket, Proposal::Mutation);
         self.member.propose(
             self.now,
@@ -369,6 +422,7 @@ impl Master {
     }
 
     pub(super) fn on_mutation_applied(&mut self, ticket: u64, applied: Applied) {
+        self.mutations.end_granting(ticket);
         let Some(pending) = self.mutations.pending.get_mut(&ticket) else {
             return self.push_unowned(&applied.changes);
         };
@@ -428,7 +482,7 @@ impl Master {
         if !self.guests.contains_key(&link) {
             return;
         }
-        let result = outcome.map(|reply| self.dress(session, reply));
+        let result = outcome.and_then(|reply| self.dress(session, reply));
         self.tell_client(
             link,
             MasterToClient::Answer {
@@ -440,8 +494,9 @@ impl Master {
     }
 
     /// A reply of the replicated state with what the leader adds to it.
-    fn dress(&mut self, session: SessionId, reply: Reply) -> Answer {
-        match reply {
+    /// A lease of which a copy is unknown here is no answer: the client asks anew.
+    fn dress(&mut self, session: SessionId, reply: Reply) -> Result<Answer, Errno> {
+        Ok(match reply {
             Reply::Done | Reply::Session(_) => Answer::Done,
             Reply::Entry(attributes) => {
                 self.sessions.cache(session, attributes.inode);
@@ -456,19 +511,17 @@ impl Master {
                 if attributes.kind == FileKind::Regular {
                     self.note_open(session, attributes.inode);
                 }
-                let lease = lease.map(|grant| Box::new(self.dress_lease(&grant)));
+                let lease = lease.and_then(|grant| self.leased_chunk(&grant).map(Box::new));
                 Answer::Created {
                     attributes,
                     existed,
                     lease,
                 }
             }
-            Reply::Lease(grant) => Answer::Lease(Box::new(self.dress_lease(&grant))),
-        }
-    }
-
-    fn dress_lease(&self, grant: &LeaseGrant) -> crate::wire::client_master::LeasedChunk {
-        self.leased_chunk(grant)
+            Reply::Lease(grant) => {
+                Answer::Lease(Box::new(self.leased_chunk(&grant).ok_or(Errno::EAGAIN)?))
+            }
+        })
     }
 
     /// `Create` opens what it makes; a plain mknod does too, until the client says
@@ -478,6 +531,10 @@ impl Master {
             one.opens.insert(inode);
         }
     }
+}
+
+fn is_within_window(request: RequestId, oldest: RequestId) -> bool {
+    request.0.saturating_sub(oldest.0) < SESSION_WINDOW
 }
 
 fn is_destructive(mode: FallocateMode) -> bool {

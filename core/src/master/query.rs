@@ -4,7 +4,7 @@
 //! Owns questions that wait for the barrier; notes what the asker may cache.
 
 use super::Master;
-use super::clients::Greeting;
+use super::clients::{Greeting, Heartbeat};
 use crate::attributes::{Attributes, Credentials};
 use crate::errno::Errno;
 use crate::ids::{
@@ -40,6 +40,7 @@ struct Question {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Questions {
     waiting: BTreeMap<u64, Question>,
+    beats: BTreeMap<u64, Heartbeat>,
     greetings: BTreeMap<LinkId, Greeting>,
 }
 
@@ -56,8 +57,16 @@ impl Questions {
         self.greetings.remove(&link);
     }
 
-    pub(super) fn forget(&mut self, ticket: u64) {
-        self.waiting.remove(&ticket);
+    /// A heartbeat waits for the barrier.
+    pub(super) fn beat(&mut self, ticket: u64, beat: Heartbeat) {
+        self.beats.insert(ticket, beat);
+    }
+
+    /// The barrier came to nothing. Returns whose link waited for it.
+    pub(super) fn forget(&mut self, ticket: u64) -> Option<LinkId> {
+        let beat = self.beats.remove(&ticket).map(|beat| beat.link());
+        let question = self.waiting.remove(&ticket).map(|question| question.link);
+        beat.or(question)
     }
 }
 
@@ -91,6 +100,8 @@ impl Master {
     pub(super) fn on_read_ready(&mut self, ticket: u64) {
         if let Some(question) = self.questions.waiting.remove(&ticket) {
             self.answer_question(question);
+        } else if let Some(beat) = self.questions.beats.remove(&ticket) {
+            self.answer_alive(beat);
         }
     }
 
@@ -326,21 +337,22 @@ impl Master {
         })
     }
 
-    /// A lease as its writer needs it.
-    pub(super) fn leased_chunk(&self, lease: &LeaseGrant) -> LeasedChunk {
+    /// A lease as its writer needs it; `None` while one of its copies is unknown here: a
+    /// writer that knew only the others would take their word for the word of all.
+    pub(super) fn leased_chunk(&self, lease: &LeaseGrant) -> Option<LeasedChunk> {
         let grant = grant(lease.chunk, lease.version, lease.epoch, Right::Write);
         let copies = lease
             .copies
             .iter()
-            .filter_map(|(server, boot)| self.located(*server, *boot, grant));
-        LeasedChunk {
+            .map(|(server, boot)| self.located(*server, *boot, grant));
+        Some(LeasedChunk {
             index: lease.index,
             chunk: lease.chunk,
             version: lease.version,
             epoch: lease.epoch,
             valid: lease.valid,
-            copies: copies.collect(),
-        }
+            copies: copies.collect::<Option<_>>()?,
+        })
     }
 
     fn file_system(&self) -> FileSystem {

@@ -75,6 +75,7 @@ impl Repair {
         self.running.clear();
         self.later.clear();
         self.quarantined.clear();
+        self.doomed.clear();
     }
 
     pub(super) fn is_running(&self, chunk: ChunkId) -> bool {
@@ -407,11 +408,13 @@ impl Master {
             format!("a copy of {chunk} could not be made on {server}: {reason}"),
         );
         let Some(bad) = bad_source else { return };
+        let version = self.member.state().chunk(chunk).map(|one| one.version);
         let others = self
             .servers
             .copies(chunk)
             .iter()
-            .filter(|copy| copy.server != bad)
+            .filter(|copy| copy.server != bad && Some(copy.version) == version)
+            .filter(|copy| self.servers.is_alive(copy.server))
             .count();
         if others > 0 {
             self.servers.drop_copy(bad, chunk);
@@ -425,7 +428,8 @@ impl Master {
         let Some(one) = self.member.state().chunk(chunk) else {
             return;
         };
-        if !matches!(one.lease, LeaseState::Settled) || self.repair.is_running(chunk) {
+        let leasing = self.mutations.is_granting(one.inode, one.index);
+        if !matches!(one.lease, LeaseState::Settled) || self.repair.is_running(chunk) || leasing {
             return;
         }
         let (version, wanted) = (one.version, usize::from(one.copies));
@@ -488,9 +492,11 @@ impl Master {
     pub(super) fn on_chunk_gone(&mut self, chunk: ChunkId) {
         self.servers.touch(chunk);
         self.leases.forget(chunk);
-        self.repair
-            .doomed
-            .insert(chunk, self.now.mono + self.config.delete_grace);
+        // Who leads later judges by what was reported to it.
+        if self.reign.is_some() {
+            let due = self.now.mono + self.config.delete_grace;
+            self.repair.doomed.insert(chunk, due);
+        }
     }
 
     /// Copies of chunks that the table does not know were deleted, or are quarantined.
@@ -522,7 +528,10 @@ impl Master {
     pub(super) fn release_quarantine(&mut self) {
         let now = self.now.mono;
         for chunk in std::mem::take(&mut self.repair.quarantined) {
-            self.repair.doomed.insert(chunk, now);
+            // A number beyond the allocation mark may have been given since.
+            if self.member.state().chunk(chunk).is_none() {
+                self.repair.doomed.insert(chunk, now);
+            }
         }
     }
 

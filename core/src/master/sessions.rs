@@ -27,6 +27,8 @@ pub(super) struct Session {
     /// It lapsed: what it cached before may be stale, and pushes were not sent.
     pub(super) must_drop: bool,
     pub(super) labels: Labels,
+    /// It has said hello to this leader, and what it has open.
+    pub(super) arrived: bool,
     pub(super) opens: BTreeSet<InodeId>,
     interests: BTreeSet<InodeId>,
     /// The number of the last push, and those not answered: push -> tickets that wait.
@@ -42,6 +44,7 @@ impl Session {
             caches: true,
             must_drop: false,
             labels: Labels::new(),
+            arrived: false,
             opens: BTreeSet::new(),
             interests: BTreeSet::new(),
             pushes: 0,
@@ -96,6 +99,7 @@ impl Sessions {
         one.link = Some(link);
         one.heard = now;
         one.must_drop = false;
+        one.arrived = true;
         one.opens = opens.into_iter().collect();
         one.labels = labels;
         released
@@ -201,10 +205,12 @@ impl Sessions {
             .collect()
     }
 
+    /// The sessions that have an inode open, or may have: one that has not said hello to
+    /// this leader yet gives up what it does not have open when it does.
     pub(super) fn openers(&self, inode: InodeId) -> impl Iterator<Item = SessionId> + '_ {
         self.table
             .iter()
-            .filter(move |(_, one)| one.opens.contains(&inode))
+            .filter(move |(_, one)| !one.arrived || one.opens.contains(&inode))
             .map(|(id, _)| *id)
     }
 
