@@ -66,7 +66,7 @@ impl ChunkServer {
                 let op = PartOp::Commit {
                     version,
                     epoch,
-                    create: false,
+                    create: true,
                     guarded: true,
                 };
                 self.command_parts(link, command, Kind::Parts, vec![(part, op)]);

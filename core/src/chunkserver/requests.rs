@@ -28,7 +28,8 @@ pub(super) struct Reading {
     link: LinkId,
     request: RequestId,
     part: PartId,
-    /// The version that it must have; `None` for the writer itself.
+    /// The least version that it must have: under a lease a copy is raised by the first
+    /// write, and readers go on. `None` for the writer itself.
     version: Option<ChunkVersion>,
 }
 
@@ -173,7 +174,7 @@ impl ChunkServer {
         match self.parts.made(part) {
             None if self.parts.was_lost(part) => Err(ChunkErrorKind::Medium),
             None => Err(ChunkErrorKind::NotFound),
-            Some(info) if right == Right::Read && info.version != version => {
+            Some(info) if right == Right::Read && info.version < version => {
                 Err(ChunkErrorKind::Version)
             }
             Some(_) => Ok(()),
@@ -223,7 +224,7 @@ impl ChunkServer {
             }
         };
         match reply {
-            Ok((version, body, data)) if reading.version.is_none_or(|wanted| wanted == version) => {
+            Ok((version, body, data)) if reading.version.is_none_or(|wanted| wanted <= version) => {
                 self.reply(reading.link, reading.request, Ok(body), data);
             }
             Ok(_) => self.refuse(reading.link, reading.request, ChunkErrorKind::Version),
