@@ -25,7 +25,6 @@ impl Client {
             return;
         }
         let extents = written_extents(file);
-        let size = file.acknowledged_to;
         let ending: Vec<u32> = file
             .chunks
             .iter()
@@ -41,6 +40,8 @@ impl Client {
             chunk.is_uncommitted = false;
         }
         file.commit_wanted = false;
+        // A later commit says nothing of this one's length: it may be cut by then.
+        let size = std::mem::take(&mut file.acknowledged_to);
         let told = |extent: &WrittenExtent| (extent.index, extent.chunk, extent.valid);
         file.commit = Some(Commit {
             generation: file.uncommitted.take(),
@@ -84,6 +85,7 @@ impl Client {
 
     fn on_commit_good(&mut self, inode: InodeId, commit: Commit, attributes: Attributes) {
         for (index, id, valid) in commit.chunks {
+            self.cache.forget_location((inode, index));
             self.edit((inode, index), |chunk| {
                 if chunk.chunk() == Some(id) {
                     chunk.on_committed(valid);
@@ -93,13 +95,8 @@ impl Client {
         for ending in commit.endings {
             self.on_lease_ended(ending);
         }
-        let file = self.files.get_mut(&inode).expect("a commit has a file");
-        if !file.is_dirty() {
-            file.written_to = 0;
-        }
         self.cache.keep_pages(&attributes);
         self.learn(attributes);
-        self.drop_locations(inode);
     }
 
     /// A chunk is no longer at its place: somebody truncated the file meanwhile. What
@@ -125,7 +122,6 @@ impl Client {
         }
         let file = self.files.get_mut(&inode).expect("a commit has a file");
         file.close_generation();
-        file.acknowledged_to = 0;
         self.cache.forget_attributes(inode);
         self.drop_locations(inode);
     }

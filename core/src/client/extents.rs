@@ -350,6 +350,14 @@ impl ExtentMap {
         slices
     }
 
+    /// Where the last extent ends.
+    pub(super) fn end(&self) -> u32 {
+        self.extents
+            .iter()
+            .next_back()
+            .map_or(0, |(&at, extent)| at + extent.content.length())
+    }
+
     /// Something in a range is not acknowledged by every copy.
     pub(super) fn has_unwritten(&self, from: u32, to: u32) -> bool {
         let first = self

@@ -321,7 +321,7 @@ pub(super) struct File {
     pub(super) chunks: BTreeMap<u32, ChunkWrite>,
     /// The largest end of a write that no answered commit covers.
     pub(super) written_to: u64,
-    /// The largest end of an acknowledged write.
+    /// The largest end of an acknowledged write that no commit covers.
     pub(super) acknowledged_to: u64,
     /// The oldest generation acknowledged and in no commit.
     pub(super) uncommitted: Option<u64>,
@@ -363,6 +363,16 @@ impl File {
     pub(super) fn is_dirty(&self) -> bool {
         let dirty = |chunk: &ChunkWrite| !chunk.is_written_out();
         self.uncommitted.is_some() || self.commit.is_some() || self.chunks.values().any(dirty)
+    }
+
+    /// Where the last write ends that is still on its way, once some were lost.
+    pub(super) fn forget_lost_end(&mut self) {
+        let dirty = self
+            .chunks
+            .iter()
+            .filter(|(_, chunk)| chunk.extents.is_dirty());
+        let ends = dirty.map(|(&index, chunk)| start_of(index) + u64::from(chunk.extents.end()));
+        self.written_to = ends.max().unwrap_or(0).max(self.acknowledged_to);
     }
 
     /// Something written is not durable.

@@ -310,8 +310,15 @@ impl Client {
         Err(file.failure.unwrap_or(Errno::EIO))
     }
 
-    /// Forgets a file that nobody needs.
+    /// Forgets a file that nobody needs; of a clean one, that it was written: the
+    /// leader knows its length.
     pub(super) fn tidy(&mut self, inode: InodeId) {
+        if let Some(file) = self.files.get_mut(&inode)
+            && file.written_to > 0
+            && !file.is_dirty()
+        {
+            file.written_to = 0;
+        }
         if !self.files.get(&inode).is_some_and(File::is_idle) {
             return;
         }

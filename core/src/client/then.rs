@@ -133,11 +133,7 @@ impl Then {
     pub(super) fn is_patient(&self) -> bool {
         matches!(
             self,
-            Self::Lease { .. }
-                | Self::Committed { .. }
-                | Self::Released { .. }
-                | Self::Located { .. }
-                | Self::Reported
+            Self::Lease { .. } | Self::Committed { .. } | Self::Released { .. } | Self::Reported
         )
     }
 

@@ -2,6 +2,7 @@
 
 use crate::world::{Target, World};
 use antler_core::client::request::FileRequest;
+use antler_core::errno::Errno;
 use antler_core::ids::ServerId;
 use antler_core::machine::Machine;
 use antler_core::marks::Mark;
@@ -161,4 +162,22 @@ fn sequential_reads_are_read_ahead() {
     assert!(taken < 120_000_000, "{taken} ns");
     let links = world.links_to(|target| matches!(target, Target::Server(_)));
     assert!(!links.is_empty());
+}
+
+#[test]
+fn no_space_is_told_and_the_file_works_again_with_space() {
+    let mut world = World::new(10, 2, 1);
+    let mount = world.mount_ready();
+    let file = world.create(mount, "a");
+    world.run_for(Duration::from_secs(3));
+    world.master.is_full = true;
+    world.write(mount, file, 0, &[1; 5000]);
+    let (inode, handle) = file;
+    let reply = world.ask(mount, FileRequest::Fsync { inode, handle });
+    assert_eq!(reply.err(), Some(Errno::ENOSPC));
+    world.master.is_full = false;
+    assert_eq!(world.attributes(mount, inode).size, 0, "the write is lost");
+    world.write(mount, file, 0, &[2; 5000]);
+    world.fsync(mount, file);
+    assert_eq!(world.read(mount, file, 0, 9000)[..], [2; 5000]);
 }

@@ -12,3 +12,4 @@ mod failover;
 mod files;
 mod model;
 mod order;
+mod turns;

@@ -47,6 +47,8 @@ pub(crate) struct Master {
     pub(crate) owed: BTreeSet<ChunkId>,
     pub(crate) bad_copies: Vec<ServerId>,
     pub(crate) cache_lease_millis: u32,
+    /// There is no server for a new chunk.
+    pub(crate) is_full: bool,
     /// Heartbeats are not answered.
     pub(crate) deaf: bool,
     clock: i64,
@@ -68,6 +70,7 @@ impl Master {
             owed: BTreeSet::new(),
             bad_copies: Vec::new(),
             cache_lease_millis: 2000,
+            is_full: false,
             deaf: false,
             clock: 0,
         };
@@ -362,7 +365,7 @@ impl Master {
         servers: &BTreeMap<ServerId, Server>,
     ) -> Choice {
         let mut choice = Choice::default();
-        let alive = |server: &&Server| !server.hangs;
+        let alive = |server: &&Server| !server.hangs && !self.is_full;
         let fresh = || servers.values().filter(alive).take(self.copies);
         match mutation {
             Mutation::Create { write: true, .. } => {

@@ -186,3 +186,26 @@ fn an_fsync_does_not_wait_for_what_is_written_meanwhile() {
         world.step();
     }
 }
+
+#[test]
+fn a_file_that_another_mount_cut_grows_only_as_far_as_it_is_written() {
+    let mut world = World::new(8, 2, 1);
+    let mount = world.mount_ready();
+    let other = world.mount_ready();
+    let file = world.create(mount, "a");
+    world.write(mount, file, 0, &[1; 9000]);
+    world.fsync(mount, file);
+    let change = AttributeChange {
+        size: Some(0),
+        ..AttributeChange::default()
+    };
+    let inode = file.0;
+    let reply = world.ask(other, FileRequest::SetAttributes { inode, change });
+    assert!(reply.is_ok());
+    assert_eq!(world.attributes(mount, inode).size, 0);
+    world.write(mount, file, 10, &[2; 10]);
+    world.fsync(mount, file);
+    assert_eq!(world.attributes(other, inode).size, 20);
+    let data = world.read(mount, file, 0, 100);
+    assert_eq!(data[..], [[0; 10], [2; 10]].concat()[..]);
+}
