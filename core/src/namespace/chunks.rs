@@ -313,6 +313,9 @@ impl State {
                 file.drop_privileges(who);
             }
         });
+        if !who.is_root() {
+            self.drop_capability(inode);
+        }
         self.entry(inode)
     }
 

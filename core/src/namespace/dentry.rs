@@ -22,7 +22,9 @@ use minicbor::{Decode, Encode};
 
 /// Bits of a cookie that count names of an equal hash.
 const COUNT_BITS: u32 = 16;
-const HASH_BITS: u32 = 47;
+/// Bits of a name's hash in its cookie; the module's own tests take few, so that
+/// names collide.
+const HASH_BITS: u32 = if cfg!(test) { 4 } else { 47 };
 /// The least cookie of an entry: smaller ones are free for `.` and `..`.
 pub const COOKIE_MIN: u64 = 1 << COUNT_BITS;
 
@@ -73,35 +75,27 @@ impl State {
 
     /// The entry of a name.
     pub(crate) fn find(&self, parent: InodeId, name: &[u8]) -> Option<Found> {
+        self.seek(parent, name).ok()
+    }
+
+    /// The entry of a name, or the cookie that the name would get: the least free one
+    /// of its hash. `Err(None)` when 65,536 names of the directory have that hash.
+    pub(crate) fn seek(&self, parent: InodeId, name: &[u8]) -> Result<Found, Option<u64>> {
         let first = self.first_cookie(name);
-        let mut from = first;
-        loop {
-            let (&(directory, cookie), dentry) = self.dentries.first_from(&(parent, from))?;
-            if directory != parent || cookie >> COUNT_BITS != first >> COUNT_BITS {
-                return None;
+        let (mut from, mut free) = (first, first);
+        let same = |cookie: u64| cookie >> COUNT_BITS == first >> COUNT_BITS;
+        while let Some((&(directory, cookie), dentry)) = self.dentries.first_from(&(parent, from)) {
+            if directory != parent || !same(cookie) {
+                break;
             }
             let inode = dentry.inode;
             if dentry.name.bytes() == name {
-                return Some(Found { cookie, inode });
+                return Ok(Found { cookie, inode });
             }
+            free += u64::from(cookie == free);
             from = cookie + 1;
         }
-    }
-
-    /// The cookie that a new name gets: the least free one of its hash. ENOSPC when
-    /// 65,536 names of the directory have that hash.
-    pub(crate) fn free_cookie(&self, parent: InodeId, name: &[u8]) -> Result<u64, Errno> {
-        let first = self.first_cookie(name);
-        let taken = self.dentries.range(&(parent, first));
-        let mut free = first;
-        for (&(directory, cookie), _) in taken {
-            if directory != parent || cookie != free {
-                break;
-            }
-            free += 1;
-        }
-        let same = free >> COUNT_BITS == first >> COUNT_BITS;
-        same.then_some(free).ok_or(Errno::ENOSPC)
+        Err(same(free).then_some(free))
     }
 
     /// A directory in which the caller may look names up.
@@ -166,5 +160,71 @@ impl State {
             count(directory);
             directory.modified(now);
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeMap;
+
+    const ROOT: InodeId = InodeId::ROOT;
+
+    fn add(state: &mut State, name: &str, inode: u64) -> u64 {
+        let cookie = state.seek(ROOT, name.as_bytes());
+        let cookie = cookie.expect_err("the name is new").expect("there is room");
+        let dentry = Dentry {
+            inode: InodeId(inode),
+            name: Name::new(name.as_bytes()),
+        };
+        state.dentries.add((ROOT, cookie), dentry);
+        cookie
+    }
+
+    #[test]
+    fn names_of_one_hash_take_the_next_count_and_keep_it() {
+        let mut state = State::default();
+        let names: Vec<String> = (0..500).map(|n| format!("name-{n}")).collect();
+        let mut cookies = BTreeMap::new();
+        for (name, inode) in names.iter().zip(1..) {
+            cookies.insert(add(&mut state, name, inode), name.clone());
+        }
+        assert_eq!(cookies.len(), 500, "cookies are unique");
+        assert!(cookies.keys().all(|&cookie| cookie >= COOKIE_MIN));
+        for (cookie, name) in cookies.iter().step_by(2) {
+            state
+                .dentries
+                .remove(&(ROOT, *cookie))
+                .expect("it is there");
+            assert_eq!(state.find(ROOT, name.as_bytes()), None);
+        }
+        for (cookie, name) in cookies.iter().skip(1).step_by(2) {
+            let found = state.find(ROOT, name.as_bytes()).expect("it stayed");
+            assert_eq!(found.cookie, *cookie, "behind a gap, too");
+        }
+        let gap = add(&mut state, "another", 1000);
+        assert!(
+            cookies.contains_key(&gap),
+            "the least free count is taken again"
+        );
+    }
+
+    #[test]
+    fn a_hash_that_is_full_takes_no_name() {
+        let mut state = State::default();
+        let first = state.first_cookie(b"x");
+        for count in 0..1 << COUNT_BITS {
+            let name = Name::new(format!("other-{count}").as_bytes());
+            let inode = InodeId(2);
+            state
+                .dentries
+                .add((ROOT, first + count), Dentry { inode, name });
+        }
+        assert_eq!(state.seek(ROOT, b"x"), Err(None));
+        assert!(
+            state
+                .seek(InodeId(2), b"x")
+                .is_err_and(|free| free == Some(first))
+        );
     }
 }

@@ -314,7 +314,7 @@ impl StateLoader {
         if found != wanted {
             return Err(DecodeError::Digest { found, wanted });
         }
-        state.agree().map_err(DecodeError::Disagree)?;
+        state.agree_but_names().map_err(DecodeError::Disagree)?;
         Ok(state)
     }
 }

@@ -92,15 +92,16 @@ impl State {
         new: &Blueprint<'_>,
     ) -> Outcome {
         let directory = self.living(parent, name, step.who)?;
-        if let Some(found) = self.find(parent, name) {
-            return self.found(found.inode, new);
-        }
+        let cookie = match self.seek(parent, name) {
+            Ok(found) => return self.found(found.inode, new),
+            Err(cookie) => cookie,
+        };
         Self::demand_room(directory, step.who)?;
         new.check(step.who)?;
         if new.kind == FileKind::Directory && directory.nlink == u32::MAX {
             return Err(Errno::EMLINK);
         }
-        let cookie = self.free_cookie(parent, name)?;
+        let cookie = cookie.ok_or(Errno::ENOSPC)?;
         let object = Self::draw(step, parent, directory, new);
         let inode = self.add_inode(object);
         self.add_dentry(step, parent, cookie, name, inode);
@@ -182,9 +183,9 @@ impl State {
     ) -> Outcome {
         let object = self.inode(inode)?;
         let directory = self.living(parent, name, step.who)?;
-        if self.find(parent, name).is_some() {
+        let Err(cookie) = self.seek(parent, name) else {
             return Err(Errno::EEXIST);
-        }
+        };
         Self::demand_room(directory, step.who)?;
         if object.is_directory() {
             return Err(Errno::EPERM);
@@ -194,7 +195,7 @@ impl State {
             LINK_MAX.. => return Err(Errno::EMLINK),
             _ => {}
         }
-        let cookie = self.free_cookie(parent, name)?;
+        let cookie = cookie.ok_or(Errno::ENOSPC)?;
         self.add_dentry(step, parent, cookie, name, inode);
         let now = step.now;
         self.change_inode(step, inode, |object| {

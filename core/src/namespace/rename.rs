@@ -36,7 +36,8 @@ impl State {
         check_name(route.name)?;
         check_name(route.new_name)?;
         let source = self.find(route.parent, route.name).ok_or(Errno::ENOENT)?;
-        let target = self.find(route.new_parent, route.new_name);
+        let slot = self.seek(route.new_parent, route.new_name);
+        let target = slot.ok();
         match (mode, target) {
             (RenameMode::NoReplace, Some(_)) => return Err(Errno::EEXIST),
             (RenameMode::Exchange, None) => return Err(Errno::ENOENT),
@@ -46,12 +47,12 @@ impl State {
         if target.is_some_and(|target| target.inode == source.inode) {
             return Ok(Reply::Done);
         }
-        match target {
-            Some(target) if mode == RenameMode::Exchange => {
+        match slot {
+            Ok(target) if mode == RenameMode::Exchange => {
                 self.exchange(step, route, source, target)
             }
-            Some(target) => self.replace(step, route, source, target),
-            None => self.move_name(step, route, source),
+            Ok(target) => self.replace(step, route, source, target),
+            Err(free) => self.move_name(step, route, source, free),
         }
     }
 
@@ -108,7 +109,13 @@ impl State {
         if full { Err(Errno::EMLINK) } else { Ok(()) }
     }
 
-    fn move_name(&mut self, step: &mut Step<'_>, route: Route<'_>, source: Found) -> Outcome {
+    fn move_name(
+        &mut self,
+        step: &mut Step<'_>,
+        route: Route<'_>,
+        source: Found,
+        free: Option<u64>,
+    ) -> Outcome {
         let object = self.inode(source.inode)?;
         self.directory(route.parent)?
             .demand_delete(step.who, object)?;
@@ -117,7 +124,7 @@ impl State {
         if object.is_directory() && route.parent != route.new_parent {
             self.demand_link(route.new_parent)?;
         }
-        let cookie = self.free_cookie(route.new_parent, route.new_name)?;
+        let cookie = free.ok_or(Errno::ENOSPC)?;
         let is_directory = object.is_directory();
         self.remove_dentry(step, route.parent, source);
         self.add_dentry(step, route.new_parent, cookie, route.new_name, source.inode);

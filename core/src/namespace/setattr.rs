@@ -29,7 +29,8 @@ impl State {
         if let Some(size) = change.size {
             self.resize(step, inode, size);
         }
-        if change.size.is_some() && !step.who.is_root() {
+        let given_away = change.uid.is_some() || change.gid.is_some();
+        if given_away || (change.size.is_some() && !step.who.is_root()) {
             self.drop_capability(inode);
         }
         let (who, now) = (step.who, step.now);
