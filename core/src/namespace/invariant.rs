@@ -7,7 +7,7 @@
 use super::chunks::{CHUNKS_MAX, Extent};
 use super::inode::{Content, Inode, allocated};
 use super::state::{LeaseState, State};
-use crate::ids::{InodeId, RequestId, SessionId};
+use crate::ids::{InodeId, SessionId};
 use crate::limits::{CHUNK_SIZE, SESSION_WINDOW};
 
 /// What is wrong, if anything.
@@ -257,8 +257,7 @@ impl State {
         }
         for ((session, request), _) in self.replies.iter() {
             let known = self.sessions.get(session).is_some_and(|known| {
-                let window = known.oldest..RequestId(known.oldest.0.saturating_add(SESSION_WINDOW));
-                window.contains(request)
+                known.oldest <= *request && request.0 - known.oldest.0 < SESSION_WINDOW
             });
             hold(known, || format!("{session} has a reply of {request}"))?;
         }

@@ -281,7 +281,8 @@ impl State {
         }
     }
 
-    /// `RecordBody::Adopt`: only in a later life of the cluster.
+    /// `RecordBody::Adopt`: only in a later life of the cluster, and only what an
+    /// earlier one can have given.
     pub(crate) fn adopt(
         &mut self,
         step: &mut Step<'_>,
@@ -291,7 +292,7 @@ impl State {
     ) {
         let known = self.chunks.get(&chunk);
         let newer = known.is_some_and(|known| known.epoch == epoch && known.version < version);
-        if newer && self.lost.len() > 0 {
+        if newer && version.0 < self.scalars.epoch_floor.0 {
             self.chunks
                 .update(&chunk, |stored| stored.version = version);
             step.changed(Change::Lease(chunk));

@@ -648,3 +648,146 @@ impl<'a, K, V> Iterator for Iter<'a, K, V> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::BTreeMap;
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Insert(u16, u32),
+        Remove(u16),
+        Change(u16, u32),
+        /// Many keys in a row, upwards or downwards.
+        Fill(u16, u8, bool),
+        Clear(u16, u8),
+        Clone,
+    }
+
+    fn steps() -> impl Strategy<Value = Vec<Step>> {
+        let key = || 0_u16..2000;
+        let step = prop_oneof![
+            4 => (key(), any::<u32>()).prop_map(|(key, value)| Step::Insert(key, value)),
+            4 => key().prop_map(Step::Remove),
+            2 => (key(), any::<u32>()).prop_map(|(key, value)| Step::Change(key, value)),
+            2 => (key(), any::<u8>(), any::<bool>()).prop_map(|(key, n, up)| Step::Fill(key, n, up)),
+            2 => (key(), any::<u8>()).prop_map(|(key, n)| Step::Clear(key, n)),
+            1 => Just(Step::Clone),
+        ];
+        prop::collection::vec(step, 1..120)
+    }
+
+    fn same(map: &Map<u16, u32>, model: &BTreeMap<u16, u32>) {
+        map.check_shape();
+        assert!(map.iter().eq(model.iter()));
+    }
+
+    fn take_step(step: &Step, map: &mut Map<u16, u32>, model: &mut BTreeMap<u16, u32>) {
+        match *step {
+            Step::Insert(key, value) => {
+                assert_eq!(map.insert(key, value), model.insert(key, value));
+            }
+            Step::Remove(key) => assert_eq!(map.remove(&key), model.remove(&key)),
+            Step::Change(key, value) => {
+                let (ours, theirs) = (map.get_mut(&key), model.get_mut(&key));
+                assert_eq!(ours.is_some(), theirs.is_some());
+                if let (Some(ours), Some(theirs)) = (ours, theirs) {
+                    (*ours, *theirs) = (value, value);
+                }
+            }
+            Step::Fill(from, count, up) => {
+                for n in 0..u16::from(count) {
+                    let key = if up { from + n } else { from + 256 - n };
+                    assert_eq!(map.insert(key, 1), model.insert(key, 1));
+                }
+            }
+            Step::Clear(from, count) => {
+                for key in from..from + u16::from(count) {
+                    assert_eq!(map.remove(&key), model.remove(&key));
+                }
+            }
+            Step::Clone => {}
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn it_is_an_ordered_map_whose_clones_stay(steps in steps(), probe in 0_u16..2300) {
+            let (mut map, mut model) = (Map::default(), BTreeMap::new());
+            let mut clones = Vec::new();
+            for step in &steps {
+                if matches!(step, Step::Clone) {
+                    clones.push((map.clone(), model.clone()));
+                }
+                take_step(step, &mut map, &mut model);
+            }
+            same(&map, &model);
+            for (clone, then) in &clones {
+                same(clone, then);
+            }
+            prop_assert_eq!(map.first_from(&probe), model.range(probe..).next());
+            prop_assert!(map.range(&probe).eq(model.range(probe..)));
+            let parts = map.parts().into_iter().flat_map(|path| map.part(path));
+            prop_assert!(parts.eq(model.iter()));
+        }
+
+        #[test]
+        fn it_is_made_of_runs(cuts in prop::collection::vec(1_usize..5000, 1..6)) {
+            let mut runs = Vec::new();
+            let mut next = 0_u32;
+            for cut in &cuts {
+                let end = next + u32::try_from(*cut).expect("small");
+                runs.push(Run::new((next..end).map(|key| (key, key)).collect()).expect("ascending"));
+                next = end;
+            }
+            let mut map = Map::from_runs(runs).expect("ascending");
+            map.check_shape();
+            prop_assert_eq!(map.len(), next as usize);
+            for key in (0..next).step_by(3) {
+                prop_assert_eq!(map.remove(&key), Some(key));
+            }
+            map.check_shape();
+        }
+    }
+
+    #[test]
+    fn runs_that_do_not_ascend_make_no_map() {
+        assert!(Run::new(vec![(2, ()), (1, ())]).is_none());
+        assert!(Run::new(vec![(1, ()), (1, ())]).is_none());
+        let run = |keys: std::ops::Range<u32>| Run::new(keys.map(|key| (key, ())).collect());
+        let overlapping = vec![
+            run(0..100).expect("ascending"),
+            run(99..120).expect("ascending"),
+        ];
+        assert!(Map::from_runs(overlapping).is_none());
+        assert_eq!(
+            Map::<u32, ()>::from_runs(Vec::new()).expect("empty").len(),
+            0
+        );
+    }
+
+    #[test]
+    fn ascending_keys_fill_their_pages() {
+        let mut map = Map::default();
+        for key in 0_u64..100_000 {
+            map.insert(key, key);
+        }
+        let per_entry = map.bytes() as f64 / 100_000.0;
+        assert!(per_entry < 19.0, "16 bytes take {per_entry}");
+    }
+
+    #[test]
+    fn an_emptied_map_gives_its_pages_back() {
+        let mut map = Map::default();
+        for key in 0_u64..50_000 {
+            map.insert(key * 7919 % 50_000, key);
+        }
+        for key in 0_u64..50_000 {
+            assert!(map.remove(&(key * 104_729 % 50_000)).is_some());
+        }
+        assert_eq!((map.len(), map.bytes()), (0, OVERHEAD));
+        map.check_shape();
+    }
+}

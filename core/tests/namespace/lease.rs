@@ -1,0 +1,264 @@
+//! Leases: one writer, fences, and how a chunk comes to rest.
+
+use crate::world::{ROOT, World, extent, root, servers};
+use antler_core::errno::Errno;
+use antler_core::ids::{BootId, ChunkId, ChunkVersion, Epoch, InodeId, ServerId};
+use antler_core::limits::{CHUNK_SIZE, FILE_SIZE_MAX};
+use antler_core::namespace::record::{LeaseGrant, Mutation, RecordBody};
+use antler_core::namespace::{Change, Chunk, LeaseState};
+
+fn chunk(world: &World, id: ChunkId) -> Chunk {
+    world.state.chunk(id).expect("the chunk is there")
+}
+
+/// A file with one chunk of 100 bytes, settled at version 1, and its lease anew.
+fn leased(world: &mut World) -> (InodeId, LeaseGrant) {
+    let file = world.file(ROOT, "f");
+    let first = world.lease(file, 0).expect("servers are offered");
+    world
+        .commit(file, &first, 100, true)
+        .expect("the lease is held");
+    let grant = world.lease(file, 0).expect("it is settled");
+    (file, grant)
+}
+
+#[test]
+fn a_grant_raises_version_and_epoch_and_keeps_the_base() {
+    let mut world = World::new();
+    let (file, grant) = leased(&mut world);
+    assert_eq!(
+        (grant.version, grant.epoch, grant.valid),
+        (ChunkVersion(2), Epoch(2), 100)
+    );
+    assert_eq!(
+        chunk(&world, grant.chunk).lease.base(),
+        Some(ChunkVersion(1))
+    );
+    let again = world.lease(file, 0).expect("its holder may have it anew");
+    assert_eq!((again.version, again.epoch), (ChunkVersion(3), Epoch(3)));
+    assert_eq!(
+        chunk(&world, grant.chunk).lease.base(),
+        Some(ChunkVersion(1))
+    );
+    assert_eq!(world.state.leased().collect::<Vec<_>>(), [grant.chunk]);
+}
+
+#[test]
+fn a_new_chunk_needs_servers_and_an_old_one_waits_for_them() {
+    let mut world = World::new();
+    let file = world.file(ROOT, "f");
+    assert_eq!(world.lease_on(file, 0, Vec::new()), Err(Errno::ENOSPC));
+    let grant = world.lease(file, 0).expect("servers are offered");
+    assert_eq!(world.lease_on(file, 0, Vec::new()), Err(Errno::EAGAIN));
+    world
+        .commit(file, &grant, 1, true)
+        .expect("the lease is held");
+    assert_eq!(world.lease_on(file, 0, Vec::new()), Err(Errno::EAGAIN));
+    let beyond = u32::try_from(FILE_SIZE_MAX / CHUNK_SIZE).expect("an index");
+    assert_eq!(world.lease(file, beyond), Err(Errno::EFBIG));
+    assert_eq!(world.lease(ROOT, 0), Err(Errno::EISDIR));
+    assert_eq!(world.lease(InodeId(99), 0), Err(Errno::ESTALE));
+}
+
+#[test]
+fn another_session_waits() {
+    let mut world = World::new();
+    let (file, grant) = leased(&mut world);
+    let other = world.begin("other", 8);
+    assert_eq!(
+        world.as_session(other, |world| world.lease(file, 0)),
+        Err(Errno::EAGAIN)
+    );
+    let stolen = world.as_session(other, |world| world.release(grant.chunk, grant.epoch, true));
+    assert_eq!(stolen.changes, [], "only its holder gives it back");
+    world.release(grant.chunk, grant.epoch, true);
+    world
+        .as_session(other, |world| world.lease(file, 0))
+        .expect("it is free");
+}
+
+#[test]
+fn a_regrant_keeps_to_servers_that_have_the_bytes() {
+    let mut world = World::new();
+    let (file, grant) = leased(&mut world);
+    let mut chosen = servers(5);
+    chosen[1].1 = BootId(999);
+    chosen.reverse();
+    let again = world
+        .lease_on(file, 0, chosen)
+        .expect("some of them are left");
+    assert_eq!(
+        again.copies,
+        [servers(3)[2], servers(3)[0]],
+        "in the order chosen, same lives"
+    );
+    let strangers = vec![(ServerId(8), BootId(8))];
+    assert_eq!(
+        world.lease_on(file, 0, strangers.clone()),
+        Err(Errno::EAGAIN)
+    );
+    world.release(grant.chunk, again.epoch, true);
+    let free = world
+        .lease_on(file, 0, strangers.clone())
+        .expect("a settled chunk is copied first");
+    assert_eq!(free.copies, strangers);
+}
+
+#[test]
+fn a_synced_release_settles() {
+    let mut world = World::new();
+    let (_, grant) = leased(&mut world);
+    let stale = world.release(grant.chunk, Epoch(1), true);
+    assert_eq!(stale.changes, [], "an older epoch means nothing");
+    let applied = world.release(grant.chunk, grant.epoch, true);
+    let settled = Change::Settled {
+        chunk: grant.chunk,
+        version: grant.version,
+        copies: vec![ServerId(1), ServerId(2), ServerId(3)],
+    };
+    assert!(applied.changes.contains(&settled));
+    assert_eq!(chunk(&world, grant.chunk).lease, LeaseState::Settled);
+    assert_eq!(world.state.leased().count(), 0);
+}
+
+#[test]
+fn an_unsynced_release_closes_and_settles_later() {
+    let mut world = World::new();
+    let (_, grant) = leased(&mut world);
+    world.release(grant.chunk, grant.epoch, false);
+    assert!(matches!(
+        chunk(&world, grant.chunk).lease,
+        LeaseState::Closing { .. }
+    ));
+    let ignored = world.record(RecordBody::Settled {
+        chunks: vec![(grant.chunk, Epoch(1)), (ChunkId(77), Epoch(1))],
+    });
+    assert_eq!(ignored.changes, []);
+    let applied = world.record(RecordBody::Settled {
+        chunks: vec![(grant.chunk, grant.epoch)],
+    });
+    assert!(
+        applied
+            .changes
+            .iter()
+            .any(|change| matches!(change, Change::Settled { .. }))
+    );
+    assert_eq!(chunk(&world, grant.chunk).lease, LeaseState::Settled);
+}
+
+#[test]
+fn a_closing_chunk_may_be_leased_on_its_write_set() {
+    let mut world = World::new();
+    let (file, grant) = leased(&mut world);
+    world.release(grant.chunk, grant.epoch, false);
+    let other = world.begin("other", 8);
+    let next = world.as_session(other, |world| world.lease_on(file, 0, servers(2)));
+    let next = next.expect("closing is no hindrance");
+    assert_eq!((next.version, next.copies), (ChunkVersion(3), servers(2)));
+    assert_eq!(
+        chunk(&world, grant.chunk).lease.base(),
+        Some(ChunkVersion(1))
+    );
+    let late = world.record(RecordBody::Settled {
+        chunks: vec![(grant.chunk, grant.epoch)],
+    });
+    assert_eq!(late.changes, [], "it is open again");
+}
+
+#[test]
+fn a_chunk_without_content_goes_with_its_lease() {
+    let mut world = World::new();
+    let file = world.file(ROOT, "f");
+    for synced in [true, false] {
+        let grant = world.lease(file, 0).expect("servers are offered");
+        let applied = world.release(grant.chunk, grant.epoch, synced);
+        assert!(applied.changes.contains(&Change::ChunkGone(grant.chunk)));
+        assert_eq!(world.state.chunk_at(file, 0), Ok(None));
+    }
+    let grant = world.lease(file, 3).expect("servers are offered");
+    let session = world.session;
+    let applied = world.record(RecordBody::EndSession { session });
+    assert!(applied.changes.contains(&Change::ChunkGone(grant.chunk)));
+}
+
+#[test]
+fn a_lease_whose_session_ended_is_fenced_and_reconciled() {
+    let mut world = World::new();
+    let (file, grant) = leased(&mut world);
+    let session = world.session;
+    world.record(RecordBody::EndSession { session });
+    world.session = world.begin("other", 8);
+    assert!(matches!(
+        chunk(&world, grant.chunk).lease,
+        LeaseState::Broken { .. }
+    ));
+    assert_eq!(world.lease(file, 0), Err(Errno::EAGAIN));
+
+    let early = RecordBody::Reconciled {
+        chunk: grant.chunk,
+        epoch: grant.epoch,
+        servers: vec![ServerId(1)],
+    };
+    assert_eq!(world.record(early).changes, [], "fenced first");
+    let fence = |epoch| RecordBody::Fence {
+        chunks: vec![(grant.chunk, epoch)],
+    };
+    assert_eq!(world.record(fence(Epoch(1))).changes, []);
+    world.record(fence(grant.epoch));
+    let fenced = chunk(&world, grant.chunk);
+    assert_eq!((fenced.version, fenced.epoch), (ChunkVersion(3), Epoch(3)));
+    assert_eq!(fenced.lease.base(), Some(ChunkVersion(1)));
+    assert_eq!(world.lease(file, 0), Err(Errno::EAGAIN));
+    world.record(fence(fenced.epoch));
+    assert_eq!(
+        chunk(&world, grant.chunk).epoch,
+        Epoch(4),
+        "a new leader fences anew"
+    );
+
+    let reconciled = |epoch| RecordBody::Reconciled {
+        chunk: grant.chunk,
+        epoch,
+        servers: vec![ServerId(2)],
+    };
+    assert_eq!(world.record(reconciled(Epoch(3))).changes, []);
+    let settled = Change::Settled {
+        chunk: grant.chunk,
+        version: ChunkVersion(4),
+        copies: vec![ServerId(2)],
+    };
+    assert!(
+        world
+            .record(reconciled(Epoch(4)))
+            .changes
+            .contains(&settled)
+    );
+    world.lease(file, 0).expect("it is at rest");
+}
+
+#[test]
+fn a_fence_takes_an_open_lease_away() {
+    let mut world = World::new();
+    let (file, grant) = leased(&mut world);
+    world.record(RecordBody::Fence {
+        chunks: vec![(grant.chunk, grant.epoch)],
+    });
+    let commit = Mutation::CommitWrite {
+        inode: file,
+        size: 5000,
+        extents: vec![extent(&grant, 5000)],
+        release: Vec::new(),
+    };
+    assert_eq!(world.run(&root(), commit), Err(Errno::ESTALE));
+    assert_eq!(world.release(grant.chunk, grant.epoch, true).changes, []);
+}
+
+#[test]
+fn removing_a_file_ends_its_leases() {
+    let mut world = World::new();
+    let (_, grant) = leased(&mut world);
+    world.unlink(&root(), ROOT, "f").expect("it is there");
+    assert_eq!(world.state.chunk(grant.chunk), None);
+    assert_eq!(world.state.leased().count(), 0);
+    assert_eq!(world.release(grant.chunk, grant.epoch, true).changes, []);
+}

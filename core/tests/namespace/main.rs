@@ -1,0 +1,15 @@
+//! The namespace, driven by records as the log would bring them.
+
+mod chunks;
+mod clones;
+mod directory;
+mod image;
+mod lease;
+mod life;
+mod model;
+mod orphans;
+mod posix;
+mod recover;
+mod session;
+mod total;
+mod world;
