@@ -6,7 +6,23 @@
 //!                  sections and entries it has
 //! table section    CBOR: an array of key, value, key, value ... in ascending
 //!                  order, at most SECTION_ENTRIES of them
+//!
+//! table         key                  value
+//!  1 inodes     inode                attributes, parent, content or the only chunk
+//!  2 dentries   directory, cookie    inode, name
+//!  3 extents    inode, index         chunk, valid: of files with further chunks
+//!  4 chunks     chunk                its place, version, epoch, references, copies
+//!  5 leases     chunk                the state of each chunk that is not settled
+//!  6 xattrs     inode, name          value
+//!  7 sessions   session              name, nonce, oldest unanswered request
+//!  8 replies    session, request     the remembered outcome
+//!  9 orphans    inode, session       nothing: the session keeps the inode
+//! 10 members    member               address
+//! 11 lost       first chunk          the first chunk behind the lost range
 //! ```
+//!
+//! Values are arrays with numbered fields (the `n` of each struct), so that fields
+//! can be added; what is not known is skipped.
 //!
 //! Owns what is in a section; leaves files, lengths and checksums to `journal`.
 //! Invariant: what loads has every section, the digest that the header names and
