@@ -199,6 +199,10 @@ impl Bench {
     }
 
     fn serve(&mut self, server: u64) -> LinkId {
+        self.serve_in_life(server, server)
+    }
+
+    fn serve_in_life(&mut self, server: u64, boot: u64) -> LinkId {
         let link = self.accept(Role::ChunkServer, server);
         let disk = DiskStatus {
             space: Space {
@@ -209,7 +213,7 @@ impl Bench {
         };
         let register = ChunkToMaster::Register {
             server: ServerId(server),
-            boot: BootId(server),
+            boot: BootId(boot),
             address: Address(format!("s{server}:1")),
             labels: vec![],
             disks: vec![disk],
@@ -726,4 +730,33 @@ fn a_reconciliation_that_another_leader_began_is_fenced_anew() {
         panic!("no fence: {new:?}")
     };
     assert!(epoch > before, "what the old leader ordered may still run");
+}
+
+#[test]
+fn a_lease_whose_every_copy_was_restarted_does_not_wait_for_its_holder() {
+    let mut bench = Bench::new();
+    let (one, two) = (bench.serve(1), bench.serve(2));
+    let (link, _) = bench.mount(1);
+    let (inode, lease) = created(&bench.say(link, mutate(1, create("f"))));
+    let lease = lease.expect("there are servers");
+    let extents = vec![WrittenExtent {
+        index: 0,
+        chunk: lease.chunk,
+        valid: 10,
+    }];
+    let commit = Mutation::CommitWrite {
+        inode,
+        size: 10,
+        extents,
+        release: vec![],
+    };
+    bench.say(link, mutate(2, commit));
+    assert_eq!(lease_name(&mut bench, link, inode), "open");
+    for (old, server) in [(one, 1), (two, 2)] {
+        let reason = "power cut".into();
+        bench.input(Input::Closed { link: old, reason });
+        bench.serve_in_life(server, 10 + server);
+    }
+    bench.heard(link);
+    assert_eq!(lease_name(&mut bench, link, inode), "reconciling");
 }

@@ -709,12 +709,38 @@ impl Master {
         }
     }
 
+    /// Leases whose every copy was restarted hold nothing that is not durable: they are
+    /// fenced at once, so that the chunk can be read without waiting for its holder,
+    /// who may be gone too. A holder that lives asks anew and sends again.
+    pub(super) fn fence_restarted(&mut self) {
+        let restarted: Vec<(ChunkId, Epoch)> = self
+            .member
+            .state()
+            .leased()
+            .filter_map(|id| {
+                let chunk = self.member.state().chunk(id)?;
+                let LeaseState::Open { copies, .. } = &chunk.lease else {
+                    return None;
+                };
+                let is_back = |&(server, boot): &(ServerId, BootId)| {
+                    self.servers.is_alive(server) && !self.servers.lives(server, boot)
+                };
+                copies.iter().all(is_back).then_some((id, chunk.epoch))
+            })
+            .collect();
+        for (chunk, epoch) in restarted {
+            self.marks.reach(Mark::CopyDoubted);
+            self.fence(chunk, epoch);
+        }
+    }
+
     /// A server has registered: what waited for it goes on.
     pub(super) fn on_server_back(&mut self, server: ServerId) {
         let waiting: Vec<ChunkId> = self.leases.reconciling.keys().copied().collect();
         for chunk in waiting {
             self.ask_copy(chunk, server);
         }
+        self.fence_restarted();
         self.retry_deferred();
         self.recheck = true;
     }

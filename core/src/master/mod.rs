@@ -367,6 +367,7 @@ impl Master {
         }
         self.repair.begin(self.now.mono + self.config.repair_delay);
         self.resume_leases();
+        self.fence_restarted();
         self.judge_all();
         self.tell_keys();
     }
