@@ -333,11 +333,7 @@ fn trouble(group: &mut Group) {
     let other = ids[group.rng.below(ids.len() as u64) as usize];
     match group.rng.below(8) {
         0 | 1 if group.is_up(id) => group.crash(id),
-        0..=2 => {
-            if !group.is_up(id) {
-                group.start(id);
-            }
-        }
+        0..=2 if !group.is_up(id) => group.start(id),
         3 if id != other => group.cut(id, other),
         4 => group.heal(),
         5 => {

@@ -98,7 +98,7 @@ pub fn entry(position: u64, term: u64, bytes: usize) -> LogEntry {
     LogEntry {
         position: LogPosition(position),
         term: Term(term),
-        kind: u8::from(position % 13 == 0),
+        kind: u8::from(position.is_multiple_of(13)),
         data: Bytes::from(vec![fill; bytes]),
     }
 }
