@@ -57,6 +57,10 @@ pub const ENTRY_RECORDS_MAX: usize = 512;
 /// Bytes of log entries that a leader has proposed and that are not committed; a
 /// proposal beyond is dropped, and whoever waits for it told.
 pub const UNCOMMITTED_BYTES_MAX: u64 = 64 << 20;
+const _: () = assert!(
+    LOG_BATCH_MAX + FRAME_BODY_MAX < FRAME_DATA_MAX,
+    "an entry that the last record of its group made longest still fits a frame"
+);
 /// Messages with log entries on their way to one follower.
 pub const FOLLOWER_INFLIGHT_MAX: usize = 32;
 /// Bytes of a log segment (pre-zeroed).

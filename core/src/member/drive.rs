@@ -106,6 +106,7 @@ impl Member {
         let Some(operation) = self.persist.poll_operation(token) else {
             return false;
         };
+        self.log_began = self.now;
         self.effect(Effect::Operate(operation));
         if planted::is(Planted::AcknowledgeBeforeSync)
             && let Some(persisted) = self.persist.take_early()

@@ -9,6 +9,9 @@ use crate::ids::{LogPosition, MemberId, Token};
 use crate::time::Instant;
 use std::collections::{BTreeMap, VecDeque};
 
+/// A large state is imaged after more log: so much of its memory, up to so much log.
+const LOG_SHARE_OF_MEMORY: u64 = 8;
+const LOG_BYTES_CEILING: u64 = 4 << 30;
 /// Pieces that wait to be read for one member; more are dropped and asked for again.
 const WAITING_MAX: usize = 8;
 
@@ -25,6 +28,8 @@ pub(super) struct Wanted {
 pub(super) struct ImagePlan {
     log_bytes_max: u64,
     log_bytes: u64,
+    /// What the image that is being written will cover of `log_bytes`.
+    covered_bytes: u64,
     newest: LogPosition,
     previous: LogPosition,
     writing: Option<(Token, StoredImage)>,
@@ -39,6 +44,7 @@ impl ImagePlan {
         Self {
             log_bytes_max,
             log_bytes: 0,
+            covered_bytes: 0,
             newest,
             previous: newest,
             writing: None,
@@ -54,9 +60,11 @@ impl ImagePlan {
         self.log_bytes += bytes as u64;
     }
 
-    /// Whether an image of the state at `applied` should be written now.
-    pub(super) fn is_due(&self, now: Instant, applied: LogPosition) -> bool {
-        self.log_bytes >= self.log_bytes_max
+    /// Whether an image of the state at `applied`, of so many bytes of `memory`,
+    /// should be written now: writing it must not cost much more than the log did.
+    pub(super) fn is_due(&self, now: Instant, applied: LogPosition, memory: u64) -> bool {
+        let share = (memory / LOG_SHARE_OF_MEMORY).min(LOG_BYTES_CEILING);
+        self.log_bytes >= self.log_bytes_max.max(share)
             && self.writing.is_none()
             && applied > self.newest
             && now >= self.not_before
@@ -65,7 +73,7 @@ impl ImagePlan {
     /// An image is being written.
     pub(super) fn begin_write(&mut self, token: Token, image: StoredImage) {
         assert!(self.writing.is_none(), "one image is written at a time");
-        self.log_bytes = 0;
+        self.covered_bytes = std::mem::take(&mut self.log_bytes);
         self.writing = Some((token, image));
     }
 
@@ -78,7 +86,7 @@ impl ImagePlan {
 
     /// There was no space for it: again after a while.
     pub(super) fn postpone(&mut self, until: Instant) {
-        self.log_bytes = self.log_bytes_max;
+        self.log_bytes += std::mem::take(&mut self.covered_bytes);
         self.not_before = until;
     }
 
@@ -155,9 +163,13 @@ mod tests {
     fn the_log_is_kept_back_to_the_image_before() {
         let mut plan = ImagePlan::new(100, LogPosition(0));
         plan.on_applied(100);
-        assert!(plan.is_due(Instant(0), LogPosition(5)));
+        assert!(plan.is_due(Instant(0), LogPosition(5), 800));
+        assert!(
+            !plan.is_due(Instant(0), LogPosition(5), 900),
+            "a large state waits"
+        );
         plan.begin_write(Token(1), image(5));
-        assert!(!plan.is_due(Instant(0), LogPosition(6)));
+        assert!(!plan.is_due(Instant(0), LogPosition(6), 0));
         assert!(plan.take_write(Token(2)).is_none());
         assert!(plan.take_write(Token(1)).is_some());
         assert_eq!(plan.on_written(LogPosition(5)), Some(LogPosition(0)));

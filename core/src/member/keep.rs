@@ -28,7 +28,8 @@ impl Member {
 
     fn begin_image(&mut self) -> bool {
         let busy = self.fetch.is_some() || self.installed.is_some();
-        if busy || !self.images.is_due(self.now, self.applied) {
+        let memory = self.state.memory();
+        if busy || !self.images.is_due(self.now, self.applied, memory) {
             return false;
         }
         let token = self.token();
@@ -215,10 +216,15 @@ impl Member {
 }
 
 fn image_meta(image: &StoredImage) -> ImageMeta {
+    let sorted = |members: &[u64]| {
+        let mut members = members.to_vec();
+        members.sort_unstable();
+        members
+    };
     ImageMeta {
         position: LogPosition(image.index),
         term: Term(image.term),
-        voters: image.conf.voters.clone(),
-        learners: image.conf.learners.clone(),
+        voters: sorted(&image.conf.voters),
+        learners: sorted(&image.conf.learners),
     }
 }

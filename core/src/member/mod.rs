@@ -40,7 +40,7 @@ pub use recover::{Holding, Takeover, TakeoverError};
 use crate::hash::Digest;
 use crate::ids::{Address, LinkId, LogPosition, MemberId, Term, Token};
 use crate::journal::Recovered;
-use crate::journal::operation::JournalOperation;
+use crate::journal::operation::{HardState, ImageMeta, JournalOperation, LogEntry};
 use crate::limits::{FOLLOWER_INFLIGHT_MAX, LOG_BATCH_MAX, UNCOMMITTED_BYTES_MAX};
 use crate::machine::{Effect, Level, LinkAllocator, Role};
 use crate::marks::{Mark, Marks};
@@ -96,6 +96,8 @@ pub struct Member {
     standing: Standing,
     /// Changes of standing, for the randomised election timeout.
     changes: u64,
+    /// When the log operation under way began.
+    log_began: Instant,
     now: Instant,
     stopped: bool,
 }
@@ -125,23 +127,7 @@ impl Member {
             state,
             marks,
         } = recovered;
-        let conf = conf_state(&meta.voters, &meta.learners);
-        let mut raft_hard = RaftHardState::default();
-        (raft_hard.term, raft_hard.vote) = (hard.term.0, hard.vote);
-        raft_hard.commit = hard.commit.0.max(meta.position.0);
-        let mut store = Store::new(meta.position.0, meta.term.0, conf.clone(), raft_hard);
-        let to_raft = |entry: crate::journal::operation::LogEntry| {
-            let kind = entry_kind(entry.kind).expect("recovery checked the kinds");
-            make_entry(kind, entry.term.0, entry.position.0, entry.data)
-        };
-        store.append(&entries.into_iter().map(to_raft).collect::<Vec<_>>());
-        if meta.position.0 > 0 {
-            store.set_image(StoredImage {
-                index: meta.position.0,
-                term: meta.term.0,
-                conf,
-            });
-        }
+        let store = recovered_store(&meta, hard, entries);
         let raft = RawNode::new(&raft_config(&config, meta.position), store, &silent())
             .expect("the configuration was checked");
         let mut member = Self {
@@ -170,6 +156,7 @@ impl Member {
                 leader: None,
             },
             changes: 0,
+            log_began: now.mono,
             now: now.mono,
             stopped: false,
             config,
@@ -200,10 +187,11 @@ impl Member {
     }
 
     /// Proposes a record; `Applied` or `Dropped` follows with its ticket. Records
-    /// proposed while an append is under way share one log entry.
+    /// proposed while an append is under way share one log entry; when
+    /// `UNCOMMITTED_BYTES_MAX` of them wait, the next is dropped at once.
     pub fn propose(&mut self, now: Now, ticket: u64, record: Record) {
         self.now = now.mono;
-        if self.stopped || !self.may_propose() {
+        if self.stopped || !self.may_propose() || self.proposals.is_full() {
             self.drop_tickets(vec![ticket]);
             return;
         }
@@ -267,16 +255,9 @@ impl Member {
     /// timeout passes without it.
     pub fn transfer_away(&mut self, now: Now) -> bool {
         self.now = now.mono;
-        if self.stopped || !self.is_leader() {
-            return false;
-        }
-        let Some(heir) = self.heir() else {
-            return false;
-        };
-        self.barriers.hand_over();
-        self.raft.transfer_leader(heir);
+        let begun = !self.stopped && self.is_leader() && self.hand_over();
         self.settle();
-        true
+        begun
     }
 
     /// The next event; drain to the end after every call.
@@ -353,27 +334,13 @@ impl Member {
     /// The members that vote, as of the last change applied.
     #[must_use]
     pub fn voters(&self) -> Vec<MemberId> {
-        self.raft
-            .store()
-            .conf()
-            .voters
-            .iter()
-            .copied()
-            .map(MemberId)
-            .collect()
+        in_order(&self.raft.store().conf().voters)
     }
 
     /// The members that do not, as of the last change applied.
     #[must_use]
     pub fn learners(&self) -> Vec<MemberId> {
-        self.raft
-            .store()
-            .conf()
-            .learners
-            .iter()
-            .copied()
-            .map(MemberId)
-            .collect()
+        in_order(&self.raft.store().conf().learners)
     }
 
     /// The group for operators; who is alive and how far is known to the leader only.
@@ -501,7 +468,26 @@ impl Member {
             self.raft.tick();
         }
         self.campaign_alone();
+        self.watch_disk();
         self.watch_images();
+    }
+
+    /// A leader whose log hangs commits with the others' help, but applies nothing
+    /// and answers nobody: another one leads better.
+    fn watch_disk(&mut self) {
+        let hangs = self.persist.is_flying() && self.now.since(self.log_began) >= self.patience();
+        if hangs && self.may_propose() && self.hand_over() {
+            self.log(Level::Warn, "the log hangs: handing over".to_owned());
+        }
+    }
+
+    fn hand_over(&mut self) -> bool {
+        let Some(heir) = self.heir() else {
+            return false;
+        };
+        self.barriers.hand_over();
+        self.raft.transfer_leader(heir);
+        true
     }
 
     /// Whether a tick now would make it campaign while it may not.
@@ -585,6 +571,34 @@ impl Member {
             reason,
         });
     }
+}
+
+/// What recovery found, as Raft reads it.
+fn recovered_store(meta: &ImageMeta, hard: HardState, entries: Vec<LogEntry>) -> Store {
+    let conf = conf_state(&meta.voters, &meta.learners);
+    let mut raft_hard = RaftHardState::default();
+    (raft_hard.term, raft_hard.vote) = (hard.term.0, hard.vote);
+    raft_hard.commit = hard.commit.0.max(meta.position.0);
+    let mut store = Store::new(meta.position.0, meta.term.0, conf.clone(), raft_hard);
+    let to_raft = |entry: LogEntry| {
+        let kind = entry_kind(entry.kind).expect("recovery checked the kinds");
+        make_entry(kind, entry.term.0, entry.position.0, entry.data)
+    };
+    store.append(&entries.into_iter().map(to_raft).collect::<Vec<_>>());
+    if meta.position > LogPosition(0) {
+        store.set_image(StoredImage {
+            index: meta.position.0,
+            term: meta.term.0,
+            conf,
+        });
+    }
+    store
+}
+
+fn in_order(members: &[u64]) -> Vec<MemberId> {
+    let mut members: Vec<MemberId> = members.iter().copied().map(MemberId).collect();
+    members.sort_unstable();
+    members
 }
 
 fn raft_config(config: &MemberConfig, applied: LogPosition) -> raft::Config {

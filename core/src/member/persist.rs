@@ -88,6 +88,11 @@ impl Persist {
         self.flight.is_some() || self.queue.iter().any(Pending::needs_disk)
     }
 
+    /// Whether an operation is under way.
+    pub(super) fn is_flying(&self) -> bool {
+        self.flight.is_some()
+    }
+
     /// Queues a `Ready`.
     pub(super) fn push(&mut self, pending: Pending) {
         let newest = self.queue.back().map_or(0, |last| last.number);

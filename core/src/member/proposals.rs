@@ -5,6 +5,7 @@
 //! record's application or by being dropped.
 
 use super::entry_codec::Group;
+use crate::limits::UNCOMMITTED_BYTES_MAX;
 use crate::namespace::record::Record;
 use std::collections::VecDeque;
 
@@ -22,6 +23,8 @@ struct Proposed {
 #[derive(Debug, Default)]
 pub(super) struct Proposals {
     groups: VecDeque<Group>,
+    /// Bytes of the groups.
+    queued: usize,
     proposed: VecDeque<Proposed>,
 }
 
@@ -31,15 +34,25 @@ impl Proposals {
         if self.groups.back().is_none_or(Group::is_full) {
             self.groups.push_back(Group::default());
         }
-        self.groups
+        let group = self
+            .groups
             .back_mut()
-            .expect("one was added if none was there")
-            .push(ticket, record);
+            .expect("one was added if none was there");
+        let before = group.size();
+        group.push(ticket, record);
+        self.queued += group.size() - before;
     }
 
     /// The next group to propose.
     pub(super) fn poll_group(&mut self) -> Option<Group> {
-        self.groups.pop_front()
+        let group = self.groups.pop_front()?;
+        self.queued -= group.size();
+        Some(group)
+    }
+
+    /// Whether no more may wait.
+    pub(super) fn is_full(&self) -> bool {
+        self.queued as u64 >= UNCOMMITTED_BYTES_MAX
     }
 
     /// A group became the entry at `position`.
@@ -65,6 +78,7 @@ impl Proposals {
 
     /// Forgets everything: who waited.
     pub(super) fn drop_all(&mut self) -> Vec<u64> {
+        self.queued = 0;
         let proposed = self
             .proposed
             .drain(..)

@@ -11,7 +11,7 @@
 
 use super::entry_codec::decode_entry;
 use crate::ids::{Incarnation, LogPosition, Term, Token};
-use crate::journal::operation::{HardState, ImageMeta, JournalError, JournalOperation};
+use crate::journal::operation::{HardState, ImageMeta, JournalError, JournalOperation, LogEntry};
 use crate::journal::{Founding, Images, Log, OpenError, Recovered, open};
 use crate::namespace::State;
 use crate::namespace::record::{Record, RecordBody};
@@ -85,21 +85,11 @@ impl<V: Vfs> Takeover<V> {
             mut state,
             ..
         } = recovered;
-        let (mut last, mut time) = ((meta.position, meta.term), None);
-        for entry in entries {
-            last = (entry.position, entry.term);
-            if entry.kind != 0 {
-                continue;
-            }
-            let records = decode_entry(&entry.data).map_err(|error| TakeoverError::Entry {
-                position: entry.position,
-                reason: error.to_string(),
-            })?;
-            for record in records {
-                time = Some(record.time);
-                state.apply(entry.position, &record);
-            }
-        }
+        let last = entries.last();
+        let last = last.map_or((meta.position, meta.term), |entry| {
+            (entry.position, entry.term)
+        });
+        let time = apply_all(&mut state, &entries)?;
         if !state.is_founded() {
             return Err(TakeoverError::Empty);
         }
@@ -182,4 +172,21 @@ impl<V: Vfs> Takeover<V> {
         };
         std::iter::once(recover).chain(gone).collect()
     }
+}
+
+/// Applies the records of every entry, and tells when the last one was proposed.
+/// Changes of membership mean nothing to the new group.
+fn apply_all(state: &mut State, entries: &[LogEntry]) -> Result<Option<Timestamp>, TakeoverError> {
+    let mut time = None;
+    for entry in entries.iter().filter(|entry| entry.kind == 0) {
+        let records = decode_entry(&entry.data).map_err(|error| TakeoverError::Entry {
+            position: entry.position,
+            reason: error.to_string(),
+        })?;
+        for record in records {
+            time = Some(record.time);
+            state.apply(entry.position, &record);
+        }
+    }
+    Ok(time)
 }

@@ -92,6 +92,7 @@ struct Node {
     boot: u64,
     life: Option<Life>,
     paused_until: u64,
+    disk_hangs: bool,
 }
 
 /// Members, links and time (microseconds).
@@ -153,6 +154,7 @@ impl Group {
                 boot: 0,
                 life: None,
                 paused_until: 0,
+                disk_hangs: false,
             };
             group.nodes.insert(id, node);
         }
@@ -279,6 +281,11 @@ impl Group {
             .get_mut(&id)
             .expect("it is a member")
             .paused_until = self.now + micros;
+    }
+
+    /// Its disk answers nothing until it is told to again.
+    pub fn hang_disk(&mut self, id: u64, hangs: bool) {
+        self.nodes.get_mut(&id).expect("a member").disk_hangs = hangs;
     }
 
     /// Nothing passes between two members.
@@ -463,6 +470,11 @@ impl Group {
             }
             Happening::Disk { of, .. } => self.nodes[of].paused_until,
         };
+        if let Happening::Disk { of, .. } = &what
+            && self.nodes[of].disk_hangs
+        {
+            return self.schedule(10_000, what);
+        }
         if paused > self.now {
             let delay = paused - self.now;
             return self.schedule(delay, what);

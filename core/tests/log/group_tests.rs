@@ -272,6 +272,24 @@ fn the_group_changes_by_records() {
 }
 
 #[test]
+fn a_leader_whose_disk_hangs_hands_over() {
+    for seed in 0..10 {
+        let (mut group, leader) = elected(Shape::default(), seed);
+        group.hang_disk(leader, true);
+        group.propose(leader, 100);
+        group.run(6 * SECOND);
+        let next = group.leader().expect("somebody leads");
+        assert_ne!(next, leader);
+        let before = group.acknowledged_count;
+        group.propose(next, 100);
+        group.run(SECOND);
+        assert!(group.acknowledged_count > before);
+        group.hang_disk(leader, false);
+        group.settle();
+    }
+}
+
+#[test]
 fn a_slow_disk_changes_nothing_but_the_time() {
     let shape = Shape {
         disk: (20_000, 80_000),
