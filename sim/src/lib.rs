@@ -2,3 +2,6 @@
 #![forbid(unsafe_code)]
 
 pub mod disk;
+pub mod model;
+pub mod network;
+pub mod scenario;

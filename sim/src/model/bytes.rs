@@ -1,0 +1,588 @@
+//! What the bytes and the length of one file may be.
+//!
+//! The file is cut into segments. Each knows the sources that a read may find
+//! now, those that a crash of servers may bring back, and the writes that are
+//! under way: begun by a mount and not yet committed by its flush or fsync. A
+//! write whose fate is unknown (it failed, its mount died) stays possible until
+//! something definite covers it.
+//!
+//! Segments are cut at 4 KiB as well, since after a crash old and new content may
+//! alternate at that granularity. Invariant: a read that returns something not
+//! allowed here broke a promise; the reverse does not hold.
+
+use super::content::Source;
+use std::collections::BTreeMap;
+
+/// Old or new content after a crash: at this granularity.
+const GRAIN: u64 = 4096;
+
+/// One mount in one life.
+pub type MountId = u32;
+
+/// How a mount commits what it wrote.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Commit {
+    /// Others see it (close, flush).
+    Visible,
+    /// It also survives the loss of power (fsync; a change of the metadata).
+    Durable,
+}
+
+#[derive(Clone, Debug)]
+struct UnderWay {
+    order: u64,
+    mount: MountId,
+    source: Source,
+    answered: bool,
+    /// Another mount committed something here since this was begun.
+    rivalled: bool,
+}
+
+#[derive(Clone, Debug)]
+struct Segment {
+    end: u64,
+    now: Vec<Source>,
+    after_crash: Vec<Source>,
+    under_way: Vec<UnderWay>,
+}
+
+/// A read that is under way: what it may return, widened by what happens meanwhile.
+#[derive(Clone, Debug)]
+struct ReadUnderWay {
+    read: u64,
+    offset: u64,
+    allowed: BTreeMap<u64, (u64, Vec<Source>)>,
+    size_low: u64,
+    size_high: u64,
+}
+
+/// A change that was begun and not yet answered.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ChangeId(u64);
+
+/// What a read returned against what it might have.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct WrongRead {
+    /// The first wrong byte of the file, or its end.
+    pub offset: u64,
+    /// What is wrong.
+    pub what: String,
+}
+
+/// One file.
+#[derive(Clone, Debug)]
+pub struct FileBytes {
+    segments: BTreeMap<u64, Segment>,
+    size_low: u64,
+    size_high: u64,
+    /// What each mount has answered writes up to, as far as no truncation undid it.
+    written: BTreeMap<MountId, u64>,
+    truncations: u32,
+    order: u64,
+    reads: Vec<ReadUnderWay>,
+}
+
+impl Default for FileBytes {
+    fn default() -> Self {
+        let whole = Segment {
+            end: u64::MAX,
+            now: vec![Source::Zero],
+            after_crash: vec![Source::Zero],
+            under_way: Vec::new(),
+        };
+        Self {
+            segments: BTreeMap::from([(0, whole)]),
+            size_low: 0,
+            size_high: 0,
+            written: BTreeMap::new(),
+            truncations: 0,
+            order: 0,
+            reads: Vec::new(),
+        }
+    }
+}
+
+impl FileBytes {
+    /// A mount begins to write.
+    pub fn begin_write(
+        &mut self,
+        mount: MountId,
+        source: Source,
+        offset: u64,
+        length: u64,
+    ) -> ChangeId {
+        self.size_high = self.size_high.max(offset + length);
+        let high = self.size_high;
+        for read in &mut self.reads {
+            read.size_high = read.size_high.max(high);
+        }
+        self.begin(mount, source, offset, offset + length)
+    }
+
+    /// A mount begins to set the length.
+    pub fn begin_truncate(&mut self, mount: MountId, size: u64) -> ChangeId {
+        self.truncations += 1;
+        self.size_low = self.size_low.min(size);
+        self.size_high = self.size_high.max(size);
+        for written in self.written.values_mut() {
+            *written = (*written).min(size);
+        }
+        let high = self.size_high;
+        for read in &mut self.reads {
+            read.size_low = read.size_low.min(size);
+            read.size_high = read.size_high.max(high);
+        }
+        self.begin(mount, Source::Zero, size, u64::MAX)
+    }
+
+    fn begin(&mut self, mount: MountId, source: Source, from: u64, to: u64) -> ChangeId {
+        self.order += 1;
+        let order = self.order;
+        self.cut_range(from, to);
+        for segment in self.covered(from, to) {
+            let mut rivalled = false;
+            for other in &mut segment.under_way {
+                let unordered = other.mount == mount && !other.answered;
+                other.rivalled |= unordered;
+                rivalled |= unordered;
+            }
+            add(&mut segment.after_crash, source);
+            segment.under_way.push(UnderWay {
+                order,
+                mount,
+                source,
+                answered: false,
+                rivalled,
+            });
+        }
+        self.widen(from, to, source);
+        ChangeId(order)
+    }
+
+    /// A write was answered as done: the mount itself sees it from now on.
+    pub fn answer_write(&mut self, mount: MountId, change: ChangeId, end: u64) {
+        let written = self.written.entry(mount).or_default();
+        *written = (*written).max(end);
+        for segment in self.segments.values_mut() {
+            segment.answer(mount, change.0);
+        }
+    }
+
+    /// A truncation was answered as done: it is visible and durable.
+    pub fn answer_truncate(&mut self, mount: MountId, change: ChangeId, size: u64) {
+        self.truncations -= 1;
+        let alone = self.truncations == 0 && !self.others_write_beyond(mount, change.0, size);
+        if alone {
+            (self.size_low, self.size_high) = (size, size);
+        }
+        for segment in self.segments.values_mut() {
+            segment.answer(mount, change.0);
+            segment.commit(|entry| entry.order == change.0, Commit::Durable);
+        }
+        self.merge();
+    }
+
+    /// Whether a write is under way that may lengthen the file again.
+    fn others_write_beyond(&self, mount: MountId, upto: u64, size: u64) -> bool {
+        self.segments.range(..).any(|(_, segment)| {
+            segment.end > size
+                && segment.under_way.iter().any(|entry| {
+                    entry.source != Source::Zero && (entry.mount != mount || entry.order > upto)
+                })
+        })
+    }
+
+    /// The number of the newest change begun: what a flush that begins now covers.
+    #[must_use]
+    pub fn newest_change(&self) -> ChangeId {
+        ChangeId(self.order)
+    }
+
+    /// A flush or fsync of a mount that began after a change was begun is answered as done.
+    pub fn commit(&mut self, mount: MountId, upto: ChangeId, how: Commit) {
+        let covered =
+            |entry: &UnderWay| entry.mount == mount && entry.order <= upto.0 && entry.answered;
+        let written = self
+            .segments
+            .values()
+            .filter(|s| s.under_way.iter().any(covered));
+        let end = written.map(|segment| segment.end).max().unwrap_or(0);
+        let own = self
+            .written
+            .get(&mount)
+            .copied()
+            .unwrap_or(0)
+            .min(end.max(self.size_low));
+        self.size_low = self.size_low.max(own);
+        for segment in self.segments.values_mut() {
+            segment.commit(covered, how);
+        }
+        self.merge();
+    }
+
+    /// A change failed, or a flush or fsync that covers it did: its fate is unknown.
+    pub fn fail(&mut self, change: ChangeId) {
+        self.give_up(|entry| entry.order == change.0);
+    }
+
+    /// A truncation failed.
+    pub fn fail_truncate(&mut self, change: ChangeId) {
+        self.truncations -= 1;
+        self.fail(change);
+    }
+
+    /// A flush or fsync failed: the fate of all that the mount wrote is unknown.
+    pub fn fail_commit(&mut self, mount: MountId, upto: ChangeId) {
+        self.written.remove(&mount);
+        self.give_up(|entry| entry.mount == mount && entry.order <= upto.0);
+    }
+
+    /// A mount died: the fate of all that it had not committed is unknown.
+    pub fn lose_mount(&mut self, mount: MountId, truncations: u32) {
+        self.truncations -= truncations;
+        self.written.remove(&mount);
+        self.give_up(|entry| entry.mount == mount);
+    }
+
+    /// A server died: what was visible but not durable may be old or new again.
+    pub fn lose_server(&mut self) {
+        let mut widened = Vec::new();
+        for (&start, segment) in &mut self.segments {
+            for source in segment.after_crash.clone() {
+                if add(&mut segment.now, source) {
+                    widened.push((start, segment.end, source));
+                }
+            }
+        }
+        for (start, end, source) in widened {
+            self.widen(start, end, source);
+        }
+    }
+
+    fn give_up(&mut self, chosen: impl Fn(&UnderWay) -> bool) {
+        for segment in self.segments.values_mut() {
+            let (now, under_way) = (&mut segment.now, &mut segment.under_way);
+            under_way.retain(|entry| {
+                let lost = chosen(entry);
+                if lost {
+                    add(now, entry.source);
+                }
+                !lost
+            });
+        }
+        self.merge();
+    }
+
+    /// A mount begins to read.
+    pub fn begin_read(&mut self, read: u64, mount: MountId, offset: u64, length: u64) {
+        let end = offset + length;
+        let mut allowed = BTreeMap::new();
+        for (&start, segment) in self.overlapping(offset, end) {
+            let range = (start.max(offset), segment.end.min(end));
+            allowed.insert(range.0, (range.1, segment.readable(mount)));
+        }
+        let written = self.written.get(&mount).copied().unwrap_or(0);
+        self.reads.push(ReadUnderWay {
+            read,
+            offset,
+            allowed,
+            size_low: self.size_low.max(written),
+            size_high: self.size_high,
+        });
+    }
+
+    /// A read failed or its mount died.
+    pub fn forget_read(&mut self, read: u64) {
+        self.reads.retain(|r| r.read != read);
+    }
+
+    /// Judges what a read returned. `length` is what it asked for.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn end_read(
+        &mut self,
+        read: u64,
+        seed: u64,
+        length: u64,
+        bytes: &[u8],
+    ) -> Result<(), WrongRead> {
+        let at = self.reads.iter().position(|r| r.read == read);
+        let read = self
+            .reads
+            .swap_remove(at.expect("a read ends once, after it began"));
+        read.judge_length(length, bytes.len() as u64)?;
+        read.judge_bytes(seed, bytes)
+    }
+
+    /// The least and most that the length may be, as this mount sees it.
+    #[must_use]
+    pub fn size(&self, mount: MountId) -> (u64, u64) {
+        let written = self.written.get(&mount).copied().unwrap_or(0);
+        (self.size_low.max(written), self.size_high)
+    }
+
+    /// Whether nothing is under way.
+    #[must_use]
+    pub fn is_quiet(&self) -> bool {
+        self.truncations == 0 && self.segments.values().all(|s| s.under_way.is_empty())
+    }
+
+    /// The ranges whose content after a loss of power is one certain write.
+    pub fn durable_ranges(&self) -> impl Iterator<Item = (u64, u64, Source)> + '_ {
+        self.segments.iter().filter_map(|(&start, segment)| {
+            match (segment.after_crash.as_slice(), segment.under_way.is_empty()) {
+                ([source], true) => Some((start, segment.end, *source)),
+                _ => None,
+            }
+        })
+    }
+
+    fn overlapping(&self, from: u64, to: u64) -> impl Iterator<Item = (&u64, &Segment)> {
+        let first = self
+            .segments
+            .range(..=from)
+            .next_back()
+            .map_or(0, |(&start, _)| start);
+        self.segments
+            .range(first..)
+            .take_while(move |(start, _)| **start < to)
+    }
+
+    fn covered(&mut self, from: u64, to: u64) -> impl Iterator<Item = &mut Segment> {
+        self.segments
+            .range_mut(from..)
+            .take_while(move |(start, _)| **start < to)
+            .map(|(_, s)| s)
+    }
+
+    /// Makes `from` and `to` boundaries, and the grain in between where it is finite.
+    fn cut_range(&mut self, from: u64, to: u64) {
+        self.cut_at(from);
+        if to < u64::MAX {
+            self.cut_at(to);
+            let first = (from / GRAIN + 1) * GRAIN;
+            for at in (first..to).step_by(GRAIN as usize) {
+                self.cut_at(at);
+            }
+        }
+    }
+
+    fn cut_at(&mut self, at: u64) {
+        let (&start, segment) = self
+            .segments
+            .range_mut(..=at)
+            .next_back()
+            .expect("0 is always there");
+        if start < at {
+            let behind = segment.clone();
+            segment.end = at;
+            self.segments.insert(at, behind);
+        }
+    }
+
+    /// Joins neighbours that are alike within a grain, and zeros at the end.
+    fn merge(&mut self) {
+        let mut merged: Vec<(u64, Segment)> = Vec::with_capacity(self.segments.len());
+        for (start, segment) in std::mem::take(&mut self.segments) {
+            match merged.last_mut() {
+                Some((first, last)) if last.joins(*first, &segment, start) => {
+                    last.end = segment.end
+                }
+                _ => merged.push((start, segment)),
+            }
+        }
+        self.segments = merged.into_iter().collect();
+    }
+
+    fn widen(&mut self, from: u64, to: u64, source: Source) {
+        for read in &mut self.reads {
+            read.widen(from, to, source);
+        }
+    }
+}
+
+impl Segment {
+    fn answer(&mut self, mount: MountId, order: u64) {
+        let Some(entry) = self.under_way.iter_mut().find(|e| e.order == order) else {
+            return;
+        };
+        entry.answered = true;
+        if !entry.rivalled {
+            // What the same mount was answered before is overwritten, in its own view too.
+            self.under_way
+                .retain(|e| e.mount != mount || e.order >= order || !e.answered);
+        }
+    }
+
+    /// Commits the newest chosen entry and drops the older chosen ones.
+    fn commit(&mut self, chosen: impl Fn(&UnderWay) -> bool, how: Commit) {
+        let Some(at) = self.under_way.iter().rposition(&chosen) else {
+            return;
+        };
+        let unordered: Vec<Source> = self
+            .under_way
+            .iter()
+            .filter(|e| chosen(e) && e.rivalled)
+            .map(|e| e.source)
+            .collect();
+        let winner = self.under_way[at].clone();
+        self.under_way.retain(|entry| !chosen(entry));
+        for other in &mut self.under_way {
+            other.rivalled |= other.mount != winner.mount || other.order < winner.order;
+        }
+        settle(&mut self.now, &winner, &unordered);
+        match how {
+            Commit::Durable => settle(&mut self.after_crash, &winner, &unordered),
+            Commit::Visible => {
+                add(&mut self.after_crash, winner.source);
+            }
+        }
+        for entry in &self.under_way {
+            add(&mut self.after_crash, entry.source);
+        }
+    }
+
+    /// What a read of a mount may find.
+    fn readable(&self, mount: MountId) -> Vec<Source> {
+        let own = self
+            .under_way
+            .iter()
+            .rfind(|e| e.mount == mount && e.answered);
+        let mut allowed = match own {
+            Some(own) if !own.rivalled => vec![own.source],
+            _ => self.now.clone(),
+        };
+        for entry in &self.under_way {
+            let superseded = own.is_some_and(|own| {
+                entry.mount == mount && entry.order < own.order && !own.rivalled
+            });
+            if !superseded {
+                add(&mut allowed, entry.source);
+            }
+        }
+        allowed
+    }
+
+    fn joins(&self, start: u64, next: &Self, next_start: u64) -> bool {
+        let plain = self.under_way.is_empty() && next.under_way.is_empty();
+        let certain = self.now.len() == 1 && self.after_crash.len() == 1;
+        plain
+            && self.now == next.now
+            && self.after_crash == next.after_crash
+            && (certain || start / GRAIN == next_start / GRAIN)
+    }
+}
+
+/// The value is certain unless a rival may have come behind it.
+fn settle(sources: &mut Vec<Source>, winner: &UnderWay, unordered: &[Source]) {
+    if !winner.rivalled {
+        sources.clear();
+    }
+    for &source in unordered {
+        add(sources, source);
+    }
+    add(sources, winner.source);
+}
+
+fn add(sources: &mut Vec<Source>, source: Source) -> bool {
+    let new = !sources.contains(&source);
+    if new {
+        sources.push(source);
+    }
+    new
+}
+
+impl ReadUnderWay {
+    fn widen(&mut self, from: u64, to: u64, source: Source) {
+        let touched: Vec<u64> = self
+            .allowed
+            .iter()
+            .filter(|(start, (end, _))| **start < to && *end > from)
+            .map(|(&start, _)| start)
+            .collect();
+        for start in touched {
+            self.split_at(from.max(start));
+            self.split_at(to);
+        }
+        for (start, (end, sources)) in &mut self.allowed {
+            if *start >= from && *end <= to {
+                add(sources, source);
+            }
+        }
+    }
+
+    fn split_at(&mut self, at: u64) {
+        let Some((&start, (end, sources))) = self.allowed.range_mut(..=at).next_back() else {
+            return;
+        };
+        if start < at && at < *end {
+            let behind = (*end, sources.clone());
+            *end = at;
+            self.allowed.insert(at, behind);
+        }
+    }
+
+    fn judge_length(&self, asked: u64, got: u64) -> Result<(), WrongRead> {
+        let end = self.offset + got;
+        let wrong = |what| Err(WrongRead { offset: end, what });
+        if got > 0 && end > self.size_high {
+            return wrong(format!(
+                "{got} bytes at {} reach beyond the file's end at most {}",
+                self.offset, self.size_high
+            ));
+        }
+        if got < asked && end < self.size_low && self.offset < self.size_low {
+            return wrong(format!(
+                "the file ends at {end} or before, but is {} bytes at least",
+                self.size_low
+            ));
+        }
+        Ok(())
+    }
+
+    fn judge_bytes(&self, seed: u64, bytes: &[u8]) -> Result<(), WrongRead> {
+        for (&start, (end, sources)) in &self.allowed {
+            let from = (start - self.offset) as usize;
+            let to = ((*end - self.offset) as usize).min(bytes.len());
+            if from >= to {
+                continue;
+            }
+            let piece = &bytes[from..to];
+            if !sources
+                .iter()
+                .any(|source| source.matches(seed, start, piece))
+            {
+                return Err(wrong_piece(seed, start, piece, sources));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn wrong_piece(seed: u64, start: u64, piece: &[u8], sources: &[Source]) -> WrongRead {
+    let mut expected = vec![0; piece.len()];
+    let good = sources.iter().map(|source| {
+        source.fill(seed, start, &mut expected);
+        expected
+            .iter()
+            .zip(piece)
+            .take_while(|(a, b)| a == b)
+            .count()
+    });
+    let good = good.max().unwrap_or(0);
+    let found = match piece[good..].iter().all(|&byte| byte == 0) {
+        true => "zeros".to_owned(),
+        false => format!("{:02x?}", &piece[good..piece.len().min(good + 8)]),
+    };
+    WrongRead {
+        offset: start + good as u64,
+        what: format!(
+            "{found} in the range {start}..{}, where only {sources:?} may be",
+            start + piece.len() as u64
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests;

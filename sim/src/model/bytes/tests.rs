@@ -1,0 +1,171 @@
+//! What reads may find, case by case.
+
+use super::*;
+use crate::model::content::WriteId;
+
+const SEED: u64 = 5;
+const W1: Source = Source::Write(WriteId(1));
+const W2: Source = Source::Write(WriteId(2));
+
+fn bytes(source: Source, offset: u64, length: usize) -> Vec<u8> {
+    let mut buffer = vec![0; length];
+    source.fill(SEED, offset, &mut buffer);
+    buffer
+}
+
+/// Which of some sources a read of 100 bytes at 0 may find.
+fn readable(file: &mut FileBytes, mount: MountId) -> Vec<Source> {
+    let allowed = |source: &Source| {
+        let mut file = file.clone();
+        file.begin_read(1, mount, 0, 100);
+        file.end_read(1, SEED, 100, &bytes(*source, 0, 100)).is_ok()
+    };
+    [Source::Zero, W1, W2].into_iter().filter(allowed).collect()
+}
+
+fn write(file: &mut FileBytes, mount: MountId, source: Source) -> ChangeId {
+    let change = file.begin_write(mount, source, 0, 100);
+    file.answer_write(mount, change, 100);
+    change
+}
+
+fn committed(source: Source, how: Commit) -> FileBytes {
+    let mut file = FileBytes::default();
+    let change = write(&mut file, 1, source);
+    file.commit(1, change, how);
+    file
+}
+
+#[test]
+fn a_mount_sees_its_own_write_and_others_may() {
+    let mut file = FileBytes::default();
+    let change = file.begin_write(1, W1, 0, 100);
+    assert_eq!(
+        readable(&mut file, 1),
+        [Source::Zero, W1],
+        "not answered yet"
+    );
+    file.answer_write(1, change, 100);
+    assert_eq!(readable(&mut file, 1), [W1]);
+    assert_eq!(readable(&mut file, 2), [Source::Zero, W1]);
+    file.commit(1, change, Commit::Visible);
+    assert_eq!(readable(&mut file, 2), [W1]);
+}
+
+#[test]
+fn what_was_synced_survives_servers_and_what_was_only_closed_may_not() {
+    let mut synced = committed(W1, Commit::Durable);
+    synced.lose_server();
+    assert_eq!(readable(&mut synced, 2), [W1]);
+    let mut closed = committed(W1, Commit::Visible);
+    closed.lose_server();
+    assert_eq!(readable(&mut closed, 2), [Source::Zero, W1]);
+}
+
+#[test]
+fn a_dead_mount_leaves_old_or_new_until_something_certain() {
+    let mut file = committed(W1, Commit::Durable);
+    write(&mut file, 1, W2);
+    file.lose_mount(1, 0);
+    assert_eq!(readable(&mut file, 2), [W1, W2]);
+    let change = write(&mut file, 3, W1);
+    file.commit(3, change, Commit::Durable);
+    assert_eq!(readable(&mut file, 2), [W1]);
+}
+
+#[test]
+fn two_mounts_that_write_at_once_end_with_either() {
+    let mut file = FileBytes::default();
+    let first = write(&mut file, 1, W1);
+    let second = write(&mut file, 2, W2);
+    file.commit(1, first, Commit::Durable);
+    assert_eq!(readable(&mut file, 3), [W1, W2]);
+    assert_eq!(readable(&mut file, 2), [W1, W2]);
+    file.commit(2, second, Commit::Durable);
+    assert_eq!(readable(&mut file, 3), [W1, W2]);
+    let third = write(&mut file, 1, W1);
+    file.commit(1, third, Commit::Durable);
+    assert_eq!(readable(&mut file, 3), [W1]);
+}
+
+#[test]
+fn a_truncation_makes_zeros_and_bounds_the_length() {
+    let mut file = committed(W1, Commit::Durable);
+    let change = file.begin_truncate(1, 50);
+    assert_eq!(file.size(2), (50, 100));
+    file.answer_truncate(1, change, 50);
+    assert_eq!(file.size(2), (50, 50));
+    let change = file.begin_truncate(2, 100);
+    file.answer_truncate(2, change, 100);
+    file.begin_read(1, 1, 0, 200);
+    let mut expected = bytes(W1, 0, 50);
+    expected.resize(100, 0);
+    assert_eq!(file.end_read(1, SEED, 200, &expected), Ok(()));
+    file.begin_read(2, 1, 0, 200);
+    let resurrected = bytes(W1, 0, 100);
+    assert_eq!(
+        file.end_read(2, SEED, 200, &resurrected)
+            .expect_err("garbage")
+            .offset,
+        50
+    );
+}
+
+#[test]
+fn lengths_are_judged() {
+    let mut file = committed(W1, Commit::Durable);
+    file.begin_read(1, 2, 0, 200);
+    let short = file.end_read(1, SEED, 200, &bytes(W1, 0, 60));
+    assert_eq!(short.expect_err("too short").offset, 60);
+    file.begin_read(2, 2, 0, 200);
+    assert!(file.end_read(2, SEED, 200, &bytes(W1, 0, 150)).is_err());
+    file.begin_read(3, 2, 100, 200);
+    assert_eq!(file.end_read(3, SEED, 200, &[]), Ok(()));
+}
+
+#[test]
+fn a_read_under_way_may_find_what_happens_meanwhile() {
+    let mut file = committed(W1, Commit::Durable);
+    file.begin_read(1, 2, 0, 100);
+    let change = write(&mut file, 1, W2);
+    file.commit(1, change, Commit::Durable);
+    let mut other = file.clone();
+    assert_eq!(file.end_read(1, SEED, 100, &bytes(W1, 0, 100)), Ok(()));
+    assert_eq!(other.end_read(1, SEED, 100, &bytes(W2, 0, 100)), Ok(()));
+}
+
+#[test]
+fn after_a_crash_old_and_new_alternate_only_at_the_grain() {
+    let mut file = FileBytes::default();
+    let change = file.begin_write(1, W1, 0, 8192);
+    file.answer_write(1, change, 8192);
+    file.commit(1, change, Commit::Durable);
+    file.begin_write(1, W2, 0, 8192);
+    file.lose_mount(1, 0);
+    let mut mixed = bytes(W1, 0, 4096);
+    mixed.extend(bytes(W2, 4096, 4096));
+    file.begin_read(1, 2, 0, 8192);
+    assert_eq!(file.end_read(1, SEED, 8192, &mixed), Ok(()));
+    let mut torn = bytes(W1, 0, 2000);
+    torn.extend(bytes(W2, 2000, 6192));
+    file.begin_read(2, 2, 0, 8192);
+    assert_eq!(
+        file.end_read(2, SEED, 8192, &torn)
+            .expect_err("torn")
+            .offset,
+        2000
+    );
+}
+
+#[test]
+fn a_failed_sync_leaves_it_open() {
+    let mut file = committed(W1, Commit::Durable);
+    let change = write(&mut file, 1, W2);
+    file.fail_commit(1, change);
+    assert_eq!(readable(&mut file, 1), [W1, W2]);
+    assert_eq!(
+        file.durable_ranges().count(),
+        1,
+        "only the zeros behind are certain"
+    );
+}

@@ -1,0 +1,655 @@
+//! The simulated network: nodes joined by ordered pairs, connections over them.
+//!
+//! A connection is a FIFO each way. It delays, it stalls while its pair is cut,
+//! and it breaks visibly (`Closed` at both ends, possibly much later at one of
+//! them); it never loses, repeats or reorders a message silently. Owns latency,
+//! bandwidth, cuts and clogs; leaves who listens where, and identities, to the world.
+
+use antler_core::ids::LinkId;
+use antler_core::rng::Rng;
+use antler_core::wire::Message;
+use std::collections::{BTreeMap, VecDeque};
+
+/// Simulated time: nanoseconds since the world began.
+pub type Nanos = u64;
+
+const MILLISECOND: Nanos = 1_000_000;
+const SECOND: Nanos = 1_000_000_000;
+/// What a message takes on the wire besides its bulk data.
+const MESSAGE_OVERHEAD: u64 = 200;
+
+/// A node's place in the world's list.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct NodeIndex(pub usize);
+
+/// The quantities of one run's network, drawn.
+#[derive(Clone, Copy, Debug)]
+pub struct NetworkSpeed {
+    /// One way within a datacentre.
+    pub latency: Nanos,
+    /// One way between datacentres.
+    pub between: Nanos,
+    /// At most added to each message.
+    pub jitter: Nanos,
+    /// Bytes a second of an ordered pair.
+    pub bandwidth: u64,
+    /// How many in a thousand messages are delayed by a retransmission.
+    pub retransmits: u64,
+}
+
+/// Something of the network that is due.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum NetworkEvent {
+    /// The first exchange has reached the other end for the last time.
+    Arrive(usize),
+    /// The next item of a lane (towards `side`) arrives.
+    Deliver(usize, usize),
+    /// A side learns that the connection broke; the second number tells whether
+    /// that still holds.
+    Broken(usize, usize, u32),
+}
+
+/// What a node learns from the network.
+#[derive(Debug)]
+pub enum Delivery {
+    /// Somebody connected.
+    Accepted,
+    /// A link that it asked for is up.
+    Connected,
+    /// A message came.
+    Message(Message),
+    /// A link is down.
+    Closed(&'static str),
+}
+
+/// To whom a delivery goes, on which link, from where.
+#[derive(Debug)]
+pub struct Delivered {
+    /// Who learns it.
+    pub node: NodeIndex,
+    /// On which of its links.
+    pub link: LinkId,
+    /// Who is at the other end.
+    pub peer: NodeIndex,
+    /// What.
+    pub what: Delivery,
+}
+
+/// How a node answers somebody who connects.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Door {
+    /// The wanted role listens.
+    Open,
+    /// Nobody listens there, or another role does.
+    Refused,
+    /// The machine is off, or paused.
+    Silent,
+}
+
+#[derive(Debug)]
+enum Item {
+    Connected,
+    Message(Message),
+    Closed,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct End {
+    node: NodeIndex,
+    link: LinkId,
+    open: bool,
+}
+
+#[derive(Debug)]
+struct Connection {
+    /// The one that connected, then the other.
+    ends: [End; 2],
+    /// Towards `ends[0]`, towards `ends[1]`.
+    lanes: [Lane; 2],
+    established: bool,
+    /// Counts stalls that ended well: what was scheduled before is void.
+    healed: u32,
+    breaking: bool,
+    broken: bool,
+}
+
+#[derive(Debug, Default)]
+struct Lane {
+    items: VecDeque<Item>,
+    /// When the last item was to arrive: later ones are not earlier.
+    last: Nanos,
+    /// Items whose arrival fell into a cut.
+    stalled: usize,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Pair {
+    busy_until: Nanos,
+    cuts: u32,
+    clogged_until: Nanos,
+}
+
+#[derive(Debug)]
+struct Node {
+    datacentre: u64,
+    links: BTreeMap<LinkId, (usize, usize)>,
+    /// Even numbers for the links that it accepts.
+    next_link: u64,
+}
+
+/// All nodes and connections.
+#[derive(Debug)]
+pub struct Network {
+    speed: NetworkSpeed,
+    rng: Rng,
+    nodes: Vec<Node>,
+    pairs: Vec<Pair>,
+    connections: Vec<Option<Box<Connection>>>,
+    due: Vec<(Nanos, NetworkEvent)>,
+}
+
+impl Network {
+    /// A network of nodes, each in a datacentre.
+    #[must_use]
+    pub fn new(speed: NetworkSpeed, datacentres: &[u64], seed: u64) -> Self {
+        let node = |&datacentre| Node {
+            datacentre,
+            links: BTreeMap::new(),
+            next_link: 2,
+        };
+        Self {
+            speed,
+            rng: Rng::new(seed),
+            nodes: datacentres.iter().map(node).collect(),
+            pairs: vec![Pair::default(); datacentres.len() * datacentres.len()],
+            connections: Vec::new(),
+            due: Vec::new(),
+        }
+    }
+
+    /// What has become due since the last time, to be put on the world's heap.
+    pub fn take_due(&mut self) -> impl Iterator<Item = (Nanos, NetworkEvent)> + '_ {
+        self.due.drain(..)
+    }
+
+    /// A node asks for a link to another (`None`: the address leads nowhere).
+    pub fn connect(&mut self, now: Nanos, from: NodeIndex, link: LinkId, to: Option<NodeIndex>) {
+        let number = self.connections.len();
+        let end = |node, link| End {
+            node,
+            link,
+            open: true,
+        };
+        let target = to.unwrap_or(from);
+        self.connections.push(Some(Box::new(Connection {
+            ends: [end(from, link), end(target, LinkId(0))],
+            lanes: [Lane::default(), Lane::default()],
+            established: false,
+            healed: 0,
+            breaking: false,
+            broken: false,
+        })));
+        self.nodes[from.0].links.insert(link, (number, 0));
+        let legs = 2 * self.latency(from, target) + self.latency(target, from);
+        let event = match to {
+            Some(_) => NetworkEvent::Arrive(number),
+            None => NetworkEvent::Broken(number, 0, 0),
+        };
+        self.due.push((now + legs, event));
+    }
+
+    /// Sends on an open link. On any other the message is dropped.
+    pub fn send(&mut self, now: Nanos, from: NodeIndex, link: LinkId, message: Message) {
+        let Some(&(number, side)) = self.nodes[from.0].links.get(&link) else {
+            return;
+        };
+        let Some(connection) = &self.connections[number] else {
+            return;
+        };
+        if connection.established && !connection.broken && connection.ends[1 - side].open {
+            let size = MESSAGE_OVERHEAD + message.data().len() as u64;
+            self.enqueue(now, number, 1 - side, Item::Message(message), size);
+        }
+    }
+
+    /// A node ends a link; the other end learns it behind what is under way.
+    pub fn close(&mut self, now: Nanos, node: NodeIndex, link: LinkId) {
+        let Some((number, side)) = self.nodes[node.0].links.remove(&link) else {
+            return;
+        };
+        let Some(connection) = self.connections[number].as_mut() else {
+            return;
+        };
+        connection.ends[side].open = false;
+        let tell = connection.established && connection.ends[1 - side].open && !connection.broken;
+        if tell {
+            self.enqueue(now, number, 1 - side, Item::Closed, 0);
+        } else if !connection.ends[1 - side].open || !connection.established {
+            self.forget(number);
+        }
+    }
+
+    /// A node's process ends. When its machine lost power, others learn it only by
+    /// their own timeouts; otherwise its kernel tells them, behind a part of what was
+    /// under way.
+    pub fn end_process(&mut self, now: Nanos, node: NodeIndex, power_lost: bool) {
+        for (_, (number, side)) in std::mem::take(&mut self.nodes[node.0].links) {
+            let kept = self.rng.word();
+            let patience = self.rng.between(MILLISECOND * 100, SECOND * 8);
+            let Some(connection) = self.connections[number].as_mut() else {
+                continue;
+            };
+            connection.ends[side].open = false;
+            if !connection.established || !connection.ends[1 - side].open {
+                self.forget(number);
+            } else if power_lost {
+                connection.lanes[1 - side].items.clear();
+                connection.broken = true;
+                let event = NetworkEvent::Broken(number, 1 - side, connection.healed);
+                self.due.push((now + patience, event));
+            } else if !connection.broken {
+                let lane = &mut connection.lanes[1 - side];
+                let length = lane.items.len() as u64 + 1;
+                lane.items.truncate((kept % length) as usize);
+                self.enqueue(now, number, 1 - side, Item::Closed, 0);
+            }
+        }
+    }
+
+    /// Carries out what was due. `door` tells how a node answers a connection.
+    pub fn handle(
+        &mut self,
+        now: Nanos,
+        event: NetworkEvent,
+        door: impl Fn(NodeIndex) -> Door,
+    ) -> Option<Delivered> {
+        match event {
+            NetworkEvent::Arrive(number) => self.arrive(now, number, door),
+            NetworkEvent::Deliver(number, side) => self.deliver(now, number, side),
+            NetworkEvent::Broken(number, side, healed) => self.broken(number, side, healed),
+        }
+    }
+
+    fn arrive(
+        &mut self,
+        now: Nanos,
+        number: usize,
+        door: impl Fn(NodeIndex) -> Door,
+    ) -> Option<Delivered> {
+        let connection = self.connections[number].as_ref()?;
+        let [from, to] = connection.ends.map(|end| end.node);
+        let cut = self.is_cut(from, to) || self.is_cut(to, from);
+        match if cut { Door::Silent } else { door(to) } {
+            Door::Silent => {
+                let patience = self.rng.between(SECOND, 4 * SECOND);
+                self.break_at(now + patience, number, 0);
+                None
+            }
+            Door::Refused => {
+                let back = self.latency(to, from);
+                self.break_at(now + back, number, 0);
+                None
+            }
+            Door::Open => Some(self.accept(now, number)),
+        }
+    }
+
+    fn accept(&mut self, now: Nanos, number: usize) -> Delivered {
+        let connection = self.connections[number].as_mut().expect("it just arrived");
+        let [from, to] = connection.ends.map(|end| end.node);
+        let node = &mut self.nodes[to.0];
+        let link = LinkId(node.next_link);
+        node.next_link += 2;
+        node.links.insert(link, (number, 1));
+        connection.ends[1].link = link;
+        connection.established = true;
+        self.enqueue(now, number, 0, Item::Connected, 0);
+        Delivered {
+            node: to,
+            link,
+            peer: from,
+            what: Delivery::Accepted,
+        }
+    }
+
+    fn deliver(&mut self, now: Nanos, number: usize, side: usize) -> Option<Delivered> {
+        let connection = self.connections[number].as_mut()?;
+        let [to, from] = [connection.ends[side], connection.ends[1 - side]];
+        if connection.broken {
+            return None;
+        }
+        if self.is_cut(from.node, to.node) {
+            self.stall(now, number, side);
+            return None;
+        }
+        let connection = self.connections[number].as_mut()?;
+        let what = match connection.lanes[side].items.pop_front()? {
+            _ if !to.open => return None,
+            Item::Connected => Delivery::Connected,
+            Item::Message(message) => Delivery::Message(message),
+            Item::Closed => {
+                self.nodes[to.node.0].links.remove(&to.link);
+                self.forget(number);
+                Delivery::Closed("closed by the other end")
+            }
+        };
+        Some(Delivered {
+            node: to.node,
+            link: to.link,
+            peer: from.node,
+            what,
+        })
+    }
+
+    /// An arrival fell into a cut. If that lasts, both ends give the connection up,
+    /// each in its own time.
+    fn stall(&mut self, now: Nanos, number: usize, side: usize) {
+        let sender = self.rng.between(SECOND / 2, 6 * SECOND);
+        let receiver = self.rng.between(SECOND / 2, 15 * SECOND);
+        let connection = self.connections[number].as_mut().expect("it was just seen");
+        connection.lanes[side].stalled += 1;
+        if !std::mem::replace(&mut connection.breaking, true) {
+            self.break_at(now + sender, number, 1 - side);
+            self.break_at(now + receiver, number, side);
+        }
+    }
+
+    fn break_at(&mut self, when: Nanos, number: usize, side: usize) {
+        let healed = self.connections[number].as_ref().map_or(0, |c| c.healed);
+        self.due
+            .push((when, NetworkEvent::Broken(number, side, healed)));
+    }
+
+    fn broken(&mut self, number: usize, side: usize, healed: u32) -> Option<Delivered> {
+        let connection = self.connections[number].as_mut()?;
+        if connection.healed != healed {
+            return None;
+        }
+        connection.broken = true;
+        for lane in &mut connection.lanes {
+            lane.items.clear();
+        }
+        let end = connection.ends[side];
+        connection.ends[side].open = false;
+        let peer = connection.ends[1 - side];
+        let other_knows = !peer.open || !connection.established;
+        if other_knows {
+            self.forget(number);
+        }
+        end.open.then(|| {
+            self.nodes[end.node.0].links.remove(&end.link);
+            Delivered {
+                node: end.node,
+                link: end.link,
+                peer: peer.node,
+                what: Delivery::Closed("timed out"),
+            }
+        })
+    }
+
+    fn forget(&mut self, number: usize) {
+        self.connections[number] = None;
+    }
+
+    fn enqueue(&mut self, now: Nanos, number: usize, side: usize, item: Item, size: u64) {
+        let connection = self.connections[number]
+            .as_ref()
+            .expect("an open link has one");
+        let from = connection.ends[1 - side].node;
+        let to = connection.ends[side].node;
+        let arrival = self.arrival(now, from, to, size);
+        let connection = self.connections[number].as_mut().expect("it was just seen");
+        let lane = &mut connection.lanes[side];
+        lane.last = lane.last.max(arrival);
+        lane.items.push_back(item);
+        self.due
+            .push((lane.last, NetworkEvent::Deliver(number, side)));
+    }
+
+    /// When something sent now arrives, and the pair is busy until it is on its way.
+    fn arrival(&mut self, now: Nanos, from: NodeIndex, to: NodeIndex, size: u64) -> Nanos {
+        let latency = self.latency(from, to);
+        let jitter = self.rng.below(self.speed.jitter + 1);
+        let late = self.rng.below(1000) < self.speed.retransmits;
+        let speed = self.speed;
+        let pair = self.pair_mut(from, to);
+        let start = pair.busy_until.max(now).max(pair.clogged_until);
+        pair.busy_until = start + size * SECOND / speed.bandwidth;
+        let delay = if late { 200 * MILLISECOND } else { 0 };
+        pair.busy_until + latency + jitter + delay
+    }
+
+    fn latency(&self, from: NodeIndex, to: NodeIndex) -> Nanos {
+        match self.nodes[from.0].datacentre == self.nodes[to.0].datacentre {
+            true => self.speed.latency,
+            false => self.speed.between,
+        }
+    }
+
+    fn pair_mut(&mut self, from: NodeIndex, to: NodeIndex) -> &mut Pair {
+        &mut self.pairs[from.0 * self.nodes.len() + to.0]
+    }
+
+    fn is_cut(&self, from: NodeIndex, to: NodeIndex) -> bool {
+        self.pairs[from.0 * self.nodes.len() + to.0].cuts > 0
+    }
+
+    /// Stops messages of one node to another; cuts add up.
+    pub fn cut(&mut self, from: NodeIndex, to: NodeIndex) {
+        self.pair_mut(from, to).cuts += 1;
+    }
+
+    /// Ends one cut. What waited goes on, unless its connection was given up.
+    pub fn heal(&mut self, now: Nanos, from: NodeIndex, to: NodeIndex) {
+        let pair = self.pair_mut(from, to);
+        pair.cuts = pair.cuts.saturating_sub(1);
+        if pair.cuts == 0 {
+            self.resume(now, from, to);
+        }
+    }
+
+    fn resume(&mut self, now: Nanos, from: NodeIndex, to: NodeIndex) {
+        let latency = self.latency(from, to);
+        for (number, slot) in self.connections.iter_mut().enumerate() {
+            let Some(connection) = slot else { continue };
+            let side = match connection.ends.map(|end| end.node) {
+                [a, b] if (a, b) == (to, from) => 0,
+                [a, b] if (a, b) == (from, to) => 1,
+                _ => continue,
+            };
+            let lane = &mut connection.lanes[side];
+            if connection.broken || lane.stalled == 0 {
+                continue;
+            }
+            lane.last = lane.last.max(now + latency);
+            for _ in 0..std::mem::take(&mut lane.stalled) {
+                let event = NetworkEvent::Deliver(number, side);
+                self.due.push((lane.last, event));
+            }
+            if connection.lanes.iter().all(|lane| lane.stalled == 0) {
+                connection.breaking = false;
+                connection.healed += 1;
+            }
+        }
+    }
+
+    /// Holds messages of one node to another back until then.
+    pub fn clog(&mut self, from: NodeIndex, to: NodeIndex, until: Nanos) {
+        let pair = self.pair_mut(from, to);
+        pair.clogged_until = pair.clogged_until.max(until);
+    }
+
+    /// Ends every cut and clog.
+    pub fn heal_all(&mut self, now: Nanos) {
+        let count = self.nodes.len();
+        for from in (0..count).map(NodeIndex) {
+            for to in (0..count).map(NodeIndex) {
+                let pair = self.pair_mut(from, to);
+                pair.clogged_until = 0;
+                if std::mem::take(&mut pair.cuts) > 0 {
+                    self.resume(now, from, to);
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use antler_core::wire::client_master::ClientToMaster;
+
+    const A: NodeIndex = NodeIndex(0);
+    const B: NodeIndex = NodeIndex(1);
+
+    fn message(echo: u64) -> Message {
+        Message::ClientToMaster(ClientToMaster::Alive { echo })
+    }
+
+    /// A network of two nodes with a heap of its own.
+    struct Pair {
+        network: Network,
+        heap: BTreeMap<(Nanos, u64), NetworkEvent>,
+        now: Nanos,
+        count: u64,
+        door: Door,
+    }
+
+    impl Pair {
+        fn new() -> Self {
+            let speed = NetworkSpeed {
+                latency: 100_000,
+                between: 10 * MILLISECOND,
+                jitter: 50_000,
+                bandwidth: 1 << 30,
+                retransmits: 20,
+            };
+            Self {
+                network: Network::new(speed, &[1, 1], 7),
+                heap: BTreeMap::new(),
+                now: 0,
+                count: 0,
+                door: Door::Open,
+            }
+        }
+
+        /// Everything that is delivered until nothing is due before `until`.
+        fn run(&mut self, until: Nanos) -> Vec<Delivered> {
+            let mut delivered = Vec::new();
+            loop {
+                for (when, event) in self.network.take_due() {
+                    self.heap.insert((when, self.count), event);
+                    self.count += 1;
+                }
+                match self.heap.first_entry() {
+                    Some(entry) if entry.key().0 <= until => {
+                        let ((when, _), event) = entry.remove_entry();
+                        self.now = when;
+                        let door = self.door;
+                        delivered.extend(self.network.handle(when, event, |_| door));
+                    }
+                    _ => break,
+                }
+            }
+            self.now = until;
+            delivered
+        }
+
+        fn connected() -> (Self, LinkId) {
+            let mut pair = Self::new();
+            pair.network.connect(0, A, LinkId(1), Some(B));
+            let delivered = pair.run(SECOND);
+            assert_eq!(delivered.len(), 2);
+            assert!(matches!(delivered[0].what, Delivery::Accepted));
+            assert!(matches!(delivered[1].what, Delivery::Connected));
+            assert_eq!((delivered[1].node, delivered[1].link), (A, LinkId(1)));
+            let link = delivered[0].link;
+            (pair, link)
+        }
+    }
+
+    fn echoes(delivered: &[Delivered]) -> Vec<u64> {
+        delivered
+            .iter()
+            .filter_map(|delivered| match delivered.what {
+                Delivery::Message(Message::ClientToMaster(ClientToMaster::Alive { echo })) => {
+                    Some(echo)
+                }
+                _ => None,
+            })
+            .collect()
+    }
+
+    #[test]
+    fn messages_keep_their_order_whatever_delays_them() {
+        let (mut pair, _) = Pair::connected();
+        for echo in 0..200 {
+            pair.network.send(pair.now, A, LinkId(1), message(echo));
+        }
+        let delivered = pair.run(10 * SECOND);
+        assert_eq!(echoes(&delivered), (0..200).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_short_cut_only_delays_and_a_long_one_breaks_both_ends() {
+        let (mut pair, link) = Pair::connected();
+        pair.network.cut(A, B);
+        pair.network.send(pair.now, A, LinkId(1), message(1));
+        pair.network.send(pair.now, B, link, message(2));
+        assert_eq!(
+            echoes(&pair.run(SECOND + SECOND / 4)),
+            [2],
+            "the other direction works"
+        );
+        pair.network.heal(pair.now, A, B);
+        assert_eq!(echoes(&pair.run(30 * SECOND)), [1]);
+        pair.network.cut(A, B);
+        pair.network.send(pair.now, A, LinkId(1), message(3));
+        let delivered = pair.run(60 * SECOND);
+        let closed: Vec<NodeIndex> = delivered.iter().map(|d| d.node).collect();
+        assert_eq!(delivered.len(), 2, "{delivered:?}");
+        assert!(closed.contains(&A) && closed.contains(&B));
+        pair.network.heal(pair.now, A, B);
+        assert!(
+            pair.run(120 * SECOND).is_empty(),
+            "what was given up never arrives"
+        );
+    }
+
+    #[test]
+    fn a_close_comes_behind_what_was_sent() {
+        let (mut pair, link) = Pair::connected();
+        pair.network.send(pair.now, A, LinkId(1), message(1));
+        pair.network.close(pair.now, A, LinkId(1));
+        pair.network.send(pair.now, B, link, message(2));
+        let delivered = pair.run(10 * SECOND);
+        assert_eq!(delivered.len(), 2, "{delivered:?}");
+        assert_eq!(echoes(&delivered), [1]);
+        assert!(matches!(delivered[1].what, Delivery::Closed(_)));
+        assert_eq!(delivered[1].node, B);
+    }
+
+    #[test]
+    fn nobody_at_the_door_is_told_to_the_one_who_connects() {
+        for door in [Door::Refused, Door::Silent] {
+            let mut pair = Pair::new();
+            pair.door = door;
+            pair.network.connect(0, A, LinkId(1), Some(B));
+            let delivered = pair.run(10 * SECOND);
+            assert_eq!(delivered.len(), 1, "{door:?}");
+            assert!(matches!(delivered[0].what, Delivery::Closed(_)));
+        }
+    }
+
+    #[test]
+    fn the_end_of_a_process_is_noticed() {
+        for power_lost in [false, true] {
+            let (mut pair, _) = Pair::connected();
+            pair.network.send(pair.now, A, LinkId(1), message(1));
+            pair.network.end_process(pair.now, A, power_lost);
+            let delivered = pair.run(30 * SECOND);
+            let last = delivered.last().expect("it is told");
+            assert!(matches!(last.what, Delivery::Closed(_)) && last.node == B);
+        }
+    }
+}

@@ -1,0 +1,540 @@
+//! Scenario files: a cluster, its network, a workload, faults, and what to expect.
+//!
+//! Owns the format (docs/scenarios.md) and its strict reading: whatever is not
+//! known is an error with its line and a hint. Drawing concrete numbers and
+//! targets for a seed is the plan's.
+
+pub mod draw;
+pub mod who;
+
+pub use draw::{Bytes, Count, Draw, Range, Span};
+pub use who::Who;
+
+use antler_core::marks::Mark;
+use serde::Deserialize;
+use std::fmt;
+use std::path::Path;
+
+const SECOND: u64 = 1_000_000_000;
+
+/// A scenario as its file says it.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Scenario {
+    /// What the cluster is made of.
+    #[serde(default)]
+    pub cluster: Cluster,
+    /// How its parts are connected.
+    #[serde(default)]
+    pub network: NetworkOptions,
+    /// What the clients do.
+    #[serde(default)]
+    pub workload: Workload,
+    /// What goes wrong.
+    #[serde(default, rename = "fault")]
+    pub faults: Vec<Fault>,
+    /// What must come of it.
+    #[serde(default)]
+    pub expect: Expect,
+}
+
+/// What the cluster is made of.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Cluster {
+    /// Voters of the masters' group.
+    pub masters: Count,
+    /// Learners of it.
+    pub metaloggers: Count,
+    /// Chunkservers.
+    pub chunkservers: Count,
+    /// Disks of each chunkserver.
+    pub disks: Count,
+    /// Mounts.
+    pub clients: Count,
+    /// Copies that the root directory asks for.
+    pub copies: Count,
+    /// Places; every role is spread over them in turn.
+    pub datacentres: Count,
+    /// What the disks are.
+    pub disk: DiskKind,
+    /// Bytes of a chunkserver's disk.
+    pub disk_size: Bytes,
+    /// Clocks run up to 2 % fast or slow.
+    pub drift: bool,
+    /// Members write an image after this many bytes of log.
+    pub image_every: Bytes,
+}
+
+impl Default for Cluster {
+    fn default() -> Self {
+        Self {
+            masters: Count::only(3),
+            metaloggers: Count::only(1),
+            chunkservers: Count::only(4),
+            disks: Count::only(1),
+            clients: Count::only(2),
+            copies: Count::only(2),
+            datacentres: Count::only(1),
+            disk: DiskKind::Flash,
+            disk_size: Bytes::only(1 << 30),
+            drift: true,
+            image_every: Bytes::between(8 << 10, 256 << 10),
+        }
+    }
+}
+
+/// A kind of disk.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DiskKind {
+    /// 0.3 ms a sync.
+    Flash,
+    /// 8 ms a seek or a sync.
+    Rotating,
+}
+
+/// How the parts are connected.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct NetworkOptions {
+    /// One way within a datacentre.
+    pub latency: Span,
+    /// One way between datacentres.
+    pub between: Span,
+    /// Added at random to each message.
+    pub jitter: Span,
+    /// Bytes a second of each ordered pair of nodes.
+    pub bandwidth: Bytes,
+    /// In a thousand messages, how many are delayed by a retransmission (0.2 s).
+    pub retransmits: Count,
+}
+
+impl Default for NetworkOptions {
+    fn default() -> Self {
+        Self {
+            latency: Span::only(100_000),
+            between: Span::only(10_000_000),
+            jitter: Span::between(0, 100_000),
+            bandwidth: Bytes::only(1 << 30),
+            retransmits: Count::between(0, 2),
+        }
+    }
+}
+
+/// What the clients do.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Workload {
+    /// For how long operations are begun.
+    #[serde(rename = "for")]
+    pub duration: Span,
+    /// Programs on each mount.
+    pub actors: Count,
+    /// Names that the programs share (each has names of its own besides).
+    pub shared: Count,
+    /// What they mostly do.
+    pub profile: Profile,
+    /// Between two operations of a program.
+    pub think: Span,
+    /// Bytes of one write at most.
+    pub write_max: Bytes,
+    /// Bytes of a file at most.
+    pub file_max: Bytes,
+}
+
+impl Default for Workload {
+    fn default() -> Self {
+        Self {
+            duration: Span::only(10 * SECOND),
+            actors: Count::between(1, 3),
+            shared: Count::between(1, 6),
+            profile: Profile::Mixed,
+            think: Span::between(0, 60_000_000),
+            write_max: Bytes::between(100, 200 << 10),
+            file_max: Bytes::between(64 << 10, 1 << 20),
+        }
+    }
+}
+
+/// What programs mostly do.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Profile {
+    /// Some of everything.
+    Mixed,
+    /// Names and attributes.
+    Names,
+    /// Writes, reads, and a sync now and then.
+    Data,
+    /// A sync after every write.
+    Synced,
+    /// Everything on names that all programs share.
+    Contended,
+}
+
+/// Something that goes wrong.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Fault {
+    /// What happens.
+    #[serde(rename = "do")]
+    pub action: Action,
+    /// To whom.
+    pub who: Who,
+    /// Cut off from whom (`cut` and `clog`; the rest of the world by default).
+    #[serde(default)]
+    pub from: Option<Who>,
+    /// Only messages of `who` to `from` are stopped.
+    #[serde(default)]
+    pub one_way: bool,
+    /// When.
+    #[serde(default)]
+    pub at: Option<Span>,
+    /// At an event instead.
+    #[serde(default)]
+    pub on: Option<Trigger>,
+    /// Let so many of these events pass first.
+    #[serde(default)]
+    pub skip: Option<Count>,
+    /// After how long it ends (a crashed node is restarted, a cut healed). Without it,
+    /// what can't be undone lasts for good, and the rest until the workload's end.
+    #[serde(default, rename = "for")]
+    pub duration: Option<Span>,
+    /// How many times.
+    #[serde(default)]
+    pub times: Option<Count>,
+    /// From the beginning of one time to that of the next.
+    #[serde(default)]
+    pub every: Option<Span>,
+    /// In how many of a hundred seeds.
+    #[serde(default)]
+    pub chance: Option<u64>,
+    /// `slow-disk`: how many times as long everything takes.
+    #[serde(default)]
+    pub factor: Option<Count>,
+    /// `fail-reads`, `fail-writes`, `fail-syncs`: only the next call.
+    #[serde(default)]
+    pub once: bool,
+}
+
+/// What goes wrong.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Action {
+    /// The process is killed; what it had written to files stays in the page cache.
+    Kill,
+    /// The machine loses power: what was not synced is lost, torn or reordered.
+    PowerCut,
+    /// The process is asked to stop.
+    Stop,
+    /// The machine does nothing for a while, its clocks run on.
+    Pause,
+    /// Messages between two sides stop.
+    Cut,
+    /// Messages between two sides are delayed by up to a second.
+    Clog,
+    /// A disk is pulled for good; the process is restarted on an empty one much later.
+    LoseDisk,
+    /// Reads fail.
+    FailReads,
+    /// Writes fail.
+    FailWrites,
+    /// Syncs fail.
+    FailSyncs,
+    /// A disk has no space left.
+    FillDisk,
+    /// A disk is slow.
+    SlowDisk,
+    /// A bit of the stored content rots.
+    Rot,
+    /// Syncs answer without having done it.
+    LyingSyncs,
+    /// All masters' folders are lost, and a metalogger's becomes a new single master.
+    Recover,
+    /// Masters that were lost in `recover` come back with their old folders.
+    ReturnOldMasters,
+}
+
+/// An event that a fault waits for.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Trigger {
+    /// A chunkserver acknowledged a write to a client.
+    WriteAcknowledged,
+    /// A chunkserver passed a write on to the next.
+    WriteForwarded,
+    /// A program's fsync was answered.
+    FsyncAnswered,
+    /// A write lease was granted.
+    LeaseGranted,
+    /// A mutation was answered.
+    MutationAnswered,
+    /// A chunkserver was told to copy a part.
+    RepairBegun,
+}
+
+/// What must come of it.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Expect {
+    /// Programs may see EIO and its like.
+    pub errors: Errors,
+    /// How soon after everything healed all operations have ended.
+    pub finish: Span,
+    /// How soon after that every chunk has its copies again.
+    pub redundancy: Span,
+    /// Marks that at least one seed of a run of 50 or more must reach.
+    pub marks: Vec<MarkName>,
+}
+
+impl Default for Expect {
+    fn default() -> Self {
+        Self {
+            errors: Errors::None,
+            finish: Span::only(180 * SECOND),
+            redundancy: Span::only(180 * SECOND),
+            marks: Vec::new(),
+        }
+    }
+}
+
+/// Which errors programs may see.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Errors {
+    /// None but those that POSIX foresees for what was asked.
+    None,
+    /// ENOSPC too.
+    Space,
+    /// Any.
+    Any,
+}
+
+/// A coverage mark by its name.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize)]
+#[serde(try_from = "String")]
+pub struct MarkName(pub Mark);
+
+impl TryFrom<String> for MarkName {
+    type Error = String;
+
+    fn try_from(name: String) -> Result<Self, String> {
+        let names = Mark::ALL.iter().map(|mark| mark.name());
+        let found = Mark::ALL.iter().find(|mark| mark.name() == name);
+        found.map(|&mark| Self(mark)).ok_or_else(|| {
+            let near =
+                nearest(&name, names).map_or(String::new(), |n| format!("; did you mean `{n}`?"));
+            format!("there is no mark `{name}`{near}")
+        })
+    }
+}
+
+/// Why a scenario can't be used.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("{path}:{line}: {message}")]
+pub struct ScenarioError {
+    /// The file.
+    pub path: String,
+    /// The line, from 1.
+    pub line: usize,
+    /// What is wrong and what would be right.
+    pub message: String,
+}
+
+/// Reads a scenario's file.
+///
+/// # Errors
+/// When it can't be read or says something that is not known.
+pub fn load(path: &Path) -> Result<Scenario, ScenarioError> {
+    let shown = path.display().to_string();
+    let text = std::fs::read_to_string(path).map_err(|error| ScenarioError {
+        path: shown.clone(),
+        line: 1,
+        message: error.to_string(),
+    })?;
+    parse(&shown, &text)
+}
+
+/// Reads a scenario.
+///
+/// # Errors
+/// When it says something that is not known or makes no sense.
+pub fn parse(path: &str, text: &str) -> Result<Scenario, ScenarioError> {
+    let fail = |line, message: String| ScenarioError {
+        path: path.to_owned(),
+        line,
+        message,
+    };
+    if !text.starts_with('#') {
+        let message = "a scenario opens with a comment that says what it shows";
+        return Err(fail(1, message.to_owned()));
+    }
+    let scenario: Scenario = toml::from_str(text).map_err(|error| {
+        let at = error.span().map_or(0, |span| span.start);
+        let line = text[..at.min(text.len())].matches('\n').count() + 1;
+        fail(line, with_hint(error.message()))
+    })?;
+    for (number, fault) in scenario.faults.iter().enumerate() {
+        let line = line_of_fault(text, number);
+        fault.check().map_err(|message| fail(line, message))?;
+    }
+    scenario
+        .cluster
+        .check()
+        .map_err(|message| fail(1, message))?;
+    Ok(scenario)
+}
+
+impl Cluster {
+    fn check(&self) -> Result<(), String> {
+        if self.masters.range.low == 0 || self.copies.range.low == 0 {
+            return Err("a cluster has at least one master and one copy".to_owned());
+        }
+        if self.chunkservers.range.low < self.copies.range.high {
+            return Err("there are fewer chunkservers than copies".to_owned());
+        }
+        Ok(())
+    }
+}
+
+impl Fault {
+    fn check(&self) -> Result<(), String> {
+        match (&self.at, &self.on) {
+            (None, None) => return Err("a fault says when: `at` or `on`".to_owned()),
+            (Some(_), Some(_)) => return Err("a fault has either `at` or `on`".to_owned()),
+            _ => {}
+        }
+        if self.times.is_some() != self.every.is_some() && self.on.is_none() {
+            return Err("`times` and `every` come together".to_owned());
+        }
+        if self.chance.is_some_and(|chance| chance > 100) {
+            return Err("`chance` is out of 100".to_owned());
+        }
+        if self.action == Action::LyingSyncs && self.duration.is_none() {
+            return Err("`lying-syncs` needs `for`".to_owned());
+        }
+        Ok(())
+    }
+}
+
+fn line_of_fault(text: &str, number: usize) -> usize {
+    text.lines()
+        .enumerate()
+        .filter(|(_, line)| line.trim() == "[[fault]]")
+        .nth(number)
+        .map_or(1, |(line, _)| line + 1)
+}
+
+/// Adds the known name nearest to an unknown one to a message that lists them.
+fn with_hint(message: &str) -> String {
+    let mut quoted = message.split('`').skip(1).step_by(2);
+    let hint = match (message.starts_with("unknown"), quoted.next()) {
+        (true, Some(unknown)) => nearest(unknown, quoted),
+        _ => None,
+    };
+    match hint {
+        Some(known) => format!("{message}; did you mean `{known}`?"),
+        None => message.to_owned(),
+    }
+}
+
+/// The known name with the least edits from `unknown`, if it is near at all.
+fn nearest<'a>(unknown: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    known
+        .map(|name| (edits(unknown, name), name))
+        .min()
+        .filter(|(edits, name)| *edits <= name.len().div_ceil(2))
+        .map(|(_, name)| name)
+}
+
+/// The edit distance (Levenshtein 1965).
+fn edits(left: &str, right: &str) -> usize {
+    let right: Vec<char> = right.chars().collect();
+    let mut row: Vec<usize> = (0..=right.len()).collect();
+    for (i, a) in left.chars().enumerate() {
+        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
+        for (j, b) in right.iter().enumerate() {
+            let substituted = diagonal + usize::from(a != *b);
+            diagonal = row[j + 1];
+            row[j + 1] = substituted.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row[right.len()]
+}
+
+impl fmt::Display for Action {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = format!("{self:?}");
+        for (at, c) in name.chars().enumerate() {
+            if c.is_uppercase() && at > 0 {
+                f.write_str("-")?;
+            }
+            write!(f, "{}", c.to_ascii_lowercase())?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unknown_key_is_told_with_its_line_and_a_hint() {
+        let text = "# shows\n[cluster]\nmasters = 3\nchunkserver = 4\n";
+        let error = parse("s.toml", text).expect_err("unknown key");
+        assert_eq!(error.line, 4);
+        assert!(
+            error.message.contains("did you mean `chunkservers`?"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn an_unknown_action_or_mark_is_told_with_a_hint() {
+        let text = "# shows\n\n[[fault]]\ndo = \"powercut\"\nwho = \"leader\"\nat = \"1s\"\n";
+        let error = parse("s.toml", text).expect_err("unknown action");
+        assert_eq!(error.line, 4);
+        assert!(
+            error.message.contains("did you mean `power-cut`?"),
+            "{error}"
+        );
+        let error = parse("s.toml", "# shows\n[expect]\nmarks = [\"torn-tale\"]\n");
+        assert!(
+            error
+                .expect_err("unknown mark")
+                .message
+                .contains("`torn-tail`?")
+        );
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused() {
+        let refused = [
+            ("[cluster]\nmasters = 1\n", 1),
+            ("# shows\n[cluster]\ncopies = 5\n", 1),
+            ("# shows\n[[fault]]\ndo = \"kill\"\nwho = \"leader\"\n", 2),
+            (
+                "# shows\n[[fault]]\ndo = \"kill\"\nwho = \"boss\"\nat = \"1s\"\n",
+                4,
+            ),
+            ("# shows\n[cluster]\nmasters = \"3..1\"\n", 3),
+        ];
+        for (text, line) in refused {
+            assert_eq!(
+                parse("s.toml", text).expect_err("refused").line,
+                line,
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn an_empty_scenario_has_defaults() {
+        let scenario = parse("s.toml", "# shows nothing").expect("valid");
+        assert_eq!(scenario.cluster.masters.range, Range::only(3));
+        assert!(scenario.faults.is_empty());
+        assert_eq!(Action::PowerCut.to_string(), "power-cut");
+    }
+}

@@ -1,0 +1,87 @@
+//! Whom a fault hits, by kind, by number, or by what it is at the moment.
+
+use antler_core::machine::Role;
+use serde::Deserialize;
+
+/// Whom a fault hits.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize)]
+#[serde(try_from = "String")]
+pub enum Who {
+    /// One of a role, drawn each time.
+    Any(Role),
+    /// One of a role, by its number from 1.
+    Numbered(Role, u64),
+    /// All of a role.
+    All(Role),
+    /// The master that leads at the moment.
+    Leader,
+    /// The chunkserver that caused the event that the fault waited for, or the
+    /// server of its chain.
+    Cause,
+    /// Everyone in a place, from 1.
+    Datacentre(u64),
+    /// Everyone but the clients.
+    Servers,
+    /// Everyone.
+    Everything,
+}
+
+impl TryFrom<String> for Who {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        parse(&text).ok_or_else(|| {
+            format!(
+                "{text:?} names nobody: allowed are master, metalogger, chunkserver, client (any of \
+                 them), with a number (master-1) or as a plural (masters), leader, cause, \
+                 datacentre-N, servers, everything"
+            )
+        })
+    }
+}
+
+fn parse(text: &str) -> Option<Who> {
+    match text {
+        "leader" => return Some(Who::Leader),
+        "cause" => return Some(Who::Cause),
+        "servers" => return Some(Who::Servers),
+        "everything" => return Some(Who::Everything),
+        _ => {}
+    }
+    if let Some((name, number)) = text.split_once('-') {
+        let number = number.parse().ok().filter(|&n| n > 0)?;
+        return match name {
+            "datacentre" => Some(Who::Datacentre(number)),
+            name => Some(Who::Numbered(role(name)?, number)),
+        };
+    }
+    match text.strip_suffix('s') {
+        Some(singular) => role(singular).map(Who::All),
+        None => role(text).map(Who::Any),
+    }
+}
+
+fn role(name: &str) -> Option<Role> {
+    match name {
+        "master" => Some(Role::Master),
+        "metalogger" => Some(Role::Metalogger),
+        "chunkserver" => Some(Role::ChunkServer),
+        "client" => Some(Role::Client),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn everybody_can_be_named() {
+        assert_eq!(parse("master-2"), Some(Who::Numbered(Role::Master, 2)));
+        assert_eq!(parse("chunkservers"), Some(Who::All(Role::ChunkServer)));
+        assert_eq!(parse("metalogger"), Some(Who::Any(Role::Metalogger)));
+        assert_eq!(parse("datacentre-1"), Some(Who::Datacentre(1)));
+        assert_eq!(parse("leader"), Some(Who::Leader));
+        assert_eq!((parse("boss"), parse("master-0")), (None, None));
+    }
+}
