@@ -4,4 +4,5 @@
 pub mod disk;
 pub mod model;
 pub mod network;
+pub mod plan;
 pub mod scenario;

@@ -11,7 +11,7 @@ pub use draw::{Bytes, Count, Draw, Range, Span};
 pub use who::Who;
 
 use antler_core::marks::Mark;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::path::Path;
 
@@ -85,7 +85,7 @@ impl Default for Cluster {
 }
 
 /// A kind of disk.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum DiskKind {
     /// 0.3 ms a sync.
@@ -158,7 +158,7 @@ impl Default for Workload {
 }
 
 /// What programs mostly do.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Profile {
     /// Some of everything.
@@ -219,7 +219,7 @@ pub struct Fault {
 }
 
 /// What goes wrong.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Action {
     /// The process is killed; what it had written to files stays in the page cache.
@@ -257,7 +257,7 @@ pub enum Action {
 }
 
 /// An event that a fault waits for.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Trigger {
     /// A chunkserver acknowledged a write to a client.
@@ -300,7 +300,7 @@ impl Default for Expect {
 }
 
 /// Which errors programs may see.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Errors {
     /// None but those that POSIX foresees for what was asked.

@@ -1,11 +1,12 @@
 //! Whom a fault hits, by kind, by number, or by what it is at the moment.
 
 use antler_core::machine::Role;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
+use std::fmt;
 
 /// Whom a fault hits.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize)]
-#[serde(try_from = "String")]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub enum Who {
     /// One of a role, drawn each time.
     Any(Role),
@@ -37,6 +38,38 @@ impl TryFrom<String> for Who {
                  datacentre-N, servers, everything"
             )
         })
+    }
+}
+
+impl From<Who> for String {
+    fn from(who: Who) -> Self {
+        who.to_string()
+    }
+}
+
+impl fmt::Display for Who {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Any(role) => f.write_str(name(*role)),
+            Self::Numbered(role, number) => write!(f, "{}-{number}", name(*role)),
+            Self::All(role) => write!(f, "{}s", name(*role)),
+            Self::Leader => f.write_str("leader"),
+            Self::Cause => f.write_str("cause"),
+            Self::Datacentre(number) => write!(f, "datacentre-{number}"),
+            Self::Servers => f.write_str("servers"),
+            Self::Everything => f.write_str("everything"),
+        }
+    }
+}
+
+/// A role as scenarios and traces name it.
+#[must_use]
+pub fn name(role: Role) -> &'static str {
+    match role {
+        Role::Master => "master",
+        Role::Metalogger => "metalogger",
+        Role::ChunkServer => "chunkserver",
+        Role::Client => "client",
     }
 }
 
@@ -82,6 +115,15 @@ mod tests {
         assert_eq!(parse("metalogger"), Some(Who::Any(Role::Metalogger)));
         assert_eq!(parse("datacentre-1"), Some(Who::Datacentre(1)));
         assert_eq!(parse("leader"), Some(Who::Leader));
+        for text in [
+            "master-2",
+            "chunkservers",
+            "client",
+            "servers",
+            "datacentre-1",
+        ] {
+            assert_eq!(parse(text).expect("valid").to_string(), text);
+        }
         assert_eq!((parse("boss"), parse("master-0")), (None, None));
     }
 }

@@ -1,0 +1,327 @@
+//! The plan of one run: everything that is drawn from a scenario and a seed
+//! before the run begins. It is data: printed first, kept with `--plan-out`, and
+//! run again with `--plan`.
+
+mod programs;
+
+pub use programs::{FileOperation, Program, Step};
+
+use crate::network::{Nanos, NetworkSpeed};
+use crate::scenario::{
+    Action, DiskKind, Errors, Fault, Profile, Range, Scenario, Trigger, Who, Workload,
+};
+use antler_core::rng::Rng;
+use serde::{Deserialize, Serialize};
+
+/// A run, drawn.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Plan {
+    /// The seed of the run: also of machines, disks and the network.
+    pub seed: u64,
+    /// The cluster.
+    pub cluster: ClusterPlan,
+    /// The network's quantities.
+    pub network: NetworkPlan,
+    /// For how long operations are begun.
+    pub duration: Nanos,
+    /// What each program does.
+    pub programs: Vec<Program>,
+    /// What goes wrong, in the scenario's order.
+    pub faults: Vec<FaultPlan>,
+    /// How soon after healing all operations have ended.
+    pub finish: Nanos,
+    /// How soon after that redundancy is back.
+    pub redundancy: Nanos,
+    /// Which errors programs may see.
+    pub errors: Errors,
+}
+
+/// The cluster of a run.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct ClusterPlan {
+    /// Voters of the masters' group.
+    pub masters: u64,
+    /// Learners of it.
+    pub metaloggers: u64,
+    /// Chunkservers.
+    pub chunkservers: u64,
+    /// Disks of each.
+    pub disks: u64,
+    /// Mounts.
+    pub clients: u64,
+    /// Copies of a chunk.
+    pub copies: u64,
+    /// Places.
+    pub datacentres: u64,
+    /// What the disks are.
+    pub disk: DiskKind,
+    /// Bytes of a chunkserver's disk.
+    pub disk_size: u64,
+    /// Clocks run fast or slow.
+    pub drift: bool,
+    /// Bytes of log after which an image is written.
+    pub image_every: u64,
+}
+
+/// The network of a run: [`NetworkSpeed`] as data.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct NetworkPlan {
+    /// One way within a datacentre.
+    pub latency: Nanos,
+    /// One way between datacentres.
+    pub between: Nanos,
+    /// At most added to each message.
+    pub jitter: Nanos,
+    /// Bytes a second of an ordered pair.
+    pub bandwidth: u64,
+    /// In a thousand messages.
+    pub retransmits: u64,
+}
+
+impl NetworkPlan {
+    /// As the network takes it.
+    #[must_use]
+    pub fn speed(self) -> NetworkSpeed {
+        NetworkSpeed {
+            latency: self.latency,
+            between: self.between,
+            jitter: self.jitter,
+            bandwidth: self.bandwidth,
+            retransmits: self.retransmits,
+        }
+    }
+}
+
+/// When a fault strikes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum When {
+    /// At a time.
+    At(Nanos),
+    /// When an event has happened so many times and once more.
+    On {
+        /// Which event.
+        trigger: Trigger,
+        /// How many pass first.
+        skip: u64,
+    },
+}
+
+/// One fault of a run.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct FaultPlan {
+    /// When.
+    pub when: When,
+    /// What.
+    pub action: Action,
+    /// To whom.
+    pub who: Who,
+    /// Cut off from whom.
+    pub from: Option<Who>,
+    /// In one direction only.
+    pub one_way: bool,
+    /// For how long; for good or until the end without it.
+    pub lasts: Option<Nanos>,
+    /// How many times as slow.
+    pub factor: u64,
+    /// Only the next call fails.
+    pub once: bool,
+    /// Draws the target when it strikes.
+    pub pick: u64,
+}
+
+impl Plan {
+    /// Draws a run of a scenario.
+    #[must_use]
+    pub fn draw(scenario: &Scenario, seed: u64) -> Self {
+        let mut rng = Rng::new(seed);
+        let cluster = draw_cluster(scenario, &mut rng);
+        let network = draw_network(scenario, &mut rng);
+        let duration = scenario.workload.duration.draw(&mut rng);
+        let programs = draw_programs(&scenario.workload, &cluster, duration, &mut rng.fork());
+        let mut fault_rng = rng.fork();
+        let faults = &scenario.faults;
+        let faults = faults
+            .iter()
+            .flat_map(|fault| draw_fault(fault, &mut fault_rng));
+        Self {
+            seed,
+            cluster,
+            network,
+            duration,
+            programs,
+            faults: faults.collect(),
+            finish: scenario.expect.finish.draw(&mut rng),
+            redundancy: scenario.expect.redundancy.draw(&mut rng),
+            errors: scenario.expect.errors,
+        }
+    }
+
+    /// The options that were drawn, on one line.
+    #[must_use]
+    pub fn summary(&self) -> String {
+        let cluster = &self.cluster;
+        let steps: usize = self
+            .programs
+            .iter()
+            .map(|program| program.steps.len())
+            .sum();
+        let mut line = format!(
+            "seed {}: {} masters, {} metaloggers, {} chunkservers with {} disks ({:?}), {} clients, \
+             {} copies, {} datacentres, latency {}us/{}us jitter {}us retransmits {}/1000, image \
+             every {} KiB, {} programs with {steps} steps in {:.1}s",
+            self.seed,
+            cluster.masters,
+            cluster.metaloggers,
+            cluster.chunkservers,
+            cluster.disks,
+            cluster.disk,
+            cluster.clients,
+            cluster.copies,
+            cluster.datacentres,
+            self.network.latency / 1000,
+            self.network.between / 1000,
+            self.network.jitter / 1000,
+            self.network.retransmits,
+            cluster.image_every >> 10,
+            self.programs.len(),
+            self.duration as f64 / 1e9,
+        );
+        for fault in &self.faults {
+            line.push_str(&format!("\n  fault: {fault}"));
+        }
+        line
+    }
+}
+
+impl std::fmt::Display for FaultPlan {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.when {
+            When::At(at) => write!(f, "at {:.3}s ", at as f64 / 1e9)?,
+            When::On { trigger, skip } => write!(f, "on {trigger:?} no. {} ", skip + 1)?,
+        }
+        write!(f, "{} {}", self.action, self.who)?;
+        if let Some(from) = self.from {
+            let arrow = if self.one_way { "to" } else { "from" };
+            write!(f, " {arrow} {from}")?;
+        }
+        match self.lasts {
+            Some(lasts) => write!(f, " for {:.3}s", lasts as f64 / 1e9),
+            None => Ok(()),
+        }
+    }
+}
+
+fn draw_cluster(scenario: &Scenario, rng: &mut Rng) -> ClusterPlan {
+    let options = &scenario.cluster;
+    ClusterPlan {
+        masters: options.masters.draw(rng),
+        metaloggers: options.metaloggers.draw(rng),
+        chunkservers: options.chunkservers.draw(rng),
+        disks: options.disks.draw(rng),
+        clients: options.clients.draw(rng),
+        copies: options.copies.draw(rng),
+        datacentres: options.datacentres.draw(rng),
+        disk: options.disk,
+        disk_size: options.disk_size.draw(rng),
+        drift: options.drift,
+        image_every: options.image_every.draw(rng),
+    }
+}
+
+fn draw_network(scenario: &Scenario, rng: &mut Rng) -> NetworkPlan {
+    let options = &scenario.network;
+    NetworkPlan {
+        latency: options.latency.draw(rng),
+        between: options.between.draw(rng),
+        jitter: options.jitter.draw(rng),
+        bandwidth: options.bandwidth.draw(rng),
+        retransmits: options.retransmits.draw(rng),
+    }
+}
+
+fn draw_programs(
+    workload: &Workload,
+    cluster: &ClusterPlan,
+    duration: Nanos,
+    rng: &mut Rng,
+) -> Vec<Program> {
+    let shared = workload.shared.draw(rng);
+    let file_max = workload.file_max.draw(rng).max(1);
+    let write_max = workload.write_max.draw(rng).clamp(1, file_max);
+    let mut programs = Vec::new();
+    for client in 0..cluster.clients {
+        for _ in 0..workload.actors.draw(rng) {
+            let options = programs::Options {
+                number: programs.len() as u64,
+                client,
+                profile: workload.profile,
+                shared,
+                write_max,
+                file_max,
+                think: workload.think.range,
+                duration,
+            };
+            programs.push(programs::draw(&options, rng.fork()));
+        }
+    }
+    programs
+}
+
+fn draw_fault(fault: &Fault, rng: &mut Rng) -> Vec<FaultPlan> {
+    if rng.below(100) >= fault.chance.unwrap_or(100) {
+        return Vec::new();
+    }
+    let times = fault.times.map_or(1, |times| times.draw(rng));
+    let mut at = fault.at.map(|at| at.draw(rng));
+    let mut plans = Vec::new();
+    for _ in 0..times {
+        let when = match (at, fault.on) {
+            (Some(at), _) => When::At(at),
+            (None, Some(trigger)) => {
+                let skip = fault.skip.map_or(0, |skip| skip.draw(rng));
+                When::On { trigger, skip }
+            }
+            (None, None) => unreachable!("a fault was checked to say when"),
+        };
+        plans.push(FaultPlan {
+            when,
+            action: fault.action,
+            who: fault.who,
+            from: fault.from,
+            one_way: fault.one_way,
+            lasts: fault.duration.map(|lasts| lasts.draw(rng)),
+            factor: fault.factor.map_or(20, |factor| factor.draw(rng)),
+            once: fault.once,
+            pick: rng.word(),
+        });
+        at = at.map(|at| at + fault.every.map_or(0, |every| every.draw(rng)));
+    }
+    plans
+}
+
+/// What programs of a profile mostly do, and between which bounds they wait.
+fn is_quick(profile: Profile, think: Range) -> bool {
+    profile == Profile::Synced || think.high == 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::scenario::parse;
+
+    #[test]
+    fn the_same_seed_draws_the_same_plan_and_it_survives_as_data() {
+        let text = "# shows\n[cluster]\nclients = \"1..3\"\n[[fault]]\ndo = \"kill\"\nwho = \
+                    \"master\"\nat = \"1s..2s\"\ntimes = \"2..4\"\nevery = \"1s\"\nfor = \"1s\"\n";
+        let scenario = parse("s.toml", text).expect("valid");
+        let plan = Plan::draw(&scenario, 7);
+        let json = serde_json::to_string(&plan).expect("plain data");
+        let again = serde_json::to_string(&Plan::draw(&scenario, 7)).expect("plain data");
+        assert_eq!(json, again);
+        let read: Plan = serde_json::from_str(&json).expect("what was written");
+        assert_eq!(serde_json::to_string(&read).expect("plain data"), json);
+        let other = serde_json::to_string(&Plan::draw(&scenario, 8)).expect("plain data");
+        assert_ne!(json, other);
+        assert!(plan.faults.len() >= 2 && plan.summary().contains("kill"));
+    }
+}
