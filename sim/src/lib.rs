@@ -1,8 +1,27 @@
-//! The simulator of Antler clusters.
+//! The deterministic simulator of Antler clusters.
+//!
+//! Read in this order: [`scenario`] (what a file says), [`plan`] (what a seed makes
+//! of it), `world` (the event heap), `network`, [`disk`], `node` and `process` (what
+//! runs), `workload` (the programs), `faults`, and `check` (the judges) with
+//! [`model`]. [`host`] runs one plan under madsim.
+//!
+//! Deliberately not here: the machines and the formats, which are core's and are
+//! executed as they are; threads and real time, which no run knows.
 #![forbid(unsafe_code)]
 
+mod audit;
+mod check;
 pub mod disk;
+mod faults;
+pub mod host;
 pub mod model;
 pub mod network;
+mod node;
 pub mod plan;
+mod process;
 pub mod scenario;
+mod trace;
+mod workload;
+mod world;
+
+pub use trace::Trace;

@@ -1,2 +1,95 @@
-//! x
-fn main() {}
+//! The command `antler-sim`: runs scenarios over seeds and says how it went.
+//!
+//! Exit codes: 0 passed; 1 bad usage or file, or a mark that the file requires was
+//! never reached; 2 a promise was broken; 3 no progress; 4 a machine panicked.
+
+mod report;
+mod suite;
+
+use clap::{Args, Parser, Subcommand};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use suite::Seeds;
+
+#[derive(Debug, Parser)]
+#[command(
+    name = "antler-sim",
+    about = "Simulates Antler clusters, faults included, seed by seed"
+)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Runs scenario files.
+    Run(Run),
+    /// Prints the plan that a seed draws from a scenario, as JSON.
+    Plan {
+        /// The scenario.
+        file: PathBuf,
+        /// The seed.
+        #[arg(long, default_value_t = 0)]
+        seed: u64,
+    },
+    /// Plants bugs in the machines and shows that the judges catch each of them.
+    #[cfg(feature = "planted-bugs")]
+    Planted {
+        /// The scenarios in which the bugs are looked for.
+        #[arg(required = true)]
+        files: Vec<PathBuf>,
+        /// How many seeds a bug may take.
+        #[arg(long, default_value_t = 500)]
+        most: u64,
+    },
+}
+
+#[derive(Debug, Args)]
+struct Run {
+    /// The scenarios.
+    #[arg(required_unless_present = "plan")]
+    files: Vec<PathBuf>,
+    /// Which seeds: FROM..TO, TO not included.
+    #[arg(long, default_value = "0..10", conflicts_with = "seed")]
+    seeds: Seeds,
+    /// One seed only.
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Runs a plan that was printed by `plan`, instead of scenarios.
+    #[arg(long, conflicts_with_all = ["files", "seeds", "seed"])]
+    plan: Option<PathBuf>,
+    /// Prints a line for every event.
+    #[arg(long)]
+    trace: bool,
+    /// Prints one JSON object for each run, and one for each file.
+    #[arg(long)]
+    json: bool,
+    /// Stops at the first seed that fails.
+    #[arg(long)]
+    stop: bool,
+}
+
+fn main() -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            let help = !error.use_stderr();
+            error.print().ok();
+            return ExitCode::from(u8::from(!help));
+        }
+    };
+    let ended = match arguments.command {
+        Command::Run(run) => suite::run(&run),
+        Command::Plan { file, seed } => suite::print_plan(&file, seed),
+        #[cfg(feature = "planted-bugs")]
+        Command::Planted { files, most } => suite::planted(&files, most),
+    };
+    match ended {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            eprintln!("antler-sim: {error}");
+            ExitCode::from(1)
+        }
+    }
+}

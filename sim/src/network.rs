@@ -198,6 +198,23 @@ impl Network {
         self.due.push((now + legs, event));
     }
 
+    /// The connection under a link of a node, the same for both ends.
+    #[must_use]
+    pub fn connection(&self, node: NodeIndex, link: LinkId) -> Option<usize> {
+        self.nodes[node.0]
+            .links
+            .get(&link)
+            .map(|(number, _)| *number)
+    }
+
+    /// Who is at the other end of a link.
+    #[must_use]
+    pub fn peer(&self, node: NodeIndex, link: LinkId) -> Option<NodeIndex> {
+        let &(number, side) = self.nodes[node.0].links.get(&link)?;
+        let connection = self.connections[number].as_ref()?;
+        Some(connection.ends[1 - side].node)
+    }
+
     /// Sends on an open link. On any other the message is dropped.
     pub fn send(&mut self, now: Nanos, from: NodeIndex, link: LinkId, message: Message) {
         let Some(&(number, side)) = self.nodes[from.0].links.get(&link) else {

@@ -68,8 +68,8 @@ pub struct DiskCounts {
     pub calls: u64,
     /// Syncs that succeeded.
     pub syncs: u64,
-    /// Syncs that failed.
-    pub failed_syncs: u64,
+    /// Calls that failed with EIO.
+    pub failed_calls: u64,
     /// Syncs that lied.
     pub lies: u64,
     /// Bits that rotted.
@@ -374,7 +374,7 @@ impl Disk {
         self.check_present()?;
         let number = self.number(begun.file)?;
         if self.faults.sync.strikes() {
-            self.counts.failed_syncs += 1;
+            self.counts.failed_calls += 1;
             self.stage(begun.upto, Staged::FailedSync(number, begun.upto));
             return Err(VfsError::Io("EIO on sync".to_owned()));
         }
@@ -491,6 +491,7 @@ impl Disk {
             return Err(VfsError::Full);
         }
         let failed = self.faults.write.strikes();
+        self.counts.failed_calls += u64::from(failed);
         let kept = match failed {
             true => self.rng.below(data.len() as u64 + 1) as usize,
             false => data.len(),
@@ -556,6 +557,7 @@ impl Vfs for SimDisk {
         disk.spend(nanos);
         disk.head = (number, offset + buffer.len() as u64);
         if disk.faults.read.strikes() {
+            disk.counts.failed_calls += 1;
             return Err(VfsError::Io("EIO on read".to_owned()));
         }
         Ok(disk.file(number).current().read(offset, buffer))
@@ -582,6 +584,7 @@ impl Vfs for SimDisk {
         let nanos = disk.sync_cost(0);
         disk.spend(nanos);
         if disk.faults.sync.strikes() {
+            disk.counts.failed_calls += 1;
             return Err(VfsError::Io("EIO on sync of a folder".to_owned()));
         }
         let upto = disk.sequence;

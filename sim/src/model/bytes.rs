@@ -119,6 +119,22 @@ impl FileBytes {
         self.begin(mount, source, offset, offset + length)
     }
 
+    /// A mount begins to make a range read as zeros, growing the file to a length.
+    pub fn begin_zero(
+        &mut self,
+        mount: MountId,
+        offset: u64,
+        length: u64,
+        grows_to: u64,
+    ) -> ChangeId {
+        self.size_high = self.size_high.max(grows_to);
+        let high = self.size_high;
+        for read in &mut self.reads {
+            read.size_high = read.size_high.max(high);
+        }
+        self.begin(mount, Source::Zero, offset, offset + length)
+    }
+
     /// A mount begins to set the length.
     pub fn begin_truncate(&mut self, mount: MountId, size: u64) -> ChangeId {
         self.truncations += 1;

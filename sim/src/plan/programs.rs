@@ -21,8 +21,6 @@ const OPERATION: Nanos = 3_000_000;
 pub struct Program {
     /// On which mount.
     pub client: u64,
-    /// As which user (0 is the superuser).
-    pub user: u32,
     /// One after the other.
     pub steps: Vec<Step>,
 }
@@ -43,12 +41,11 @@ pub enum FileOperation {
     MakeDirectory {
         path: String,
     },
-    /// open(2) with `O_CREAT` and maybe `O_EXCL`, `O_TRUNC`.
+    /// open(2) with `O_CREAT` and maybe `O_EXCL`.
     Create {
         path: String,
         slot: usize,
         exclusive: bool,
-        truncate: bool,
     },
     Open {
         path: String,
@@ -170,7 +167,6 @@ pub(super) fn draw(options: &Options, rng: Rng) -> Program {
     }
     Program {
         client: options.client,
-        user: 0,
         steps: drawing.steps,
     }
 }
@@ -307,7 +303,6 @@ impl Drawing<'_> {
                 path,
                 slot,
                 exclusive,
-                truncate,
             },
             false => FileOperation::Open {
                 path,

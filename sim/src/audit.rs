@@ -1,0 +1,200 @@
+//! The last program on every mount: it walks the tree and reads every file, so
+//! that what healed is seen by somebody. It remembers what it found, so that the
+//! mounts can be compared with each other.
+
+use crate::workload::{Asked, DataEffect, FileKey, Next};
+use antler_core::attributes::FileKind;
+use antler_core::client::request::{FileReply, FileRequest, Handle};
+use antler_core::errno::Errno;
+use antler_core::hash::Digest;
+use antler_core::ids::InodeId;
+use antler_core::limits::CHUNK_SIZE;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Bytes of one read.
+const PIECE: u64 = 256 << 10;
+/// How much is read on either side of the end of the first chunk, and from 0 on:
+/// programs write nowhere else.
+const REACH: u64 = 3 << 20;
+
+#[derive(Clone, Debug)]
+enum Stage {
+    Listing {
+        folder: InodeId,
+        cookie: u64,
+    },
+    Opening {
+        file: FileKey,
+    },
+    Reading {
+        file: FileKey,
+        handle: Handle,
+        offset: u64,
+        size: u64,
+        digest: Digest,
+    },
+    Done,
+}
+
+/// A walk over the whole tree from one mount.
+pub(crate) struct Auditor {
+    stage: Stage,
+    folders: Vec<InodeId>,
+    files: BTreeMap<FileKey, u64>,
+    seen: BTreeSet<FileKey>,
+    /// Names found, and the content of files.
+    pub(crate) names: BTreeMap<(InodeId, Vec<u8>), FileKey>,
+    pub(crate) contents: BTreeMap<FileKey, (u64, u64)>,
+}
+
+impl Auditor {
+    pub(crate) fn new() -> Self {
+        Self {
+            stage: Stage::Listing {
+                folder: InodeId::ROOT,
+                cookie: 0,
+            },
+            folders: Vec::new(),
+            files: BTreeMap::new(),
+            seen: BTreeSet::new(),
+            names: BTreeMap::new(),
+            contents: BTreeMap::new(),
+        }
+    }
+
+    pub(crate) fn is_done(&self) -> bool {
+        matches!(self.stage, Stage::Done)
+    }
+
+    /// What it wants next.
+    pub(crate) fn ask(&self) -> Next {
+        match self.stage {
+            Stage::Listing { folder, cookie } => Next::Ask(Asked {
+                body: FileRequest::ReadDirectory {
+                    inode: folder,
+                    cookie,
+                    most: 100,
+                },
+                file: None,
+                effect: DataEffect::None,
+            }),
+            Stage::Opening { file } => Next::Ask(Asked {
+                body: FileRequest::Open {
+                    inode: file.0,
+                    read: true,
+                    write: false,
+                    truncate: false,
+                },
+                file: None,
+                effect: DataEffect::None,
+            }),
+            Stage::Reading {
+                file,
+                handle,
+                offset,
+                ..
+            } => Next::Ask(Asked {
+                body: FileRequest::Read {
+                    inode: file.0,
+                    handle,
+                    offset,
+                    length: PIECE as u32,
+                },
+                file: Some(file),
+                effect: DataEffect::Read {
+                    offset,
+                    length: PIECE,
+                },
+            }),
+            Stage::Done => Next::Done,
+        }
+    }
+
+    /// Goes on after an answer.
+    pub(crate) fn on_answer(&mut self, result: &Result<FileReply, Errno>) {
+        self.stage = match (self.stage.clone(), result) {
+            (Stage::Listing { folder, .. }, Ok(FileReply::Entries { entries, end, .. })) => {
+                let mut cookie = 0;
+                for entry in entries {
+                    cookie = entry.cookie;
+                    let key = (entry.attributes.inode, entry.attributes.generation);
+                    self.names.insert((folder, entry.name.clone()), key);
+                    match entry.attributes.kind {
+                        FileKind::Directory => self.folders.push(entry.attributes.inode),
+                        FileKind::Regular => {
+                            self.files.insert(key, entry.attributes.size);
+                        }
+                        _ => {}
+                    }
+                }
+                match *end || entries.is_empty() {
+                    true => self.next(),
+                    false => Stage::Listing { folder, cookie },
+                }
+            }
+            (
+                Stage::Opening { file },
+                Ok(FileReply::Opened {
+                    handle, attributes, ..
+                }),
+            ) => Stage::Reading {
+                file,
+                handle: *handle,
+                offset: 0,
+                size: attributes.size,
+                digest: Digest::default(),
+            },
+            (
+                Stage::Reading {
+                    file,
+                    handle,
+                    offset,
+                    size,
+                    mut digest,
+                },
+                Ok(FileReply::Bytes(bytes)),
+            ) => {
+                digest.bytes(bytes);
+                match next_offset(offset, bytes.len() as u64, size) {
+                    Some(offset) => Stage::Reading {
+                        file,
+                        handle,
+                        offset,
+                        size,
+                        digest,
+                    },
+                    None => {
+                        self.contents.insert(file, (size, digest.finish()));
+                        self.next()
+                    }
+                }
+            }
+            // Removed meanwhile, or not to be read: the judges saw the error.
+            _ => self.next(),
+        };
+    }
+
+    fn next(&mut self) -> Stage {
+        if let Some(folder) = self.folders.pop() {
+            return Stage::Listing { folder, cookie: 0 };
+        }
+        while let Some((file, _)) = self.files.pop_first() {
+            if self.seen.insert(file) {
+                return Stage::Opening { file };
+            }
+        }
+        Stage::Done
+    }
+}
+
+fn next_offset(offset: u64, got: u64, size: u64) -> Option<u64> {
+    let next = offset + got;
+    if got == 0 || next >= size {
+        return None;
+    }
+    let far = CHUNK_SIZE - REACH;
+    if next >= REACH && next < far && far < size {
+        return Some(far);
+    }
+    (next < REACH || next >= far).then_some(next)
+}

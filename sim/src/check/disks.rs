@@ -1,0 +1,203 @@
+//! Reads disks as a power cut at this instant would leave them (keeping nothing
+//! unsynced), through the same recovery that a restarted process would run.
+//!
+//! Opened images are kept until something becomes durable on their disk.
+
+use crate::disk::SimDisk;
+use crate::network::Nanos;
+use antler_core::chunk::operation::{DiskError, DiskReply, DiskRequest, StoredPart};
+use antler_core::chunk::{ChunkStore, Progress, StoreOptions};
+use antler_core::ids::{LogPosition, PartId, ServerId, Term};
+use antler_core::journal::{self, Founding};
+use antler_core::limits::UNIT_SIZE;
+use antler_core::vfs::Vfs;
+use std::collections::BTreeMap;
+
+/// A member's disk as it is built in.
+pub(crate) struct MemberDisk {
+    pub(crate) node: usize,
+    pub(crate) voter: bool,
+    pub(crate) disk: SimDisk,
+    pub(crate) founding: Founding,
+}
+
+/// A chunkserver's disk as it is built in.
+pub(crate) struct ServerDisk {
+    pub(crate) node: usize,
+    pub(crate) number: usize,
+    pub(crate) server: ServerId,
+    pub(crate) disk: SimDisk,
+    pub(crate) options: StoreOptions,
+}
+
+impl ServerDisk {
+    /// Whether judges may hold it to its word.
+    pub(crate) fn is_trusted(&self) -> bool {
+        self.disk.is_honest() && !self.disk.faults().vanished
+    }
+}
+
+/// Every disk of the cluster.
+#[derive(Default)]
+pub(crate) struct Disks {
+    pub(crate) members: Vec<MemberDisk>,
+    pub(crate) servers: Vec<ServerDisk>,
+}
+
+/// What a member would recover.
+struct Recovered {
+    image: LogPosition,
+    entries: BTreeMap<LogPosition, Term>,
+}
+
+/// See the module's doc.
+#[derive(Default)]
+pub(crate) struct DiskReader {
+    logs: BTreeMap<usize, (u64, Recovered)>,
+    stores: BTreeMap<(usize, usize), (u64, ChunkStore<SimDisk>)>,
+}
+
+impl DiskReader {
+    /// Whether a member would find this entry, or an image that covers it.
+    ///
+    /// # Errors
+    /// When its disk could not be recovered.
+    pub(crate) fn holds_entry(
+        &mut self,
+        now: Nanos,
+        member: &MemberDisk,
+        position: LogPosition,
+        term: Term,
+    ) -> Result<bool, String> {
+        let changes = member.disk.durable_changes(now);
+        let stale = self
+            .logs
+            .get(&member.node)
+            .is_none_or(|(at, _)| *at != changes);
+        if stale {
+            let recovered = recover(now, member)?;
+            self.logs.insert(member.node, (changes, recovered));
+        }
+        let (_, recovered) = &self.logs[&member.node];
+        let found = recovered.entries.get(&position) == Some(&term);
+        Ok(found || recovered.image >= position)
+    }
+
+    /// The parts that a disk would have.
+    ///
+    /// # Errors
+    /// When it could not be recovered.
+    pub(crate) fn parts(
+        &mut self,
+        now: Nanos,
+        disk: &ServerDisk,
+    ) -> Result<Vec<StoredPart>, String> {
+        Ok(self.store(now, disk)?.parts().collect())
+    }
+
+    /// The version of a part on a server's disks, and the disk that has it.
+    ///
+    /// # Errors
+    /// When a disk could not be recovered.
+    pub(crate) fn find_part<'a>(
+        &mut self,
+        now: Nanos,
+        disks: impl Iterator<Item = &'a ServerDisk>,
+        part: PartId,
+    ) -> Result<Option<(&'a ServerDisk, StoredPart)>, String> {
+        for disk in disks {
+            let found = self
+                .store(now, disk)?
+                .parts()
+                .find(|stored| stored.part == part);
+            if let Some(stored) = found {
+                return Ok(Some((disk, stored)));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Bytes of a part. Absent ones are zeros.
+    ///
+    /// # Errors
+    /// When the disk could not be recovered or says no.
+    pub(crate) fn read(
+        &mut self,
+        now: Nanos,
+        disk: &ServerDisk,
+        part: PartId,
+        offset: u64,
+        length: u64,
+    ) -> Result<Vec<u8>, String> {
+        let unit = UNIT_SIZE as u64;
+        let from = offset / unit * unit;
+        let to = (offset + length).div_ceil(unit) * unit;
+        let request = DiskRequest::Read {
+            part,
+            offset: from as u32,
+            length: (to - from) as u32,
+        };
+        match execute(self.store(now, disk)?, request) {
+            Ok(DiskReply::Read { data, .. }) => {
+                let start = (offset - from) as usize;
+                Ok(data[start..start + length as usize].to_vec())
+            }
+            other => Err(format!("reading {part}: {other:?}")),
+        }
+    }
+
+    /// The digest of a part's content.
+    ///
+    /// # Errors
+    /// When the disk could not be recovered or says no.
+    pub(crate) fn digest(
+        &mut self,
+        now: Nanos,
+        disk: &ServerDisk,
+        part: PartId,
+    ) -> Result<u64, String> {
+        match execute(self.store(now, disk)?, DiskRequest::Digest { part }) {
+            Ok(DiskReply::Digest(_, digest)) => Ok(digest),
+            other => Err(format!("the digest of {part}: {other:?}")),
+        }
+    }
+
+    fn store(&mut self, now: Nanos, disk: &ServerDisk) -> Result<&mut ChunkStore<SimDisk>, String> {
+        let changes = disk.disk.durable_changes(now);
+        let key = (disk.node, disk.number);
+        if self.stores.get(&key).is_none_or(|(at, _)| *at != changes) {
+            let copy = disk.disk.durable_copy(now);
+            let (store, _) = ChunkStore::open(copy, disk.options.clone())
+                .map_err(|error| format!("node {} disk {}: {error}", disk.node, disk.number))?;
+            self.stores.insert(key, (changes, store));
+        }
+        Ok(&mut self.stores.get_mut(&key).expect("it was just opened").1)
+    }
+}
+
+fn recover(now: Nanos, member: &MemberDisk) -> Result<Recovered, String> {
+    let copy = member.disk.durable_copy(now);
+    let opened = journal::open(copy.clone(), copy, &member.founding);
+    let (_, _, recovered) =
+        opened.map_err(|error| format!("node {} would not recover: {error}", member.node))?;
+    let entries = recovered
+        .entries
+        .iter()
+        .map(|entry| (entry.position, entry.term));
+    Ok(Recovered {
+        image: recovered.meta.position,
+        entries: entries.collect(),
+    })
+}
+
+fn execute(store: &mut ChunkStore<SimDisk>, request: DiskRequest) -> Result<DiskReply, DiskError> {
+    let mut work = store.start(request);
+    let mut synced = None;
+    loop {
+        match store.advance(&mut work, synced.take()) {
+            Progress::Sync(file) => synced = Some(store.vfs_mut().sync(file)),
+            Progress::More => {}
+            Progress::Done(result) => return result,
+        }
+    }
+}

@@ -1,0 +1,249 @@
+//! What was promised durable is durable, at the moment of the promise (P1, P2): a
+//! mutation's record lies in the logs of a quorum, the bytes of an fsync on every
+//! copy, the file's length with the master.
+
+use super::disks::{DiskReader, Disks};
+use super::members::MembersJudge;
+use crate::model::bytes::FileBytes;
+use crate::model::content::Source;
+use crate::network::Nanos;
+use crate::workload::FileKey;
+use antler_core::ids::{ChunkId, LogPosition, PartId, RequestId, ServerId, SessionId};
+use antler_core::limits::CHUNK_SIZE;
+use antler_core::namespace::State;
+use antler_core::namespace::record::{Record, RecordBody};
+use antler_core::rng::Rng;
+use std::collections::BTreeMap;
+
+/// See the module's doc.
+pub(crate) struct DurableJudge {
+    rng: Rng,
+    /// Looks at one in so many acknowledgements.
+    sampling: u64,
+    positions: BTreeMap<(SessionId, RequestId), LogPosition>,
+    /// Records looked for on disks, and byte ranges.
+    pub(crate) records: u64,
+    pub(crate) ranges: u64,
+}
+
+impl DurableJudge {
+    pub(crate) fn new(seed: u64, sampling: u64) -> Self {
+        Self {
+            rng: Rng::new(seed),
+            sampling,
+            positions: BTreeMap::new(),
+            records: 0,
+            ranges: 0,
+        }
+    }
+
+    /// A record was committed at a position.
+    pub(crate) fn on_record(&mut self, position: LogPosition, record: &Record) {
+        if let RecordBody::Client(client) = &record.body {
+            let key = (client.session, client.request);
+            self.positions.entry(key).or_insert(position);
+        }
+    }
+
+    /// A master answers a mutation.
+    ///
+    /// # Errors
+    /// When its record is not durable at a quorum.
+    pub(crate) fn on_mutation_answered(
+        &mut self,
+        now: Nanos,
+        key: (SessionId, RequestId),
+        done: bool,
+        members: &MembersJudge,
+        disks: &Disks,
+        reader: &mut DiskReader,
+    ) -> Result<(), String> {
+        let Some(&position) = self.positions.get(&key) else {
+            return match done {
+                true => Err(format!(
+                    "{} of {} was answered but is not in the log",
+                    key.1, key.0
+                )),
+                // Refused before it was logged.
+                false => Ok(()),
+            };
+        };
+        if !self.rng.one_in(self.sampling) {
+            return Ok(());
+        }
+        self.records += 1;
+        let Some(term) = members.term_of(position) else {
+            return Ok(());
+        };
+        let voters = disks.members.iter().filter(|member| member.voter);
+        let (mut holding, mut count) = (0, 0);
+        for member in voters {
+            count += 1;
+            let trusted = member.disk.is_honest() && !member.disk.faults().vanished;
+            if !trusted || reader.holds_entry(now, member, position, term)? {
+                holding += 1;
+            }
+        }
+        match holding * 2 > count {
+            true => Ok(()),
+            false => Err(format!(
+                "{} of {} was answered, but its record at {position} is durable at {holding} of \
+                 {count} masters",
+                key.1, key.0
+            )),
+        }
+    }
+
+    /// A fsync was answered as done.
+    ///
+    /// # Errors
+    /// When something of the file is not durable.
+    pub(crate) fn on_synced(
+        &mut self,
+        key: FileKey,
+        file: &FileBytes,
+        seed: u64,
+        look: &mut Look<'_>,
+    ) -> Result<(), String> {
+        if !self.rng.one_in(self.sampling) {
+            return Ok(());
+        }
+        let attributes = match look.state.attributes(key.0) {
+            Ok(attributes) if attributes.generation == key.1 => attributes,
+            _ => return Ok(()),
+        };
+        for (from, to, source) in file.durable_ranges() {
+            if source == Source::Zero {
+                continue;
+            }
+            if to > attributes.size {
+                return Err(format!(
+                    "{} was synced up to {to} bytes, but its length is {} at the master",
+                    key.0, attributes.size
+                ));
+            }
+            let mut at = from;
+            while at < to {
+                let end = to.min((at / CHUNK_SIZE + 1) * CHUNK_SIZE);
+                self.ranges += 1;
+                let range = Range {
+                    key,
+                    from: at,
+                    to: end,
+                    source,
+                    seed,
+                };
+                range.check(look)?;
+                at = end;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The cluster at one moment, as a judge looks at it.
+pub(crate) struct Look<'a> {
+    pub(crate) now: Nanos,
+    /// The leader's state.
+    pub(crate) state: &'a State,
+    pub(crate) disks: &'a Disks,
+    pub(crate) reader: &'a mut DiskReader,
+}
+
+/// A synced range within one chunk.
+struct Range {
+    key: FileKey,
+    from: u64,
+    to: u64,
+    source: Source,
+    seed: u64,
+}
+
+impl Range {
+    fn check(&self, look: &mut Look<'_>) -> Result<(), String> {
+        let index = (self.from / CHUNK_SIZE) as u32;
+        let Ok(Some((chunk, valid))) = look.state.chunk_at(self.key.0, index) else {
+            return Err(self.describe("has no chunk at the master"));
+        };
+        if u64::from(valid) < self.to - u64::from(index) * CHUNK_SIZE {
+            return Err(self.describe(&format!("lies beyond the {valid} valid bytes of {chunk}")));
+        }
+        let mut copies = 0;
+        for (server, must) in holders(look.state, chunk, look.disks) {
+            copies += usize::from(self.check_copy(chunk, server, must, look)?);
+        }
+        match copies {
+            0 => Err(self.describe(&format!("is on no copy of {chunk}"))),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether a server's copy counts and holds the range.
+    fn check_copy(
+        &self,
+        chunk: ChunkId,
+        server: ServerId,
+        must: bool,
+        look: &mut Look<'_>,
+    ) -> Result<bool, String> {
+        let part = PartId::whole(chunk);
+        let disks = look.disks;
+        let own = || disks.servers.iter().filter(|disk| disk.server == server);
+        if own().any(|disk| !disk.is_trusted()) {
+            return Ok(true);
+        }
+        let found = look.reader.find_part(look.now, own(), part)?;
+        let version = look
+            .state
+            .chunk(chunk)
+            .map(|chunk| chunk.version)
+            .unwrap_or_default();
+        let Some((disk, stored)) = found else {
+            return match must {
+                true => Err(self.describe(&format!("is not on {server}, which has no {chunk}"))),
+                false => Ok(false),
+            };
+        };
+        if !must && stored.version != version {
+            return Ok(false);
+        }
+        let offset = self.from % CHUNK_SIZE;
+        let bytes = look
+            .reader
+            .read(look.now, disk, part, offset, self.to - self.from)?;
+        match self.source.matches(self.seed, self.from, &bytes) {
+            true => Ok(true),
+            false => Err(self.describe(&format!("is not durable on {server} ({chunk})"))),
+        }
+    }
+
+    fn describe(&self, what: &str) -> String {
+        format!(
+            "an fsync was answered, but {} of {} bytes {}..{} {what}",
+            self.key.0, self.key.1, self.from, self.to
+        )
+    }
+}
+
+/// Who holds a chunk: the write set of its lease, all of which must have what was
+/// synced; or whoever has it at the present version.
+fn holders(state: &State, chunk: ChunkId, disks: &Disks) -> Vec<(ServerId, bool)> {
+    let lease = state
+        .chunk(chunk)
+        .map(|chunk| chunk.lease)
+        .unwrap_or_default();
+    if !lease.copies().is_empty() {
+        return lease
+            .copies()
+            .iter()
+            .map(|(server, _)| (*server, true))
+            .collect();
+    }
+    let mut servers: Vec<_> = disks
+        .servers
+        .iter()
+        .map(|disk| (disk.server, false))
+        .collect();
+    servers.dedup();
+    servers
+}

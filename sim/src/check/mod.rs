@@ -1,0 +1,198 @@
+//! The judges: one property each, and none of them trusts a machine. They see
+//! what programs ask and are answered, every message, every entry that goes into
+//! a log, and the disks as a power cut would leave them.
+
+pub(crate) mod bytes;
+pub(crate) mod copies;
+pub(crate) mod disks;
+pub(crate) mod durable;
+pub(crate) mod leases;
+pub(crate) mod members;
+
+use antler_core::ids::{RequestId, SessionId};
+use antler_core::member::entry_codec::decode_entry;
+use antler_core::namespace::State;
+use antler_core::wire::Message;
+use antler_core::wire::client_master::MasterToClient;
+use bytes::{BytesJudge, Synced};
+use disks::{DiskReader, Disks};
+use durable::{DurableJudge, Look};
+use leases::{LeasesJudge, Route, Seen};
+use members::MembersJudge;
+use std::collections::BTreeMap;
+
+use crate::network::Nanos;
+use crate::plan::Plan;
+
+/// A promise that was broken: which one, and how.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Broken {
+    /// The promise.
+    pub(crate) promise: &'static str,
+    /// What happened.
+    pub(crate) how: String,
+}
+
+/// All judges of one run.
+pub(crate) struct Judges {
+    pub(crate) bytes: BytesJudge,
+    pub(crate) members: MembersJudge,
+    pub(crate) leases: LeasesJudge,
+    pub(crate) durable: DurableJudge,
+    pub(crate) reader: DiskReader,
+    /// The session of a link, by connection.
+    sessions: BTreeMap<usize, SessionId>,
+    broken: Option<Broken>,
+}
+
+impl Judges {
+    pub(crate) fn new(plan: &Plan) -> Self {
+        Self {
+            bytes: BytesJudge::new(plan.seed, plan.errors),
+            members: MembersJudge::default(),
+            leases: LeasesJudge::default(),
+            durable: DurableJudge::new(plan.seed ^ 0xd15c, 3),
+            reader: DiskReader::default(),
+            sessions: BTreeMap::new(),
+            broken: None,
+        }
+    }
+
+    /// The first promise that was broken.
+    pub(crate) fn broken(&self) -> Option<&Broken> {
+        self.broken.as_ref()
+    }
+
+    /// Takes a judge's finding in.
+    pub(crate) fn judge<T>(
+        &mut self,
+        promise: &'static str,
+        found: Result<T, String>,
+    ) -> Option<T> {
+        match found {
+            Ok(value) => Some(value),
+            Err(how) => {
+                self.broken.get_or_insert(Broken { promise, how });
+                None
+            }
+        }
+    }
+
+    /// A message is sent: what scenarios may wait for is told.
+    pub(crate) fn on_message(
+        &mut self,
+        now: Nanos,
+        route: Route,
+        message: &Message,
+        disks: &Disks,
+    ) -> Seen {
+        match message {
+            Message::ChunkRequest(request) => {
+                let found = self.leases.on_request(now, route, request);
+                self.judge("P4: one lease holder", found)
+                    .unwrap_or(Seen::Nothing)
+            }
+            Message::ChunkReply(reply) => {
+                let found = self.leases.on_reply(now, route, reply);
+                self.judge("P6: stale is never served", found)
+                    .unwrap_or(Seen::Nothing)
+            }
+            Message::MasterToChunk(message) => self.leases.on_command(route.connection, message),
+            Message::ChunkToMaster(message) => {
+                self.leases.on_command_done(route, message);
+                Seen::Nothing
+            }
+            Message::MasterToClient(message) => self.on_master_says(now, route, message, disks),
+            Message::ClientToMaster(_) | Message::Peer(_) => Seen::Nothing,
+        }
+    }
+
+    fn on_master_says(
+        &mut self,
+        now: Nanos,
+        route: Route,
+        message: &MasterToClient,
+        disks: &Disks,
+    ) -> Seen {
+        match message {
+            MasterToClient::Welcome { session, .. } => {
+                self.sessions.insert(route.connection, *session);
+                Seen::Nothing
+            }
+            MasterToClient::Answer {
+                mutation: true,
+                id,
+                result,
+            } => {
+                let granted = matches!(
+                    result,
+                    Ok(antler_core::wire::client_master::Answer::Lease(_))
+                );
+                self.on_mutation_answered(now, route, *id, result.is_ok(), disks);
+                if granted {
+                    Seen::LeaseGranted
+                } else {
+                    Seen::MutationAnswered
+                }
+            }
+            _ => Seen::Nothing,
+        }
+    }
+
+    fn on_mutation_answered(
+        &mut self,
+        now: Nanos,
+        route: Route,
+        request: RequestId,
+        done: bool,
+        disks: &Disks,
+    ) {
+        let Some(&session) = self.sessions.get(&route.connection) else {
+            let how = format!("a mutation is answered on a link without a session ({request})");
+            self.judge::<()>("P5: exactly once", Err(how));
+            return;
+        };
+        let found = self.durable.on_mutation_answered(
+            now,
+            (session, request),
+            done,
+            &self.members,
+            disks,
+            &mut self.reader,
+        );
+        self.judge("P1: acknowledged metadata is durable", found);
+    }
+
+    /// A member handled an input.
+    pub(crate) fn on_member(&mut self, node: usize, member: &antler_core::member::Member) {
+        let found = self.members.on_progress(node, member);
+        self.judge("equal members", found);
+        while let Some(entry) = self.members.next_committed() {
+            let position = entry.position;
+            let records = match entry.kind {
+                0 => decode_entry(&entry.data).map_err(|error| error.to_string()),
+                _ => Ok(Vec::new()),
+            };
+            let records = self.judge("equal members", records).unwrap_or_default();
+            for record in &records {
+                self.durable.on_record(position, record);
+            }
+        }
+    }
+
+    /// A fsync was answered as done.
+    pub(crate) fn on_synced(&mut self, now: Nanos, synced: Synced, state: &State, disks: &Disks) {
+        let Some(file) = self.bytes.file(synced.file) else {
+            return;
+        };
+        let mut look = Look {
+            now,
+            state,
+            disks,
+            reader: &mut self.reader,
+        };
+        let seed = self.bytes.seed();
+        let found = self.durable.on_synced(synced.file, file, seed, &mut look);
+        self.judge("P2: fsync is durable", found);
+    }
+}

@@ -1,0 +1,493 @@
+//! The script of faults: who is hit when a fault strikes, what happens, and how it
+//! ends. Keeps the fault atlas: what a fault destroys for good has another good
+//! copy, and the masters keep a majority, so that every failure of a run is a bug.
+
+use crate::check::leases::Seen;
+use crate::disk::{Failing, SimDisk};
+use crate::network::{Nanos, NodeIndex};
+use crate::node::{self, Node, Power};
+use crate::plan::{FaultPlan, Plan, When};
+use crate::process::Stimulus;
+use crate::scenario::{Action, Trigger, Who};
+use crate::world::{Event, Phase, World, leading_state};
+use antler_core::ids::{LogPosition, PartId, ServerId};
+use antler_core::machine::Role;
+use antler_core::namespace::{LeaseState, State};
+
+const MILLISECOND: Nanos = 1_000_000;
+const SECOND: Nanos = 1_000_000_000;
+/// How long what can be undone lasts when the scenario does not say.
+const LASTS: Nanos = SECOND;
+/// How long a fault that would go beyond the atlas waits for repair, and how often
+/// it looks.
+const PATIENCE: u64 = 200;
+const RETRY: Nanos = 100 * MILLISECOND;
+
+/// What the faults of a run are up to.
+pub(crate) struct Script {
+    faults: Vec<FaultPlan>,
+    states: Vec<FaultState>,
+    /// How long a node that was asked to stop stays away, by node.
+    stops: Vec<(usize, Nanos)>,
+}
+
+#[derive(Clone, Debug, Default)]
+struct FaultState {
+    struck: bool,
+    seen: u64,
+    tries: u64,
+    cause: Option<usize>,
+    cut: Vec<(NodeIndex, NodeIndex)>,
+    disks: Vec<SimDisk>,
+}
+
+impl Script {
+    pub(crate) fn new(plan: &Plan) -> Self {
+        Self {
+            faults: plan.faults.clone(),
+            states: vec![FaultState::default(); plan.faults.len()],
+            stops: Vec::new(),
+        }
+    }
+
+    /// How long a node that stopped as asked stays away.
+    pub(crate) fn stopped_for(&self, index: usize) -> Nanos {
+        let found = self.stops.iter().rev().find(|(node, _)| *node == index);
+        found.map_or(LASTS, |(_, lasts)| *lasts)
+    }
+}
+
+impl World {
+    /// The mounts work: faults that wait for a time get theirs.
+    pub(crate) fn schedule_faults(&mut self) {
+        for number in 0..self.script.faults.len() {
+            if let When::At(at) = self.script.faults[number].when {
+                self.schedule(self.begun + at, Event::Fault(number));
+            }
+        }
+    }
+
+    /// Something was seen that faults may wait for.
+    pub(crate) fn on_seen(&mut self, seen: Seen, cause: usize, peer: Option<usize>) {
+        if !matches!(self.phase, Phase::Working { .. }) {
+            return;
+        }
+        let Some(trigger) = trigger_of(seen) else {
+            return;
+        };
+        let cause = match trigger {
+            Trigger::RepairBegun => peer,
+            _ => Some(cause),
+        };
+        for number in 0..self.script.faults.len() {
+            let When::On { trigger: on, skip } = self.script.faults[number].when else {
+                continue;
+            };
+            let state = &mut self.script.states[number];
+            if on != trigger || state.struck {
+                continue;
+            }
+            state.seen += 1;
+            if state.seen > skip {
+                state.struck = true;
+                state.cause = cause;
+                self.schedule(self.now, Event::Fault(number));
+            }
+        }
+    }
+
+    /// A fault strikes, unless everything has healed already.
+    pub(crate) fn strike(&mut self, number: usize) {
+        if !matches!(self.phase, Phase::Working { .. }) {
+            return;
+        }
+        let fault = self.script.faults[number];
+        let targets = self.targets(fault.who, fault.pick, self.script.states[number].cause);
+        self.trace
+            .line(self.now, "fault", || format!("{fault} hits {targets:?}"));
+        match fault.action {
+            Action::Kill => self.crash(&fault, &targets, false),
+            Action::PowerCut => self.crash(&fault, &targets, true),
+            Action::Stop => self.stop(&fault, &targets),
+            Action::Pause => self.pause(&fault, &targets),
+            Action::Cut | Action::Clog => self.separate(number, &fault, &targets),
+            Action::Recover => self.recover(number, &fault),
+            Action::ReturnOldMasters => self.return_old_masters(),
+            _ => self.harm_disks(number, &fault, &targets),
+        }
+    }
+
+    /// Which nodes are hit, those that are gone for good left out.
+    fn targets(&self, who: Who, pick: u64, cause: Option<usize>) -> Vec<usize> {
+        let chosen = |test: &dyn Fn(&Node) -> bool| -> Vec<usize> {
+            let found = self
+                .nodes
+                .iter()
+                .filter(|node| node.power != Power::Lost && test(node));
+            found.map(|node| node.index.0).collect()
+        };
+        match who {
+            Who::Any(role) => {
+                let all = chosen(&|node| node.role == role);
+                let at = pick as usize % all.len().max(1);
+                all.into_iter().nth(at).into_iter().collect()
+            }
+            Who::Numbered(role, number) => {
+                let all = chosen(&|node| node.role == role);
+                all.into_iter()
+                    .nth(number as usize - 1)
+                    .into_iter()
+                    .collect()
+            }
+            Who::All(role) => chosen(&|node| node.role == role),
+            Who::Leader => chosen(&|node| node.leads()),
+            Who::Cause => cause
+                .filter(|&index| index < self.nodes.len())
+                .into_iter()
+                .collect(),
+            Who::Datacentre(number) => chosen(&|node| node.datacentre == number),
+            Who::Servers => chosen(&|node| node.role != Role::Client),
+            Who::Everything => chosen(&|_| true),
+        }
+    }
+
+    fn crash(&mut self, fault: &FaultPlan, targets: &[usize], power_lost: bool) {
+        for &index in targets {
+            if !matches!(self.nodes[index].power, Power::Up | Power::Starting) {
+                continue;
+            }
+            let power = if power_lost { Power::Off } else { Power::Idle };
+            self.end_process(index, power_lost, power);
+            let lasts = fault.lasts.unwrap_or(LASTS);
+            self.schedule(self.now + lasts, Event::Restart(index));
+        }
+    }
+
+    fn stop(&mut self, fault: &FaultPlan, targets: &[usize]) {
+        for &index in targets {
+            self.script
+                .stops
+                .push((index, fault.lasts.unwrap_or(LASTS)));
+            if self.nodes[index].role != Role::Client {
+                self.feed(index, Stimulus::Shutdown);
+            }
+        }
+    }
+
+    fn pause(&mut self, fault: &FaultPlan, targets: &[usize]) {
+        let until = self.now + fault.lasts.unwrap_or(LASTS);
+        for &index in targets {
+            let node = &mut self.nodes[index];
+            node.paused_until = node.paused_until.max(until);
+            self.schedule(until, Event::Resume(index));
+        }
+    }
+
+    /// Cuts or clogs the targets off from others, in one direction or both.
+    fn separate(&mut self, number: usize, fault: &FaultPlan, targets: &[usize]) {
+        let others = match fault.from {
+            Some(from) => self.targets(from, fault.pick >> 8, None),
+            None => (0..self.nodes.len()).collect(),
+        };
+        let until = self.now + fault.lasts.unwrap_or(LASTS);
+        for &target in targets {
+            for &other in others.iter().filter(|other| !targets.contains(other)) {
+                let (a, b) = (NodeIndex(target), NodeIndex(other));
+                let pairs = if fault.one_way {
+                    vec![(a, b)]
+                } else {
+                    vec![(a, b), (b, a)]
+                };
+                for (from, to) in pairs {
+                    if fault.action == Action::Clog {
+                        self.network.clog(from, to, until);
+                    } else {
+                        self.network.cut(from, to);
+                        self.script.states[number].cut.push((from, to));
+                    }
+                }
+            }
+        }
+        if let Some(lasts) = fault.lasts {
+            self.schedule(self.now + lasts, Event::FaultEnd(number));
+        }
+    }
+
+    /// All masters are lost, and a metalogger's folder becomes a new master's. It waits
+    /// until the metalogger has everything that was acknowledged, so that nothing of it
+    /// may be missing afterwards.
+    fn recover(&mut self, number: usize, fault: &FaultPlan) {
+        let known = self.judges.members.last_applied();
+        let heir = self.nodes.iter().find(|node| {
+            node.role == Role::Metalogger && node.power == Power::Up && node.has_logged(known)
+        });
+        let Some(heir) = heir.map(|node| node.index.0) else {
+            return self.retry(number);
+        };
+        for index in 0..self.nodes.len() {
+            match self.nodes[index].role {
+                Role::Master => {
+                    self.end_process(index, true, Power::Lost);
+                    self.nodes[index].retired = true;
+                }
+                _ => self.end_process(index, index != heir, Power::Idle),
+            }
+        }
+        match self.nodes[heir].take_over(self.now) {
+            Ok(last) => self.begin_new_life(heir, last, fault),
+            Err(how) => {
+                self.judges.judge::<()>("a metalogger takes over", Err(how));
+            }
+        }
+    }
+
+    /// Every daemon gets the new configuration and starts again. Chunkservers still
+    /// have the old masters in theirs.
+    fn begin_new_life(&mut self, heir: usize, last: LogPosition, fault: &FaultPlan) {
+        self.judges.members.take_over(last);
+        let member = self.nodes[heir].member_info();
+        let new = vec![self.nodes[heir].address.clone()];
+        for index in 0..self.nodes.len() {
+            let node = &mut self.nodes[index];
+            if node.retired {
+                continue;
+            }
+            node.directory.members = vec![member.clone()];
+            match node.role {
+                Role::ChunkServer => node.directory.masters.extend(new.clone()),
+                _ => node.directory.masters.clone_from(&new),
+            }
+            if node.role == Role::Metalogger {
+                // Another metalogger of the old life: it is founded anew by hand.
+                node.retired = true;
+                node.power = Power::Lost;
+                continue;
+            }
+            let pause = if index == heir {
+                0
+            } else {
+                fault.lasts.unwrap_or(LASTS)
+            };
+            self.schedule(self.now + pause, Event::Restart(index));
+        }
+        self.disks = node::all_disks(&self.nodes);
+    }
+
+    /// The masters that were lost come back with their old folders.
+    fn return_old_masters(&mut self) {
+        for index in 0..self.nodes.len() {
+            let node = &mut self.nodes[index];
+            if node.retired && node.power == Power::Lost && node.role == Role::Master {
+                node.power = Power::Idle;
+                self.schedule(self.now, Event::Restart(index));
+            }
+        }
+    }
+
+    fn harm_disks(&mut self, number: usize, fault: &FaultPlan, targets: &[usize]) {
+        for &index in targets {
+            let count = self.nodes[index].disks.len();
+            if count == 0 {
+                continue;
+            }
+            if fault.action.destroys() && !self.can_lose(index, fault.action) {
+                self.retry(number);
+                return;
+            }
+            let disk = self.nodes[index].disks[fault.pick as usize % count].clone();
+            self.harm(fault, &disk);
+            self.script.states[number].disks.push(disk);
+        }
+        if let Some(lasts) = fault.lasts {
+            self.schedule(self.now + lasts, Event::FaultEnd(number));
+        }
+    }
+
+    /// What would go beyond the atlas waits until repair has made it harmless.
+    fn retry(&mut self, number: usize) {
+        let state = &mut self.script.states[number];
+        state.tries += 1;
+        if state.tries < PATIENCE {
+            self.schedule(self.now + RETRY, Event::Fault(number));
+        }
+    }
+
+    fn harm(&mut self, fault: &FaultPlan, disk: &SimDisk) {
+        let failing = if fault.once {
+            Failing::Once
+        } else {
+            Failing::Always
+        };
+        match fault.action {
+            Action::LoseDisk => disk.set_faults(|faults| faults.vanished = true),
+            Action::FailReads => disk.set_faults(|faults| faults.read = failing),
+            Action::FailWrites => disk.set_faults(|faults| faults.write = failing),
+            Action::FailSyncs => disk.set_faults(|faults| faults.sync = failing),
+            Action::FillDisk => disk.set_faults(|faults| faults.full = true),
+            Action::SlowDisk => disk.set_faults(|faults| faults.slow = fault.factor.max(1)),
+            Action::LyingSyncs => disk.set_faults(|faults| faults.lies = Failing::Always),
+            Action::Rot => {
+                let rotted = disk.rot(self.now, is_content);
+                self.trace
+                    .line(self.now, "fault", || format!("rotted: {rotted:?}"));
+            }
+            _ => unreachable!("the other faults do not concern disks"),
+        }
+    }
+
+    /// Whether everything on a node would survive the loss of its disks: a majority
+    /// of the masters keeps theirs, every chunk has another copy that counts.
+    fn can_lose(&self, index: usize, action: Action) -> bool {
+        let node = &self.nodes[index];
+        let harmed =
+            |node: &Node| node.power == Power::Lost || node.disks.iter().any(node::is_faulty);
+        match node.role {
+            Role::Master => {
+                let masters: Vec<&Node> = self
+                    .nodes
+                    .iter()
+                    .filter(|node| node.role == Role::Master)
+                    .collect();
+                let lost = masters
+                    .iter()
+                    .filter(|m| m.index.0 == index || harmed(m))
+                    .count();
+                lost * 2 < masters.len()
+            }
+            Role::ChunkServer => {
+                let others_rot = action == Action::Rot
+                    && self.nodes.iter().any(|other| {
+                        other.role == Role::ChunkServer && other.index.0 != index && harmed(other)
+                    });
+                !others_rot && self.copies_elsewhere(index)
+            }
+            Role::Metalogger | Role::Client => true,
+        }
+    }
+
+    fn copies_elsewhere(&self, index: usize) -> bool {
+        let Some(state) = leading_state(&self.nodes) else {
+            return false;
+        };
+        let server = ServerId(self.nodes[index].id);
+        state
+            .chunks_from(antler_core::ids::ChunkId(0), usize::MAX)
+            .into_iter()
+            .all(|chunk| self.has_other_copy(state, chunk, server))
+    }
+
+    /// Whether a chunk has a current copy on another healthy server that is up.
+    fn has_other_copy(
+        &self,
+        state: &State,
+        id: antler_core::ids::ChunkId,
+        server: ServerId,
+    ) -> bool {
+        let Some(chunk) = state.chunk(id) else {
+            return true;
+        };
+        let healthy = |node: &&Node| {
+            node.role == Role::ChunkServer
+                && node.power == Power::Up
+                && ServerId(node.id) != server
+                && !node.disks.iter().any(node::is_faulty)
+        };
+        let mut others = self.nodes.iter().filter(healthy);
+        match &chunk.lease {
+            LeaseState::Settled => others.any(|node| {
+                node.stored_parts().any(|stored| {
+                    stored.part == PartId::whole(id) && stored.version == chunk.version
+                })
+            }),
+            lease => others.any(|node| {
+                lease
+                    .copies()
+                    .iter()
+                    .any(|(server, boot)| server.0 == node.id && *boot == node.boot)
+            }),
+        }
+    }
+
+    /// A fault with a duration ends.
+    pub(crate) fn end_fault(&mut self, number: usize) {
+        let fault = self.script.faults[number];
+        let state = std::mem::take(&mut self.script.states[number]);
+        self.script.states[number].struck = true;
+        self.trace
+            .line(self.now, "fault", || format!("ends: {fault}"));
+        for (from, to) in state.cut {
+            self.network.heal(self.now, from, to);
+        }
+        self.take_network();
+        for disk in state.disks {
+            mend(&disk, fault.action);
+        }
+    }
+
+    /// Everything that can heal does, and everything that is down starts.
+    pub(crate) fn heal(&mut self) {
+        self.trace
+            .line(self.now, "world", || "everything heals".to_owned());
+        self.network.heal_all(self.now);
+        self.take_network();
+        for number in 0..self.script.faults.len() {
+            let action = self.script.faults[number].action;
+            for disk in std::mem::take(&mut self.script.states[number].disks) {
+                mend(&disk, action);
+            }
+        }
+        for index in 0..self.nodes.len() {
+            if self.nodes[index].paused_until > self.now {
+                self.nodes[index].paused_until = self.now;
+                self.schedule(self.now, Event::Resume(index));
+            }
+            if matches!(self.nodes[index].power, Power::Off | Power::Idle) {
+                self.schedule(self.now, Event::Restart(index));
+            }
+        }
+    }
+}
+
+impl Action {
+    /// Whether it may destroy what is stored.
+    fn destroys(self) -> bool {
+        matches!(
+            self,
+            Self::LoseDisk
+                | Self::FailReads
+                | Self::FailWrites
+                | Self::FailSyncs
+                | Self::LyingSyncs
+                | Self::Rot
+        )
+    }
+}
+
+fn mend(disk: &SimDisk, action: Action) {
+    disk.set_faults(|faults| match action {
+        Action::FailReads => faults.read = Failing::Never,
+        Action::FailWrites => faults.write = Failing::Never,
+        Action::FailSyncs => faults.sync = Failing::Never,
+        Action::FillDisk => faults.full = false,
+        Action::SlowDisk => faults.slow = 1,
+        Action::LyingSyncs => faults.lies = Failing::Never,
+        _ => {}
+    });
+}
+
+/// Rot strikes the content of chunks.
+fn is_content(name: &str) -> bool {
+    name.contains("slots")
+}
+
+fn trigger_of(seen: Seen) -> Option<Trigger> {
+    Some(match seen {
+        Seen::WriteAcknowledged => Trigger::WriteAcknowledged,
+        Seen::WriteForwarded => Trigger::WriteForwarded,
+        Seen::LeaseGranted => Trigger::LeaseGranted,
+        Seen::MutationAnswered => Trigger::MutationAnswered,
+        Seen::RepairBegun => Trigger::RepairBegun,
+        Seen::FsyncAnswered => Trigger::FsyncAnswered,
+        Seen::Nothing => return None,
+    })
+}

@@ -1,0 +1,527 @@
+//! One simulated machine: its disks, its clocks, and the process that runs on it,
+//! life after life. Owns how each role is started from what its disks hold.
+
+use crate::check::disks::{Disks, MemberDisk, ServerDisk};
+use crate::disk::{DiskOptions, DiskSpeed, SimDisk};
+use crate::network::{Nanos, NodeIndex};
+use crate::plan::{ClusterPlan, Plan};
+use crate::process::{
+    ClientProcess, MemberMachine, MemberProcess, Moment, Process, ServerProcess, Stimulus,
+    StoreRunner,
+};
+use crate::scenario::DiskKind;
+use crate::scenario::who;
+use antler_core::chunk::operation::{OpenedDisk, StoredPart};
+use antler_core::chunk::{ChunkStore, StoreOptions, Tuning};
+use antler_core::chunkserver::{ChunkServer, ChunkServerConfig};
+use antler_core::client::{Client, ClientConfig};
+use antler_core::ids::{
+    Address, BootId, ClusterId, DiskId, Incarnation, LogPosition, MemberId, ServerId,
+};
+use antler_core::journal::operation::LogEntry;
+use antler_core::journal::{self, Founding};
+use antler_core::machine::{Peer, Role};
+use antler_core::master::{Master, MasterConfig};
+use antler_core::member::{MemberConfig, MemberInfo, Takeover};
+use antler_core::metalogger::Metalogger;
+use antler_core::rng::Rng;
+use antler_core::time::{Duration, Instant, Now, Timestamp};
+
+/// The simulated cluster's name.
+const CLUSTER: ClusterId = ClusterId(1);
+/// Wall time at the world's beginning: seconds since 1970.
+const EPOCH: i64 = 1_800_000_000;
+/// Bytes of a member's disk, and of its log segments.
+const MEMBER_DISK: u64 = 1 << 30;
+const LOG_SEGMENT: u64 = 256 << 10;
+
+/// What a node is doing.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Power {
+    /// The machine is off.
+    Off,
+    /// The machine is on, nothing runs.
+    Idle,
+    /// The process recovers from its disks.
+    Starting,
+    /// The process runs.
+    Up,
+    /// Gone for good.
+    Lost,
+}
+
+/// One machine.
+pub(crate) struct Node {
+    pub(crate) index: NodeIndex,
+    pub(crate) name: String,
+    pub(crate) role: Role,
+    /// The member's or server's number; the client's place among clients.
+    pub(crate) id: u64,
+    pub(crate) address: Address,
+    pub(crate) datacentre: u64,
+    pub(crate) disks: Vec<SimDisk>,
+    pub(crate) process: Option<Process>,
+    pub(crate) power: Power,
+    /// Counts its processes.
+    pub(crate) life: u32,
+    pub(crate) boot: BootId,
+    pub(crate) paused_until: Nanos,
+    /// What happens to it while it is paused.
+    pub(crate) held: Vec<Stimulus>,
+    /// When the world will look after its timeout.
+    pub(crate) wake: Nanos,
+    /// Its daemon's configuration.
+    pub(crate) directory: Directory,
+    /// A master of a life of the cluster that is over.
+    pub(crate) retired: bool,
+    incarnation: Option<Incarnation>,
+    booted: Nanos,
+    clock: Clock,
+    rng: Rng,
+    disk_ids: Vec<DiskId>,
+}
+
+/// A node's clocks against the world's.
+#[derive(Clone, Copy, Debug)]
+struct Clock {
+    /// Thousandths of the world's speed.
+    rate: u64,
+    /// Its monotonic clock when it boots.
+    base: u64,
+    /// Its wall clock's error, in nanoseconds.
+    error: i64,
+}
+
+/// What a process that was started tells the judges.
+pub(crate) struct Started {
+    /// When it is ready.
+    pub(crate) ready: Nanos,
+    /// What a member recovered: its log, and up to where its image goes.
+    pub(crate) recovered: Option<(Vec<LogEntry>, LogPosition)>,
+}
+
+impl Node {
+    fn new(index: usize, role: Role, id: u64, number: u64, plan: &Plan, rng: &mut Rng) -> Self {
+        let name = format!("{}-{number}", who::name(role));
+        let cluster = &plan.cluster;
+        let disks = disks_of(role, cluster, rng);
+        Self {
+            index: NodeIndex(index),
+            address: Address(format!("{name}:9420")),
+            name,
+            role,
+            id,
+            datacentre: (number - 1) % cluster.datacentres + 1,
+            disk_ids: disks.iter().map(|_| DiskId(rng.word())).collect(),
+            disks,
+            process: None,
+            power: Power::Idle,
+            life: 0,
+            boot: BootId(0),
+            paused_until: 0,
+            held: Vec::new(),
+            wake: Nanos::MAX,
+            directory: Directory::default(),
+            retired: false,
+            incarnation: None,
+            booted: 0,
+            clock: Clock::draw(cluster.drift, rng),
+            rng: rng.fork(),
+        }
+    }
+
+    /// Its clocks at a time of the world.
+    pub(crate) fn moment(&self, world: Nanos) -> Moment {
+        let mono = Instant(self.clock.base + (world - self.booted) * self.clock.rate / 1000);
+        let wall = EPOCH * 1_000_000_000 + world as i64 + self.clock.error;
+        let wall = Timestamp {
+            seconds: wall.div_euclid(1_000_000_000),
+            nanos: wall.rem_euclid(1_000_000_000) as u32,
+        };
+        Moment {
+            world,
+            local: Now { mono, wall },
+        }
+    }
+
+    /// When its monotonic clock will show an instant.
+    pub(crate) fn world_time(&self, instant: Instant) -> Nanos {
+        if instant == Instant::NEVER {
+            return Nanos::MAX;
+        }
+        let since = u128::from(instant.0.saturating_sub(self.clock.base));
+        let nanos = (since * 1000).div_ceil(u128::from(self.clock.rate));
+        self.booted
+            .saturating_add(u64::try_from(nanos).unwrap_or(Nanos::MAX))
+    }
+
+    /// Who it is, as the first exchange proves it.
+    pub(crate) fn peer(&self) -> Peer {
+        Peer {
+            role: self.role,
+            id: if self.role == Role::Client {
+                0
+            } else {
+                self.id
+            },
+            boot: self.boot,
+            incarnation: self.incarnation.unwrap_or_default(),
+        }
+    }
+
+    /// Keeps what the process knows of the cluster's life, as the driver does.
+    pub(crate) fn note_incarnation(&mut self) {
+        let known = self.process.as_ref().and_then(Process::incarnation);
+        self.incarnation = self.incarnation.max(known);
+    }
+
+    /// Begins a new life on what the disks hold.
+    ///
+    /// # Errors
+    /// Why the process can't start.
+    pub(crate) fn start(&mut self, now: Nanos, plan: &Plan) -> Result<Started, String> {
+        self.life += 1;
+        self.boot = BootId(self.rng.word() | 1);
+        self.booted = now;
+        self.clock.base = self.rng.below(3_600_000_000_000);
+        self.wake = Nanos::MAX;
+        self.held.clear();
+        for disk in &self.disks {
+            disk.settle(now);
+            disk.begin(now);
+        }
+        let started = match self.role {
+            Role::Master | Role::Metalogger => self.start_member(now, plan)?,
+            Role::ChunkServer => self.start_server(now)?,
+            Role::Client => self.start_client(now),
+        };
+        self.power = Power::Starting;
+        Ok(started)
+    }
+
+    fn start_member(&mut self, now: Nanos, plan: &Plan) -> Result<Started, String> {
+        let disk = self.disks[0].clone();
+        let founding = self.founding();
+        let (log, images, recovered) = journal::open(disk.clone(), disk.clone(), &founding)
+            .map_err(|error| error.to_string())?;
+        let mut config = MemberConfig::new(MemberId(self.id), self.directory.members.clone());
+        config.image_log_bytes = plan.cluster.image_every;
+        config.image_piece_size = 16 << 10;
+        let found = (recovered.entries.clone(), recovered.meta.position);
+        let marks = recovered.marks;
+        let (seed, local) = (self.rng.word(), self.moment(disk.cursor()).local);
+        let machine = match self.role {
+            Role::Master => {
+                let mut config = MasterConfig::new(config, self.directory.secret.clone());
+                config.copies = plan.cluster.copies as u8;
+                config.delete_grace = Duration::from_secs(10);
+                config.restart_grace = Duration::from_secs(20);
+                config.session_timeout = Duration::from_secs(30);
+                MemberMachine::Master(Master::new(config, recovered, seed, local))
+            }
+            _ => MemberMachine::Metalogger(Metalogger::new(config, recovered, seed, local)),
+        };
+        let process = MemberProcess::new(machine, log, images, disk.clone(), marks);
+        self.process = Some(Process::Member(Box::new(process)));
+        Ok(Started {
+            ready: disk.cursor().max(now + 1_000_000),
+            recovered: Some(found),
+        })
+    }
+
+    /// Whose folder its disk is.
+    pub(crate) fn founding(&self) -> Founding {
+        let of = |voter| {
+            let members = self
+                .directory
+                .members
+                .iter()
+                .filter(move |m| m.voter == voter);
+            members.map(|m| m.member.0).collect()
+        };
+        Founding {
+            cluster: CLUSTER,
+            member: MemberId(self.id),
+            voters: of(true),
+            learners: of(false),
+            segment_size: LOG_SEGMENT,
+        }
+    }
+
+    /// Makes a metalogger's folder that of a new master, alone in its group, as
+    /// `antler recover` does. Up to where its log went.
+    ///
+    /// # Errors
+    /// Why the folder can't be taken over.
+    pub(crate) fn take_over(&mut self, now: Nanos) -> Result<LogPosition, String> {
+        let disk = self.disks[0].clone();
+        disk.settle(now);
+        disk.begin(now);
+        let takeover = Takeover::open(disk.clone(), disk.clone(), &self.founding());
+        let takeover = takeover.map_err(|error| error.to_string())?;
+        let position = takeover.holding().position;
+        let wall = self.moment(now).local.wall;
+        takeover.finish(wall).map_err(|error| error.to_string())?;
+        disk.settle(disk.cursor());
+        self.role = Role::Master;
+        Ok(position)
+    }
+
+    fn start_server(&mut self, now: Nanos) -> Result<Started, String> {
+        let mut runners = Vec::new();
+        let mut opened = Vec::new();
+        let mut ready = now + 1_000_000;
+        for number in 0..self.disks.len() {
+            let disk = self.disks[number].clone();
+            let options = self.store_options(number);
+            let (id, path) = (options.disk, options.path.clone());
+            match ChunkStore::open(disk.clone(), options) {
+                Ok((store, found)) => {
+                    runners.push(StoreRunner::new(found.disk, disk.clone(), Some(store)));
+                    opened.push(found);
+                }
+                Err(error) if is_faulty(&disk) => {
+                    runners.push(StoreRunner::new(id, disk.clone(), None));
+                    opened.push(failed_disk(id, path, error.to_string()));
+                }
+                Err(error) => return Err(error.to_string()),
+            }
+            ready = ready.max(disk.cursor());
+        }
+        let config = ChunkServerConfig {
+            server: ServerId(self.id),
+            boot: self.boot,
+            address: self.address.clone(),
+            labels: self.labels(),
+            masters: self.directory.masters.clone(),
+            incarnation: self.incarnation.unwrap_or_default(),
+        };
+        let (seed, local) = (self.rng.word(), self.moment(ready).local);
+        let machine = ChunkServer::new(config, opened, seed, local);
+        let process = ServerProcess::new(machine, runners);
+        self.process = Some(Process::Server(Box::new(process)));
+        Ok(Started {
+            ready,
+            recovered: None,
+        })
+    }
+
+    /// How it stands in the group.
+    pub(crate) fn member_info(&self) -> MemberInfo {
+        MemberInfo {
+            member: MemberId(self.id),
+            address: self.address.clone(),
+            voter: self.role == Role::Master,
+        }
+    }
+
+    pub(crate) fn store_options(&self, number: usize) -> StoreOptions {
+        StoreOptions {
+            cluster: CLUSTER,
+            server: ServerId(self.id),
+            disk: self.disk_ids[number],
+            path: format!("/disks/{number}"),
+            tuning: Tuning {
+                segment_size: 1 << 20,
+                slots_per_file: 256,
+                checkpoint_bytes: 1 << 20,
+                reserve: 1 << 20,
+                ..Tuning::default()
+            },
+        }
+    }
+
+    fn start_client(&mut self, now: Nanos) -> Started {
+        let config = ClientConfig {
+            masters: self.directory.masters.clone(),
+            name: self.name.clone(),
+            nonce: self.rng.word(),
+            labels: self.labels(),
+            ..ClientConfig::default()
+        };
+        let (seed, local) = (self.rng.word(), self.moment(now).local);
+        let machine = Client::new(config, seed, local);
+        self.process = Some(Process::Client(Box::new(ClientProcess { machine })));
+        Started {
+            ready: now + 1_000_000,
+            recovered: None,
+        }
+    }
+
+    fn labels(&self) -> Vec<(String, String)> {
+        vec![("dc".to_owned(), format!("dc{}", self.datacentre))]
+    }
+
+    /// Whether it is a master that leads.
+    pub(crate) fn leads(&self) -> bool {
+        if self.retired {
+            return false;
+        }
+        match &self.process {
+            Some(Process::Member(process)) => {
+                self.power == Power::Up && process.machine.member().is_leader()
+            }
+            _ => false,
+        }
+    }
+
+    /// Whether it is a member whose log goes at least up to a position.
+    pub(crate) fn has_logged(&self, position: LogPosition) -> bool {
+        match &self.process {
+            Some(Process::Member(process)) => process.machine.member().applied() >= position,
+            _ => false,
+        }
+    }
+
+    /// What a chunkserver's stores hold.
+    pub(crate) fn stored_parts(&self) -> impl Iterator<Item = StoredPart> + '_ {
+        let runners = match &self.process {
+            Some(Process::Server(process)) => process.runners(),
+            _ => &[],
+        };
+        let stores = runners.iter().filter_map(|runner| runner.store.as_ref());
+        stores.flat_map(ChunkStore::parts)
+    }
+
+    /// The process is gone; the disks keep what they may.
+    pub(crate) fn end_process(&mut self, now: Nanos, power_lost: bool) {
+        self.process = None;
+        self.held.clear();
+        self.wake = Nanos::MAX;
+        for disk in &self.disks {
+            match power_lost {
+                true => disk.cut(now),
+                false => disk.kill(now),
+            }
+        }
+    }
+}
+
+impl Clock {
+    fn draw(drift: bool, rng: &mut Rng) -> Self {
+        let rate = if drift { rng.between(980, 1020) } else { 1000 };
+        Self {
+            rate,
+            base: 0,
+            error: rng.below(2_000_000) as i64 - 1_000_000,
+        }
+    }
+}
+
+/// Who is in the cluster and where, as the configuration of a daemon says.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Directory {
+    /// The masters' group.
+    pub(crate) members: Vec<MemberInfo>,
+    /// Where servers and clients look for masters.
+    pub(crate) masters: Vec<Address>,
+    /// For capabilities, if the cluster is to be founded.
+    pub(crate) secret: Vec<u8>,
+}
+
+/// Builds the nodes of a plan, none of them started.
+pub(crate) fn build(plan: &Plan, rng: &mut Rng) -> Vec<Node> {
+    let cluster = &plan.cluster;
+    let mut nodes = Vec::new();
+    let roles = [
+        (Role::Master, cluster.masters),
+        (Role::Metalogger, cluster.metaloggers),
+        (Role::ChunkServer, cluster.chunkservers),
+        (Role::Client, cluster.clients),
+    ];
+    for (role, count) in roles {
+        for number in 1..=count {
+            let id = match role {
+                Role::Master => number,
+                Role::Metalogger => cluster.masters + number,
+                Role::ChunkServer => rng.word() | 1,
+                Role::Client => number - 1,
+            };
+            nodes.push(Node::new(nodes.len(), role, id, number, plan, rng));
+        }
+    }
+    let directory = directory_of(&nodes, rng);
+    for node in &mut nodes {
+        node.directory = directory.clone();
+    }
+    nodes
+}
+
+fn directory_of(nodes: &[Node], rng: &mut Rng) -> Directory {
+    let members = nodes.iter().filter(|node| node.peer().member().is_some());
+    let masters = nodes.iter().filter(|node| node.role == Role::Master);
+    Directory {
+        members: members.map(Node::member_info).collect(),
+        masters: masters.map(|node| node.address.clone()).collect(),
+        secret: (0..32).map(|_| rng.word() as u8).collect(),
+    }
+}
+
+/// The disks of all nodes, for judges.
+pub(crate) fn all_disks(nodes: &[Node]) -> Disks {
+    let mut disks = Disks::default();
+    for node in nodes.iter().filter(|node| !node.retired) {
+        match node.role {
+            Role::Master | Role::Metalogger => disks.members.push(MemberDisk {
+                node: node.index.0,
+                voter: node.role == Role::Master,
+                disk: node.disks[0].clone(),
+                founding: node.founding(),
+            }),
+            Role::ChunkServer => {
+                let numbered = node.disks.iter().enumerate();
+                disks
+                    .servers
+                    .extend(numbered.map(|(number, disk)| ServerDisk {
+                        node: node.index.0,
+                        number,
+                        server: ServerId(node.id),
+                        disk: disk.clone(),
+                        options: node.store_options(number),
+                    }));
+            }
+            Role::Client => {}
+        }
+    }
+    disks
+}
+
+fn disks_of(role: Role, cluster: &ClusterPlan, rng: &mut Rng) -> Vec<SimDisk> {
+    let count = match role {
+        Role::Master | Role::Metalogger => 1,
+        Role::ChunkServer => cluster.disks,
+        Role::Client => 0,
+    };
+    (0..count).map(|_| new_disk(role, cluster, rng)).collect()
+}
+
+fn new_disk(role: Role, cluster: &ClusterPlan, rng: &mut Rng) -> SimDisk {
+    let options = DiskOptions {
+        capacity: match role {
+            Role::ChunkServer => cluster.disk_size,
+            _ => MEMBER_DISK,
+        },
+        speed: match cluster.disk {
+            DiskKind::Flash => DiskSpeed::FLASH,
+            DiskKind::Rotating => DiskSpeed::ROTATING,
+        },
+    };
+    SimDisk::new(options, rng.word())
+}
+
+/// Whether a disk has a fault that excuses a failure to use it.
+pub(crate) fn is_faulty(disk: &SimDisk) -> bool {
+    let faults = disk.faults();
+    let counts = disk.counts();
+    faults.vanished || faults.full || counts.failed_calls > 0 || !disk.is_honest()
+}
+
+fn failed_disk(disk: DiskId, path: String, reason: String) -> OpenedDisk {
+    OpenedDisk {
+        disk,
+        path,
+        space: antler_core::vfs::Space::default(),
+        parts: Vec::new(),
+        failed: Some(reason),
+    }
+}

@@ -1,0 +1,872 @@
+//! The world of one run: an event heap with its own time, the nodes, the network
+//! between them, the programs, the script of faults, and the judges.
+//!
+//! Everything happens at an event, in the order of time and then of scheduling, so
+//! a seed gives one run. Phases: the cluster comes up, programs work while faults
+//! strike, everything heals, the programs finish, every mount reads everything,
+//! and redundancy comes back.
+
+use crate::audit::Auditor;
+use crate::check::disks::Disks;
+use crate::check::leases::{Route, Seen};
+use crate::check::{Broken, Judges};
+use crate::faults::Script;
+use crate::host::Judged;
+use crate::model::bytes::MountId;
+use crate::network::{Delivered, Delivery, Door, Nanos, Network, NetworkEvent, NodeIndex};
+use crate::node::{self, Node, Power};
+use crate::plan::Plan;
+use crate::process::{Act, Process, Stimulus, Witness};
+use crate::trace::Trace;
+use crate::workload::{Asked, Next, Runner};
+use antler_core::client::request::{ClientAnswer, ClientRequest, FileReply};
+use antler_core::errno::Errno;
+use antler_core::hash::Digest;
+use antler_core::ids::LinkId;
+use antler_core::machine::Role;
+use antler_core::marks::Marks;
+use antler_core::namespace::State;
+use antler_core::rng::Rng;
+use antler_core::time::Instant;
+use antler_core::wire::{HEADER_SIZE, Header, Message};
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap, VecDeque};
+
+const MILLISECOND: Nanos = 1_000_000;
+const SECOND: Nanos = 1_000_000_000;
+/// How often the phases are looked after.
+const TICK: Nanos = 50 * MILLISECOND;
+/// How soon a healthy cluster must answer its mounts.
+const START_MAX: Nanos = 60 * SECOND;
+/// One in so many messages is encoded and decoded, to prove that it survives.
+const CODEC_SAMPLING: u64 = 16;
+/// After so many inputs of a node its digest is taken and its cheap invariants are
+/// checked, and after so many of these the dear ones.
+const DIGEST_EVERY: u64 = 32;
+const WHOLE_EVERY: u64 = 64;
+
+/// How a run ended.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Outcome {
+    /// Every judge is content.
+    Passed,
+    /// A promise was broken.
+    Broken(Broken),
+    /// Something did not end in its time.
+    Stuck(String),
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) enum Event {
+    Network(OrderedNetworkEvent),
+    /// Something of a node's storage, in one of its lives.
+    Due(usize, u32, u64),
+    Wake(usize, u32),
+    Started(usize, u32),
+    Restart(usize),
+    Resume(usize),
+    Fault(usize),
+    FaultEnd(usize),
+    Think(usize),
+    Tick,
+}
+
+/// A network event in an order of no meaning, for the heap.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct OrderedNetworkEvent(pub(crate) NetworkEvent);
+
+impl PartialOrd for OrderedNetworkEvent {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for OrderedNetworkEvent {
+    fn cmp(&self, _: &Self) -> std::cmp::Ordering {
+        // The sequence number before it is unique: this is never asked.
+        std::cmp::Ordering::Equal
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Phase {
+    Starting,
+    Working { until: Nanos },
+    Finishing { deadline: Nanos },
+    Auditing { deadline: Nanos },
+    Settling { deadline: Nanos, next_look: Nanos },
+}
+
+/// Who waits for an answer of a mount.
+#[derive(Clone, Copy, Debug)]
+enum Asker {
+    Program(usize),
+    Auditor(usize),
+}
+
+/// See the module's doc.
+pub(crate) struct World {
+    pub(crate) plan: Plan,
+    pub(crate) now: Nanos,
+    /// When the mounts first worked: times of faults count from here.
+    pub(crate) begun: Nanos,
+    pub(crate) phase: Phase,
+    pub(crate) nodes: Vec<Node>,
+    pub(crate) disks: Disks,
+    pub(crate) network: Network,
+    pub(crate) judges: Judges,
+    pub(crate) script: Script,
+    pub(crate) trace: Trace,
+    pub(crate) marks: Marks,
+    pub(crate) events: u64,
+    pub(crate) rng: Rng,
+    heap: BinaryHeap<Reverse<(Nanos, u64, Event)>>,
+    sequence: u64,
+    runners: Vec<Runner>,
+    auditors: Vec<Auditor>,
+    requests: BTreeMap<u64, (Asker, MountId)>,
+    asks: VecDeque<(usize, u32, Box<ClientRequest>)>,
+    next_operation: u64,
+    /// By client: its mount's present life, and whether it is ready.
+    mounts: Vec<(MountId, bool)>,
+    next_mount: MountId,
+    digest: Digest,
+    inputs: u64,
+    outcome: Option<Outcome>,
+}
+
+impl World {
+    pub(crate) fn new(plan: Plan, trace: Trace) -> Self {
+        let mut rng = Rng::new(plan.seed ^ 0x5eed);
+        let nodes = node::build(&plan, &mut rng);
+        let places: Vec<u64> = nodes.iter().map(|node| node.datacentre).collect();
+        let mut world = Self {
+            now: 0,
+            begun: 0,
+            phase: Phase::Starting,
+            disks: node::all_disks(&nodes),
+            network: Network::new(plan.network.speed(), &places, rng.word()),
+            judges: Judges::new(&plan),
+            script: Script::new(&plan),
+            marks: Marks::default(),
+            events: 0,
+            heap: BinaryHeap::new(),
+            sequence: 0,
+            runners: plan.programs.iter().map(Runner::new).collect(),
+            auditors: Vec::new(),
+            requests: BTreeMap::new(),
+            asks: VecDeque::new(),
+            next_operation: 1,
+            mounts: vec![(0, false); plan.cluster.clients as usize],
+            next_mount: 1,
+            digest: Digest::default(),
+            inputs: 0,
+            outcome: None,
+            rng,
+            nodes,
+            trace,
+            plan,
+        };
+        for index in 0..world.nodes.len() {
+            world.start(index);
+        }
+        world.schedule(TICK, Event::Tick);
+        world
+    }
+
+    /// Takes the next event. `None` once the run is over, otherwise how far time moves.
+    pub(crate) fn next_time(&self) -> Option<Nanos> {
+        match self.outcome {
+            Some(_) => None,
+            None => self.heap.peek().map(|Reverse((when, ..))| *when),
+        }
+    }
+
+    /// Carries the next event out.
+    pub(crate) fn step(&mut self) {
+        let Some(Reverse((when, _, event))) = self.heap.pop() else {
+            return;
+        };
+        self.now = when;
+        self.events += 1;
+        self.handle(event);
+        self.hand_asks();
+        if self.outcome.is_none()
+            && let Some(broken) = self.judges.broken()
+        {
+            self.outcome = Some(Outcome::Broken(broken.clone()));
+        }
+    }
+
+    pub(crate) fn outcome(&self) -> Option<&Outcome> {
+        self.outcome.as_ref()
+    }
+
+    /// The digest of the whole run so far.
+    pub(crate) fn digest(&self) -> u64 {
+        self.digest.finish()
+    }
+
+    /// How much the judges saw.
+    pub(crate) fn judged(&self) -> Judged {
+        Judged {
+            bytes: self.judges.bytes.compared,
+            digests: self.judges.members.compared,
+            records: self.judges.durable.records,
+            ranges: self.judges.durable.ranges,
+            reads: self.judges.leases.judged,
+        }
+    }
+
+    /// The steps that programs carried out.
+    pub(crate) fn completed(&self) -> usize {
+        self.runners.iter().map(Runner::completed).sum()
+    }
+
+    pub(crate) fn schedule(&mut self, when: Nanos, event: Event) {
+        self.sequence += 1;
+        self.heap
+            .push(Reverse((when.max(self.now), self.sequence, event)));
+    }
+
+    fn handle(&mut self, event: Event) {
+        match event {
+            Event::Network(OrderedNetworkEvent(event)) => self.on_network(event),
+            Event::Due(index, life, number) => {
+                if self.nodes[index].life == life {
+                    self.feed(index, Stimulus::Due(number));
+                }
+            }
+            Event::Wake(index, life) => self.on_wake(index, life),
+            Event::Started(index, life) => self.on_started(index, life),
+            Event::Restart(index) => self.restart(index),
+            Event::Resume(index) => self.resume(index),
+            Event::Fault(number) => self.strike(number),
+            Event::FaultEnd(number) => self.end_fault(number),
+            Event::Think(program) => self.on_thought(program),
+            Event::Tick => {
+                self.tick();
+                self.schedule(self.now + TICK, Event::Tick);
+            }
+        }
+    }
+
+    // Nodes.
+
+    /// Begins a new life of a node's process.
+    pub(crate) fn start(&mut self, index: usize) {
+        let started = self.nodes[index].start(self.now, &self.plan);
+        let started = match started {
+            Ok(started) => started,
+            Err(reason) => {
+                self.on_start_failed(index, &reason);
+                return;
+            }
+        };
+        let retired = self.nodes[index].retired;
+        if let Some((entries, applied)) = &started.recovered
+            && !retired
+        {
+            self.judges.members.on_started(index, entries, *applied);
+        }
+        let life = self.nodes[index].life;
+        self.trace.line(self.now, &self.nodes[index].name, || {
+            format!("starts (life {life})")
+        });
+        self.schedule(started.ready, Event::Started(index, life));
+    }
+
+    fn on_start_failed(&mut self, index: usize, reason: &str) {
+        let node = &mut self.nodes[index];
+        node.power = Power::Idle;
+        self.trace
+            .line(self.now, &node.name, || format!("can't start: {reason}"));
+        if !node.disks.iter().any(node::is_faulty) {
+            let how = format!("{} can't start: {reason}", node.name);
+            self.judges
+                .judge::<()>("recovery after any crash", Err(how));
+        }
+    }
+
+    fn on_started(&mut self, index: usize, life: u32) {
+        let node = &mut self.nodes[index];
+        if node.life != life || node.power != Power::Starting {
+            return;
+        }
+        node.power = Power::Up;
+        if node.role == Role::Client {
+            let client = node.id as usize;
+            self.mounts[client] = (self.next_mount, false);
+            self.next_mount += 1;
+        }
+        self.feed(index, Stimulus::Timeout);
+    }
+
+    fn restart(&mut self, index: usize) {
+        if matches!(self.nodes[index].power, Power::Off | Power::Idle) {
+            self.start(index);
+        }
+    }
+
+    fn resume(&mut self, index: usize) {
+        if self.nodes[index].paused_until > self.now {
+            return;
+        }
+        for stimulus in std::mem::take(&mut self.nodes[index].held) {
+            self.feed(index, stimulus);
+        }
+        let life = self.nodes[index].life;
+        self.nodes[index].wake = self.now;
+        self.on_wake(index, life);
+    }
+
+    /// Ends a node's process, and tells everybody whom it concerns.
+    pub(crate) fn end_process(&mut self, index: usize, power_lost: bool, power: Power) {
+        self.collect_marks(index);
+        let node = &mut self.nodes[index];
+        let ran = matches!(node.power, Power::Up | Power::Starting);
+        node.end_process(self.now, power_lost);
+        node.power = power;
+        if !ran {
+            return;
+        }
+        self.trace.line(self.now, &node.name, || {
+            format!("ends (power lost: {power_lost})")
+        });
+        let (role, client) = (node.role, node.id as usize);
+        self.network
+            .end_process(self.now, NodeIndex(index), power_lost);
+        self.take_network();
+        match role {
+            Role::ChunkServer => {
+                self.judges.bytes.lose_server();
+                self.judges.leases.lose_server(index);
+            }
+            Role::Client => self.lose_mount(client),
+            Role::Master | Role::Metalogger => {}
+        }
+    }
+
+    fn lose_mount(&mut self, client: usize) {
+        let (mount, _) = self.mounts[client];
+        self.mounts[client].1 = false;
+        self.requests.retain(|_, (_, of)| *of != mount);
+        self.judges.bytes.lose_mount(mount);
+        for runner in &mut self.runners {
+            if runner.client == client {
+                runner.lose_mount();
+            }
+        }
+        if let Some(auditor) = self.auditors.get_mut(client) {
+            *auditor = Auditor::new();
+        }
+    }
+
+    fn on_wake(&mut self, index: usize, life: u32) {
+        let node = &mut self.nodes[index];
+        if node.life != life || node.wake != self.now || node.power != Power::Up {
+            return;
+        }
+        node.wake = Nanos::MAX;
+        let due = node.process.as_ref().and_then(Process::poll_timeout);
+        match due {
+            Some(due) if due <= node.moment(self.now).local.mono => {
+                self.feed(index, Stimulus::Timeout);
+            }
+            Some(due) => self.wake_at(index, due),
+            None => {}
+        }
+    }
+
+    fn wake_at(&mut self, index: usize, due: Instant) {
+        let node = &mut self.nodes[index];
+        let when = node.world_time(due).max(self.now);
+        if when < node.wake {
+            node.wake = when;
+            let life = node.life;
+            self.schedule(when, Event::Wake(index, life));
+        }
+    }
+
+    /// Hands a stimulus to a node's process and carries out what it does.
+    pub(crate) fn feed(&mut self, index: usize, stimulus: Stimulus) {
+        let node = &mut self.nodes[index];
+        if node.power != Power::Up {
+            return;
+        }
+        if node.paused_until > self.now {
+            node.held.push(stimulus);
+            return;
+        }
+        self.trace.stimulus(self.now, &node.name, &stimulus);
+        self.digest
+            .word(self.now)
+            .word(index as u64)
+            .word(kind_of(&stimulus));
+        let moment = node.moment(self.now);
+        let mut acts = Vec::new();
+        let process = node
+            .process
+            .as_mut()
+            .expect("a node that is up has its process");
+        process.handle(moment, stimulus, &mut acts);
+        self.after_input(index);
+        for act in acts {
+            self.perform(index, act);
+        }
+        self.take_network();
+        let due = self.nodes[index]
+            .process
+            .as_ref()
+            .and_then(Process::poll_timeout);
+        if let Some(due) = due {
+            self.wake_at(index, due);
+        }
+    }
+
+    fn after_input(&mut self, index: usize) {
+        self.inputs += 1;
+        let node = &self.nodes[index];
+        let process = node.process.as_ref().expect("it just handled an input");
+        if self.inputs.is_multiple_of(DIGEST_EVERY) {
+            process.digest(&mut self.digest);
+            process.check_invariants(self.inputs.is_multiple_of(DIGEST_EVERY * WHOLE_EVERY));
+        }
+        if let Process::Member(member) = process
+            && !node.retired
+        {
+            self.judges.on_member(index, member.machine.member());
+        }
+        self.nodes[index].note_incarnation();
+    }
+
+    // What processes do.
+
+    fn perform(&mut self, index: usize, act: Act) {
+        self.trace.act(self.now, &self.nodes[index].name, &act);
+        let from = NodeIndex(index);
+        match act {
+            Act::Connect(link, address, role) => {
+                let to = self.nodes.iter().find(|node| {
+                    node.address == address && node.role == role && node.power != Power::Lost
+                });
+                let to = to.map(|node| node.index);
+                self.network.connect(self.now, from, link, to);
+            }
+            Act::Send(link, message) => self.send(index, link, message),
+            Act::Close(link) => self.network.close(self.now, from, link),
+            Act::Log(..) => {}
+            Act::Stop { graceful, reason } => self.on_stop(index, graceful, &reason),
+            Act::Later(when, number) => {
+                let life = self.nodes[index].life;
+                self.schedule(when, Event::Due(index, life, number));
+            }
+            Act::Answer(answer) => self.on_client_answer(index, answer),
+            Act::Witness(witness) => self.on_witness(index, witness),
+        }
+    }
+
+    fn on_witness(&mut self, index: usize, witness: Witness) {
+        match witness {
+            Witness::Appending(_) | Witness::Restarting if self.nodes[index].retired => {}
+            Witness::Appending(entries) => self.judges.members.on_appending(index, entries),
+            Witness::Restarting => self.judges.members.on_restarting(index),
+            Witness::Writing(part, epoch) => {
+                let found = self.judges.leases.on_writing(index, part, epoch);
+                self.judges.judge("P4: fencing", found);
+            }
+        }
+    }
+
+    fn on_stop(&mut self, index: usize, graceful: bool, reason: &str) {
+        let node = &self.nodes[index];
+        if !graceful && !node.disks.iter().any(node::is_faulty) {
+            let how = format!("{} stopped though nothing is wrong: {reason}", node.name);
+            self.judges.judge::<()>("no false alarm", Err(how));
+        }
+        self.end_process(index, false, Power::Idle);
+        let pause = match graceful {
+            true => self.script.stopped_for(index),
+            false => 2 * SECOND,
+        };
+        self.schedule(self.now + pause, Event::Restart(index));
+    }
+
+    fn send(&mut self, index: usize, link: LinkId, message: Message) {
+        let from = NodeIndex(index);
+        let Some(connection) = self.network.connection(from, link) else {
+            return;
+        };
+        let role = self.nodes[index].role;
+        let route = Route {
+            from: index,
+            role,
+            mount: match role {
+                Role::Client => self.mounts[self.nodes[index].id as usize].0,
+                _ => 0,
+            },
+            connection,
+        };
+        self.prove_codec(&message);
+        let seen = self
+            .judges
+            .on_message(self.now, route, &message, &self.disks);
+        if seen != Seen::Nothing {
+            let peer = self.network.peer(from, link);
+            self.on_seen(seen, index, peer.map(|node| node.0));
+        }
+        self.network.send(self.now, from, link, message);
+    }
+
+    /// Every so often a message is pushed through its encoding.
+    fn prove_codec(&mut self, message: &Message) {
+        let data = message.data();
+        self.digest.word(data.len() as u64);
+        if !self.rng.one_in(CODEC_SAMPLING) {
+            return;
+        }
+        let (frame, data) = message.encode();
+        self.digest.bytes(&frame);
+        let header: &[u8; HEADER_SIZE] = frame[..HEADER_SIZE].try_into().expect("a whole header");
+        let decoded = Header::decode(header)
+            .and_then(|header| Message::decode(header, &frame[HEADER_SIZE..], data));
+        if decoded.as_ref() != Ok(message) {
+            let how = format!("{message:?} was decoded as {decoded:?}");
+            self.judges.judge::<()>("the wire's encoding", Err(how));
+        }
+    }
+
+    pub(crate) fn take_network(&mut self) {
+        let due: Vec<_> = self.network.take_due().collect();
+        for (when, event) in due {
+            self.schedule(when, Event::Network(OrderedNetworkEvent(event)));
+        }
+    }
+
+    fn on_network(&mut self, event: NetworkEvent) {
+        let (nodes, now) = (&self.nodes, self.now);
+        let door = |index: NodeIndex| match nodes[index.0].power {
+            Power::Up if nodes[index.0].paused_until > now => Door::Silent,
+            Power::Up => Door::Open,
+            Power::Idle | Power::Starting => Door::Refused,
+            Power::Off | Power::Lost => Door::Silent,
+        };
+        let delivered = self.network.handle(self.now, event, door);
+        self.take_network();
+        let Some(Delivered {
+            node,
+            link,
+            peer,
+            what,
+        }) = delivered
+        else {
+            return;
+        };
+        let peer = self.nodes[peer.0].peer();
+        let stimulus = match what {
+            Delivery::Accepted => Stimulus::Accepted(link, peer),
+            Delivery::Connected => Stimulus::Connected(link, peer),
+            Delivery::Message(message) => Stimulus::Message(link, message),
+            Delivery::Closed(reason) => Stimulus::Closed(link, reason),
+        };
+        self.feed(node.0, stimulus);
+    }
+
+    // Programs.
+
+    fn on_client_answer(&mut self, index: usize, answer: ClientAnswer) {
+        match answer {
+            ClientAnswer::Ready => {
+                let client = self.nodes[index].id as usize;
+                self.mounts[client].1 = true;
+                if self.phase != Phase::Starting {
+                    self.wake_programs(client);
+                }
+            }
+            ClientAnswer::Done { operation, result } => self.on_answered(operation, &result),
+            ClientAnswer::InvalidateEntry { ticket, .. }
+            | ClientAnswer::InvalidateInode { ticket, .. } => {
+                // The simulated kernel caches nothing.
+                let body = antler_core::client::request::FileRequest::Invalidated { ticket };
+                self.ask_mount(index, 0, body);
+            }
+        }
+    }
+
+    fn ask_mount(
+        &mut self,
+        index: usize,
+        operation: u64,
+        body: antler_core::client::request::FileRequest,
+    ) {
+        let request = ClientRequest {
+            operation,
+            credentials: antler_core::attributes::Credentials::default(),
+            body,
+        };
+        let life = self.nodes[index].life;
+        self.asks.push_back((index, life, Box::new(request)));
+    }
+
+    /// Hands what was asked meanwhile to the mounts: a machine must have been drained
+    /// before its next input.
+    fn hand_asks(&mut self) {
+        while let Some((index, life, request)) = self.asks.pop_front() {
+            if self.nodes[index].life == life {
+                self.feed(index, Stimulus::Ask(request));
+            }
+        }
+    }
+
+    fn on_answered(&mut self, operation: u64, result: &Result<FileReply, Errno>) {
+        let Some((asker, _)) = self.requests.remove(&operation) else {
+            let how = format!("an answer to {operation}, which nobody asked");
+            self.judges.judge::<()>("P5: exactly once", Err(how));
+            return;
+        };
+        let found = self.judges.bytes.on_answer(operation, result);
+        let synced = self.judges.judge("reads and errors", found).flatten();
+        if let Some(synced) = synced {
+            if let Some(state) = leading_state(&self.nodes) {
+                self.judges.on_synced(self.now, synced, state, &self.disks);
+            }
+            self.on_seen(Seen::FsyncAnswered, self.nodes.len(), None);
+        }
+        match asker {
+            Asker::Program(program) => {
+                let next = self.runners[program].on_answer(result);
+                self.go_on(program, next);
+            }
+            Asker::Auditor(client) => {
+                self.auditors[client].on_answer(result);
+                self.audit_on(client);
+            }
+        }
+    }
+
+    fn go_on(&mut self, program: usize, next: Next) {
+        match next {
+            Next::Ask(asked) => self.ask(Asker::Program(program), asked),
+            Next::Think(nanos) => self.schedule(self.now + nanos, Event::Think(program)),
+            Next::Done => {}
+        }
+    }
+
+    fn ask(&mut self, asker: Asker, mut asked: Asked) {
+        let client = match asker {
+            Asker::Program(program) => self.runners[program].client,
+            Asker::Auditor(client) => client,
+        };
+        let operation = self.next_operation;
+        self.next_operation += 1;
+        let (mount, _) = self.mounts[client];
+        self.judges.bytes.on_asked(operation, mount, &mut asked);
+        self.requests.insert(operation, (asker, mount));
+        let index = self.client_node(client);
+        self.ask_mount(index, operation, asked.body);
+    }
+
+    fn client_node(&self, client: usize) -> usize {
+        let found = self
+            .nodes
+            .iter()
+            .position(|node| node.role == Role::Client && node.id == client as u64);
+        found.expect("every client has a node")
+    }
+
+    fn on_thought(&mut self, program: usize) {
+        let runner = &mut self.runners[program];
+        if runner.waiting || !self.mounts[runner.client].1 {
+            return;
+        }
+        let next = runner.begin();
+        self.go_on(program, next);
+    }
+
+    /// A mount is ready: its programs go on.
+    fn wake_programs(&mut self, client: usize) {
+        for program in 0..self.runners.len() {
+            let runner = &self.runners[program];
+            if runner.client == client && !runner.waiting {
+                self.schedule(self.now, Event::Think(program));
+            }
+        }
+        if client < self.auditors.len() {
+            self.audit_on(client);
+        }
+    }
+
+    fn audit_on(&mut self, client: usize) {
+        if let Next::Ask(asked) = self.auditors[client].ask() {
+            self.ask(Asker::Auditor(client), asked);
+        }
+    }
+
+    // Phases.
+
+    fn tick(&mut self) {
+        match self.phase {
+            Phase::Starting => self.tick_starting(),
+            Phase::Working { until } => {
+                if self.now >= until {
+                    self.heal();
+                    for runner in &mut self.runners {
+                        runner.winding_down = true;
+                    }
+                    for client in 0..self.mounts.len() {
+                        self.wake_programs(client);
+                    }
+                    let deadline = self.now + self.plan.finish;
+                    self.phase = Phase::Finishing { deadline };
+                }
+            }
+            Phase::Finishing { deadline } => self.tick_finishing(deadline),
+            Phase::Auditing { deadline } => self.tick_auditing(deadline),
+            Phase::Settling {
+                deadline,
+                next_look,
+            } => {
+                if self.now >= next_look {
+                    self.tick_settling(deadline);
+                }
+            }
+        }
+    }
+
+    fn tick_starting(&mut self) {
+        if self.mounts.iter().all(|(_, ready)| *ready) {
+            self.begun = self.now;
+            let until = self.now + self.plan.duration;
+            self.phase = Phase::Working { until };
+            self.schedule_faults();
+            for client in 0..self.mounts.len() {
+                self.wake_programs(client);
+            }
+        } else if self.now > START_MAX {
+            self.stuck("the mounts do not come up".to_owned());
+        }
+    }
+
+    fn tick_finishing(&mut self, deadline: Nanos) {
+        let ready = self.mounts.iter().all(|(_, ready)| *ready);
+        if ready && self.runners.iter().all(Runner::is_done) {
+            self.auditors = self.mounts.iter().map(|_| Auditor::new()).collect();
+            self.phase = Phase::Auditing { deadline };
+            for client in 0..self.auditors.len() {
+                self.audit_on(client);
+            }
+        } else if self.now > deadline {
+            let hanging = self.runners.iter().filter(|runner| !runner.is_done());
+            let hanging: Vec<String> = hanging.map(Runner::describe).collect();
+            self.stuck(format!("mounts ready: {ready}; programs hang: {hanging:?}"));
+        }
+    }
+
+    fn tick_auditing(&mut self, deadline: Nanos) {
+        if self.auditors.iter().all(Auditor::is_done) {
+            self.compare_audits();
+            self.phase = Phase::Settling {
+                deadline: self.now + self.plan.redundancy,
+                next_look: self.now,
+            };
+        } else if self.now > deadline {
+            self.stuck("a mount can't read everything".to_owned());
+        }
+    }
+
+    fn compare_audits(&mut self) {
+        let first = &self.auditors[0];
+        let differing = self.auditors.iter().skip(1).find_map(|other| {
+            if other.names != first.names {
+                return Some("names".to_owned());
+            }
+            let differing = first.contents.iter().find(|(key, content)| {
+                other
+                    .contents
+                    .get(key)
+                    .is_some_and(|found| found != *content)
+            });
+            differing.map(|((inode, _), _)| format!("the content of {inode}"))
+        });
+        if let Some(what) = differing {
+            let how = format!("two mounts at rest see different things: {what}");
+            self.judges.judge::<()>("P7: close-to-open", Err(how));
+        }
+    }
+
+    fn tick_settling(&mut self, deadline: Nanos) {
+        let missing = match leading_state(&self.nodes) {
+            Some(state) => {
+                let reader = &mut self.judges.reader;
+                crate::check::copies::missing(self.now, state, &self.disks, reader)
+            }
+            None => vec!["nobody leads".to_owned()],
+        };
+        if missing.is_empty() {
+            for index in 0..self.nodes.len() {
+                self.collect_marks(index);
+            }
+            self.outcome = Some(Outcome::Passed);
+        } else if self.now > deadline {
+            let shown: Vec<&String> = missing.iter().take(5).collect();
+            let how = format!("{} things are not well: {shown:#?}", missing.len());
+            self.judges.judge::<()>("P8: redundancy returns", Err(how));
+        } else {
+            let next_look = self.now + SECOND;
+            self.phase = Phase::Settling {
+                deadline,
+                next_look,
+            };
+        }
+    }
+
+    fn stuck(&mut self, how: String) {
+        self.outcome = Some(Outcome::Stuck(how));
+    }
+
+    fn collect_marks(&mut self, index: usize) {
+        if let Some(process) = &mut self.nodes[index].process {
+            self.marks.merge(process.marks());
+        }
+    }
+}
+
+/// The state of the master that leads and is furthest, if any does.
+pub(crate) fn leading_state(nodes: &[Node]) -> Option<&State> {
+    nodes
+        .iter()
+        .filter_map(|node| match &node.process {
+            Some(Process::Member(member)) if node.power == Power::Up => {
+                Some(member.machine.member())
+            }
+            _ => None,
+        })
+        .filter(|member| member.is_leader())
+        .max_by_key(|member| member.applied())
+        .map(|member| member.state())
+}
+
+fn kind_of(stimulus: &Stimulus) -> u64 {
+    match stimulus {
+        Stimulus::Accepted(link, _) => 1 << 32 | link.0,
+        Stimulus::Connected(link, _) => 2 << 32 | link.0,
+        Stimulus::Closed(link, _) => 3 << 32 | link.0,
+        Stimulus::Message(link, message) => 4 << 32 | link.0 ^ kind_of_message(message) << 24,
+        Stimulus::Timeout => 5 << 32,
+        Stimulus::Shutdown => 6 << 32,
+        Stimulus::Ask(request) => 7 << 32 | request.operation,
+        Stimulus::Due(number) => 8 << 32 | number,
+    }
+}
+
+fn kind_of_message(message: &Message) -> u64 {
+    match message {
+        Message::ClientToMaster(_) => 1,
+        Message::MasterToClient(_) => 2,
+        Message::ChunkRequest(_) => 3,
+        Message::ChunkReply(_) => 4,
+        Message::ChunkToMaster(_) => 5,
+        Message::MasterToChunk(_) => 6,
+        Message::Peer(_) => 7,
+    }
+}
