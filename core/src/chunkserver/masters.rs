@@ -135,6 +135,14 @@ impl ChunkServer {
         self.tell_members(&ChunkToMaster::Gained { parts });
     }
 
+    /// Tells the members of parts that writers made: a chunk that is deleted before
+    /// its lease ends well is known to them by nothing else.
+    pub(super) fn say_fresh(&mut self) {
+        for parts in self.parts.take_fresh().chunks(REPORT_BATCH) {
+            self.say_gained(parts.to_vec());
+        }
+    }
+
     pub(super) fn say_lost(&mut self, parts: Vec<PartId>) {
         self.tell_members(&ChunkToMaster::Lost { parts });
     }

@@ -195,6 +195,7 @@ impl ChunkServer {
         self.tick_masters();
         self.tick_peers();
         self.tick_disks();
+        self.say_fresh();
         self.commit_idle();
     }
 

@@ -127,6 +127,8 @@ pub(super) struct Parts {
     dirty: BTreeSet<(Instant, PartId)>,
     /// Parts that a failed disk had.
     lost: BTreeSet<PartId>,
+    /// Parts that a writer made and the masters were not told of yet.
+    fresh: BTreeSet<PartId>,
 }
 
 impl Parts {
@@ -181,6 +183,12 @@ impl Parts {
 
     pub(super) fn report(&self, part: PartId) -> Option<PartReport> {
         self.made(part).map(|info| report(part, info))
+    }
+
+    /// What was made since the masters were last told.
+    pub(super) fn take_fresh(&mut self) -> Vec<PartReport> {
+        let fresh = std::mem::take(&mut self.fresh);
+        fresh.into_iter().filter_map(|part| self.report(part)).collect()
     }
 
     /// Notes that a writer of that epoch was seen.
@@ -549,6 +557,7 @@ impl ChunkServer {
         if !std::mem::replace(&mut info.made, true) {
             let disk = info.disk;
             self.disks.count_copy(disk, 1);
+            self.parts.fresh.insert(stored.part);
         }
     }
 
