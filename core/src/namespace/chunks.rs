@@ -258,16 +258,17 @@ impl State {
         self.break_foreign_lease(step, extent.chunk);
     }
 
-    /// Sets a file's length. What lies behind a smaller one is gone for good.
+    /// Sets a file's length. What lies behind it is gone for good: also, whatever the
+    /// old length, chunks that a writer has a lease on and did not commit yet.
     pub(crate) fn resize(&mut self, step: &mut Step<'_>, inode: InodeId, size: u64) {
         let now = step.now;
         let old = self.change_inode(step, inode, |file| {
             file.modified(now);
             std::mem::replace(&mut file.size, size)
         });
+        let first = index_of(size.next_multiple_of(CHUNK_SIZE));
+        self.drop_chunks_in(step, inode, first..CHUNKS_MAX);
         if size < old {
-            let first = index_of(size.next_multiple_of(CHUNK_SIZE));
-            self.drop_chunks_in(step, inode, first..CHUNKS_MAX);
             let tail = within(size);
             if tail > 0 {
                 self.cut_chunk(step, inode, index_of(size), tail);
