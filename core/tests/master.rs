@@ -560,7 +560,9 @@ fn a_lease_is_recalled_from_its_holder_for_another_writer() {
 
 /// The version and epoch of each part that a server was told to sync, with the number
 /// of the command.
-fn syncs(bench: &mut Bench, link: LinkId) -> Vec<(u64, Vec<(PartId, ChunkVersion, Epoch)>)> {
+type Sync = (u64, Vec<(PartId, ChunkVersion, Epoch)>);
+
+fn syncs(bench: &mut Bench, link: LinkId) -> Vec<Sync> {
     let commands = bench.commands(link).into_iter();
     let syncs = commands.filter_map(|(command, body)| match body {
         Command::SyncParts { parts } => Some((command, parts)),

@@ -188,7 +188,10 @@ impl Parts {
     /// What was made since the masters were last told.
     pub(super) fn take_fresh(&mut self) -> Vec<PartReport> {
         let fresh = std::mem::take(&mut self.fresh);
-        fresh.into_iter().filter_map(|part| self.report(part)).collect()
+        fresh
+            .into_iter()
+            .filter_map(|part| self.report(part))
+            .collect()
     }
 
     /// Notes that a writer of that epoch was seen.

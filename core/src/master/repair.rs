@@ -453,7 +453,9 @@ impl Master {
         let mut doomed: Vec<(ServerId, ChunkVersion)> = alive
             .iter()
             .filter(|copy| copy.version < version)
-            .map(|copy| (copy.server, copy.version))
+            // Every version below the current one is stale: a writer may have raised the
+            // copy since it was last reported.
+            .map(|copy| (copy.server, ChunkVersion(version.0 - 1)))
             .collect();
         let holders = self.servers.candidates(&BTreeSet::new());
         let holders: Vec<_> = holders

@@ -69,6 +69,7 @@ impl Default for Files {
     }
 }
 
+#[allow(dead_code, reason = "each test of the store uses some of the faults")]
 impl Files {
     /// Lets `calls` changing calls succeed, then none any more.
     pub fn crash_after(&mut self, calls: u64) {
