@@ -180,7 +180,7 @@ impl FileBytes {
         let written = self.written.entry(mount).or_default();
         *written = (*written).max(end);
         for segment in self.segments.values_mut() {
-            segment.answer(mount, change.0);
+            segment.answer(change.0);
         }
     }
 
@@ -192,7 +192,7 @@ impl FileBytes {
             (self.size_low, self.size_high) = (size, size);
         }
         for segment in self.segments.values_mut() {
-            segment.answer(mount, change.0);
+            segment.answer(change.0);
             segment.commit(|entry| entry.order == change.0, Commit::Durable);
         }
         self.merge();
@@ -419,15 +419,11 @@ impl FileBytes {
 }
 
 impl Segment {
-    fn answer(&mut self, mount: MountId, order: u64) {
-        let Some(entry) = self.under_way.iter_mut().find(|e| e.order == order) else {
-            return;
-        };
-        entry.answered = true;
-        if !entry.rivalled {
-            // What the same mount was answered before is overwritten, in its own view too.
-            self.under_way
-                .retain(|e| e.mount != mount || e.order >= order || !e.answered);
+    /// Older writes of the mount stay possible: another mount may have found them in
+    /// the copies, and finds them there until this one is committed.
+    fn answer(&mut self, order: u64) {
+        if let Some(entry) = self.under_way.iter_mut().find(|e| e.order == order) {
+            entry.answered = true;
         }
     }
 
