@@ -289,6 +289,7 @@ impl Master {
         self.assess_touched();
         while std::mem::take(&mut self.recheck) {
             self.retry_held();
+            self.retry_opens();
             self.drain_member();
         }
         if self.reign.is_some() {

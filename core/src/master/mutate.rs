@@ -15,7 +15,7 @@ use crate::marks::Mark;
 use crate::namespace::record::{
     Choice, ClientRecord, Mutation, Outcome, Record, RecordBody, Reply,
 };
-use crate::namespace::{Applied, LeaseState, Remembered};
+use crate::namespace::{Applied, LeaseState, Remembered, State};
 use crate::placement;
 use crate::time::{Duration, Instant};
 use crate::wire::client_master::{Answer, MasterToClient};
@@ -58,6 +58,19 @@ pub(super) struct Mutations {
     held: BTreeSet<u64>,
     /// Leases in the log and not applied: their copies are chosen, and must stay.
     granting: BTreeSet<(InodeId, u32, u64)>,
+    /// What records in the log and not applied do to names.
+    flights: BTreeMap<u64, Flight>,
+    naming: BTreeMap<(InodeId, Vec<u8>), u32>,
+    removing: BTreeMap<InodeId, u32>,
+}
+
+/// The names that a record in the log may change, and the object that it may take
+/// the last name from. Who has that open was chosen when it was proposed: until it
+/// is applied nobody else opens it, and no name changes under another choice.
+#[derive(Clone, Debug, Default)]
+struct Flight {
+    names: Vec<(InodeId, Vec<u8>)>,
+    removes: Option<InodeId>,
 }
 
 impl Mutations {
@@ -67,7 +80,42 @@ impl Mutations {
             pending.stage = Stage::Held;
             self.held.insert(ticket);
             self.end_granting(ticket);
+            self.land(ticket);
         }
+    }
+
+    fn take_off(&mut self, ticket: u64, flight: Flight) {
+        for name in &flight.names {
+            *self.naming.entry(name.clone()).or_insert(0) += 1;
+        }
+        if let Some(inode) = flight.removes {
+            *self.removing.entry(inode).or_insert(0) += 1;
+        }
+        self.flights.insert(ticket, flight);
+    }
+
+    /// A record was applied or dropped. True when something may have waited for it.
+    fn land(&mut self, ticket: u64) -> bool {
+        let Some(flight) = self.flights.remove(&ticket) else {
+            return false;
+        };
+        for name in flight.names {
+            count_down(&mut self.naming, name);
+        }
+        if let Some(inode) = flight.removes {
+            count_down(&mut self.removing, inode);
+        }
+        flight.removes.is_some() || !self.held.is_empty()
+    }
+
+    /// Whether a record in the log may change what a name stands for.
+    fn is_naming(&self, parent: InodeId, name: &[u8]) -> bool {
+        !self.naming.is_empty() && self.naming.contains_key(&(parent, name.to_vec()))
+    }
+
+    /// Whether a record in the log may take the last name from an object.
+    pub(super) fn is_removing(&self, inode: InodeId) -> bool {
+        self.removing.contains_key(&inode)
     }
 
     /// Whether a lease of that chunk of a file is on its way into the log.
@@ -107,6 +155,7 @@ impl Mutations {
     pub(super) fn forget(&mut self, ticket: u64) {
         self.held.remove(&ticket);
         self.end_granting(ticket);
+        self.land(ticket);
         if let Some(pending) = self.pending.remove(&ticket) {
             self.by_request.remove(&(pending.session, pending.request));
         }
@@ -221,6 +270,7 @@ impl Master {
             .get_mut(&ticket)
             .expect("it was just looked at");
         pending.stage = Stage::Proposed;
+        let flight = flight_of(self.member.state(), &pending.mutation);
         let body = RecordBody::Client(ClientRecord {
             session: pending.session,
             request: pending.request,
@@ -230,6 +280,7 @@ impl Master {
             choice,
         });
         self.mutations.begin_granting(ticket);
+        self.mutations.take_off(ticket, flight);
         self.proposals.insert(ticket, Proposal::Mutation);
         self.member.propose(
             self.now,
@@ -285,6 +336,9 @@ impl Master {
                 offset,
                 ..
             } if is_destructive(*mode) => self.look_cut(session, *inode, *offset),
+            Mutation::Unlink { .. } | Mutation::Rename { .. } if self.is_renaming(mutation) => {
+                Ready::Hold
+            }
             Mutation::Unlink { parent, name } => Ready::Go(self.open_choice(*parent, name)),
             Mutation::Rename {
                 parent,
@@ -345,6 +399,13 @@ impl Master {
         }
         self.leases.hurry();
         Ready::Hold
+    }
+
+    /// What a mutation's names stand for is about to change: it is looked at again
+    /// when that is known.
+    fn is_renaming(&self, mutation: &Mutation) -> bool {
+        let mut names = names_of(mutation).into_iter();
+        names.any(|(parent, name)| self.mutations.is_naming(parent, name))
     }
 
     /// Who has the object open that a name may be taken from.
@@ -423,10 +484,17 @@ impl Master {
 
     pub(super) fn on_mutation_applied(&mut self, ticket: u64, applied: Applied) {
         self.mutations.end_granting(ticket);
+        self.recheck |= self.mutations.land(ticket);
         let Some(pending) = self.mutations.pending.get_mut(&ticket) else {
             return self.push_unowned(&applied.changes);
         };
         let session = pending.session;
+        if let Some(Ok(Reply::Created { attributes, .. })) = &applied.outcome
+            && attributes.kind == FileKind::Regular
+        {
+            // From now on: another session may remove the name before this is answered.
+            self.sessions.note_open(session, attributes.inode);
+        }
         let named = parents(&pending.mutation);
         let stale = stale_of(&applied.changes);
         let (pushes, waits) = self.sessions.push(Some(session), &stale, Some(ticket));
@@ -509,7 +577,7 @@ impl Master {
             } => {
                 self.sessions.cache(session, attributes.inode);
                 if attributes.kind == FileKind::Regular {
-                    self.note_open(session, attributes.inode);
+                    self.sessions.note_open(session, attributes.inode);
                 }
                 let lease = lease.and_then(|grant| self.leased_chunk(&grant).map(Box::new));
                 Answer::Created {
@@ -522,14 +590,6 @@ impl Master {
                 Answer::Lease(Box::new(self.leased_chunk(&grant).ok_or(Errno::EAGAIN)?))
             }
         })
-    }
-
-    /// `Create` opens what it makes; a plain mknod does too, until the client says
-    /// `Closed` or another hello.
-    fn note_open(&mut self, session: SessionId, inode: InodeId) {
-        if let Some(one) = self.sessions.table.get_mut(&session) {
-            one.opens.insert(inode);
-        }
     }
 }
 
@@ -555,5 +615,50 @@ fn parents(mutation: &Mutation) -> Vec<InodeId> {
             parent, new_parent, ..
         } => vec![*parent, *new_parent],
         _ => Vec::new(),
+    }
+}
+
+/// The names that a mutation may change.
+fn names_of(mutation: &Mutation) -> Vec<(InodeId, &[u8])> {
+    match mutation {
+        Mutation::Create { parent, name, .. }
+        | Mutation::Link { parent, name, .. }
+        | Mutation::Unlink { parent, name }
+        | Mutation::Rmdir { parent, name } => vec![(*parent, name)],
+        Mutation::Rename {
+            parent,
+            name,
+            new_parent,
+            new_name,
+            ..
+        } => vec![(*parent, name), (*new_parent, new_name)],
+        _ => Vec::new(),
+    }
+}
+
+fn flight_of(state: &State, mutation: &Mutation) -> Flight {
+    let target = match mutation {
+        Mutation::Unlink { parent, name } => state.unlink_target(*parent, name),
+        Mutation::Rename {
+            new_parent,
+            new_name,
+            ..
+        } => state.unlink_target(*new_parent, new_name),
+        _ => None,
+    };
+    let names = names_of(mutation).into_iter();
+    Flight {
+        names: names
+            .map(|(parent, name)| (parent, name.to_vec()))
+            .collect(),
+        removes: target.map(|(inode, _)| inode),
+    }
+}
+
+fn count_down<K: Ord>(counts: &mut BTreeMap<K, u32>, key: K) {
+    let count = counts.get_mut(&key).expect("it was counted");
+    *count -= 1;
+    if *count == 0 {
+        counts.remove(&key);
     }
 }

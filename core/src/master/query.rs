@@ -41,6 +41,8 @@ struct Question {
 pub(super) struct Questions {
     waiting: BTreeMap<u64, Question>,
     beats: BTreeMap<u64, Heartbeat>,
+    /// Opens of what a record in the log may remove.
+    opening: Vec<Question>,
     greetings: BTreeMap<LinkId, Greeting>,
 }
 
@@ -105,7 +107,19 @@ impl Master {
         }
     }
 
+    /// Opens that waited for a record are looked at again.
+    pub(super) fn retry_opens(&mut self) {
+        for question in std::mem::take(&mut self.questions.opening) {
+            self.answer_question(question);
+        }
+    }
+
     fn answer_question(&mut self, question: Question) {
+        if let Query::Open { inode, .. } = question.query
+            && self.mutations.is_removing(inode)
+        {
+            return self.questions.opening.push(question);
+        }
         let Question {
             link,
             session,
@@ -224,8 +238,8 @@ impl Master {
         who: &Credentials,
     ) -> Result<Answer, Errno> {
         let attributes = self.member.state().check_open(inode, read, write, who)?;
-        if let Some(one) = session.and_then(|id| self.sessions.table.get_mut(&id)) {
-            one.opens.insert(inode);
+        if let Some(session) = session {
+            self.sessions.note_open(session, inode);
         }
         self.cache_for(session, inode);
         let first = match (read, attributes.size) {

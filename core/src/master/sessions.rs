@@ -205,6 +205,14 @@ impl Sessions {
             .collect()
     }
 
+    /// `Create` opens what it makes; a plain mknod does too, until the client says
+    /// `Closed` or another hello.
+    pub(super) fn note_open(&mut self, session: SessionId, inode: InodeId) {
+        if let Some(one) = self.table.get_mut(&session) {
+            one.opens.insert(inode);
+        }
+    }
+
     /// The sessions that have an inode open, or may have: one that has not said hello to
     /// this leader yet gives up what it does not have open when it does.
     pub(super) fn openers(&self, inode: InodeId) -> impl Iterator<Item = SessionId> + '_ {
