@@ -445,6 +445,11 @@ impl Runner {
         if effect.changes() && !write {
             return Some(None);
         }
+        // A handle that can't write publishes nothing when it is closed.
+        let effect = match effect {
+            DataEffect::Flush if !write => DataEffect::None,
+            effect => effect,
+        };
         let inode = file.0;
         let fallocate = |mode, offset, length| FileRequest::Fallocate {
             inode,

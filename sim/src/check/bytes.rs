@@ -206,24 +206,18 @@ impl BytesJudge {
             .filter(|(_, under_way)| under_way.mount == mount)
             .map(|(&operation, _)| operation)
             .collect();
-        let mut truncations: BTreeMap<FileKey, u32> = BTreeMap::new();
         for operation in lost {
             let under_way = self
                 .under_way
                 .remove(&operation)
                 .expect("it was just found");
-            let Some(key) = under_way.file else { continue };
-            match under_way.effect {
-                DataEffect::Truncate { .. } => *truncations.entry(key).or_default() += 1,
-                DataEffect::Read { .. } => {
-                    let file = self.files.get_mut(&key).expect("a read began on it");
-                    file.forget_read(operation);
-                }
-                _ => {}
+            if let (Some(key), DataEffect::Read { .. }) = (under_way.file, under_way.effect) {
+                let file = self.files.get_mut(&key).expect("a read began on it");
+                file.forget_read(operation);
             }
         }
-        for (key, file) in &mut self.files {
-            file.lose_mount(mount, truncations.get(key).copied().unwrap_or(0));
+        for file in self.files.values_mut() {
+            file.lose_mount(mount);
         }
     }
 

@@ -46,6 +46,16 @@ struct Segment {
     under_way: Vec<UnderWay>,
 }
 
+/// A change of the length that is under way.
+#[derive(Clone, Debug)]
+struct Truncation {
+    order: u64,
+    mount: MountId,
+    size: u64,
+    /// Something was committed or cut meanwhile: which came first is unknown.
+    rivalled: bool,
+}
+
 /// A read that is under way: what it may return, widened by what happens meanwhile.
 #[derive(Clone, Debug)]
 struct ReadUnderWay {
@@ -77,7 +87,7 @@ pub struct FileBytes {
     size_high: u64,
     /// What each mount has answered writes up to, as far as no truncation undid it.
     written: BTreeMap<MountId, u64>,
-    truncations: u32,
+    truncations: Vec<Truncation>,
     order: u64,
     reads: Vec<ReadUnderWay>,
 }
@@ -95,7 +105,7 @@ impl Default for FileBytes {
             size_low: 0,
             size_high: 0,
             written: BTreeMap::new(),
-            truncations: 0,
+            truncations: Vec::new(),
             order: 0,
             reads: Vec::new(),
         }
@@ -137,7 +147,16 @@ impl FileBytes {
 
     /// A mount begins to set the length.
     pub fn begin_truncate(&mut self, mount: MountId, size: u64) -> ChangeId {
-        self.truncations += 1;
+        let rivalled = !self.truncations.is_empty();
+        for other in &mut self.truncations {
+            other.rivalled = true;
+        }
+        self.truncations.push(Truncation {
+            order: self.order + 1,
+            mount,
+            size,
+            rivalled,
+        });
         self.size_low = self.size_low.min(size);
         self.size_high = self.size_high.max(size);
         for written in self.written.values_mut() {
@@ -186,9 +205,8 @@ impl FileBytes {
 
     /// A truncation was answered as done: it is visible and durable.
     pub fn answer_truncate(&mut self, mount: MountId, change: ChangeId, size: u64) {
-        self.truncations -= 1;
-        let alone = self.truncations == 0 && !self.others_write_beyond(mount, change.0, size);
-        if alone {
+        let rivalled = self.end_truncation(change);
+        if !rivalled && !self.others_write_beyond(mount, change.0, size) {
             (self.size_low, self.size_high) = (size, size);
         }
         for segment in self.segments.values_mut() {
@@ -196,6 +214,13 @@ impl FileBytes {
             segment.commit(|entry| entry.order == change.0, Commit::Durable);
         }
         self.merge();
+    }
+
+    /// Whether something else changed the length meanwhile.
+    fn end_truncation(&mut self, change: ChangeId) -> bool {
+        let at = self.truncations.iter().position(|t| t.order == change.0);
+        let at = at.expect("a truncation ends once, after it began");
+        self.truncations.swap_remove(at).rivalled
     }
 
     /// Whether a write is under way that may lengthen the file again.
@@ -228,12 +253,24 @@ impl FileBytes {
             .get(&mount)
             .copied()
             .unwrap_or(0)
-            .min(end.max(self.size_low));
+            .min(end.max(self.size_low))
+            .min(self.disturb_truncations(end));
         self.size_low = self.size_low.max(own);
         for segment in self.segments.values_mut() {
             segment.commit(covered, how);
         }
         self.merge();
+    }
+
+    /// A commit reaches up to `end` while the length is being changed. Returns the least
+    /// length that it may be changed to.
+    fn disturb_truncations(&mut self, end: u64) -> u64 {
+        let mut least = u64::MAX;
+        for truncation in &mut self.truncations {
+            truncation.rivalled |= end > truncation.size;
+            least = least.min(truncation.size);
+        }
+        least
     }
 
     /// A change failed, or a flush or fsync that covers it did: its fate is unknown.
@@ -243,7 +280,7 @@ impl FileBytes {
 
     /// A truncation failed.
     pub fn fail_truncate(&mut self, change: ChangeId) {
-        self.truncations -= 1;
+        self.end_truncation(change);
         self.fail(change);
     }
 
@@ -254,8 +291,8 @@ impl FileBytes {
     }
 
     /// A mount died: the fate of all that it had not committed is unknown.
-    pub fn lose_mount(&mut self, mount: MountId, truncations: u32) {
-        self.truncations -= truncations;
+    pub fn lose_mount(&mut self, mount: MountId) {
+        self.truncations.retain(|t| t.mount != mount);
         self.written.remove(&mount);
         self.give_up(|entry| entry.mount == mount);
     }
@@ -341,7 +378,7 @@ impl FileBytes {
     /// Whether nothing is under way.
     #[must_use]
     pub fn is_quiet(&self) -> bool {
-        self.truncations == 0 && self.segments.values().all(|s| s.under_way.is_empty())
+        self.truncations.is_empty() && self.segments.values().all(|s| s.under_way.is_empty())
     }
 
     /// The ranges whose content after a loss of power is one certain write.

@@ -66,7 +66,7 @@ fn what_was_synced_survives_servers_and_what_was_only_closed_may_not() {
 fn a_dead_mount_leaves_old_or_new_until_something_certain() {
     let mut file = committed(W1, Commit::Durable);
     write(&mut file, 1, W2);
-    file.lose_mount(1, 0);
+    file.lose_mount(1);
     assert_eq!(readable(&mut file, 2), [W1, W2]);
     let change = write(&mut file, 3, W1);
     file.commit(3, change, Commit::Durable);
@@ -141,7 +141,7 @@ fn after_a_crash_old_and_new_alternate_only_at_the_grain() {
     file.answer_write(1, change, 8192);
     file.commit(1, change, Commit::Durable);
     file.begin_write(1, W2, 0, 8192);
-    file.lose_mount(1, 0);
+    file.lose_mount(1);
     let mut mixed = bytes(W1, 0, 4096);
     mixed.extend(bytes(W2, 4096, 4096));
     file.begin_read(1, 2, 0, 8192);
@@ -168,4 +168,32 @@ fn a_failed_sync_leaves_it_open() {
         1,
         "only the zeros behind are certain"
     );
+}
+
+#[test]
+fn a_length_committed_while_another_mount_cuts_is_unknown() {
+    let mut file = FileBytes::default();
+    let cut = file.begin_truncate(1, 10);
+    let write = file.begin_write(2, Source::Write(WriteId(1)), 0, 100);
+    file.answer_write(2, write, 100);
+    let upto = file.newest_change();
+    file.commit(2, upto, Commit::Visible);
+    file.answer_truncate(1, cut, 10);
+    assert_eq!(file.size(3), (10, 100));
+}
+
+#[test]
+fn what_a_mount_overwrote_in_memory_another_may_still_read() {
+    let mut file = FileBytes::default();
+    for number in 1..=2 {
+        let write = file.begin_write(1, Source::Write(WriteId(number)), 0, 8);
+        file.answer_write(1, write, 8);
+    }
+    let mut older = vec![0; 8];
+    Source::Write(WriteId(1)).fill(7, 0, &mut older);
+    file.begin_read(1, 2, 0, 8);
+    file.end_read(1, 7, 8, &older)
+        .expect("another mount's view");
+    file.begin_read(2, 1, 0, 8);
+    file.end_read(2, 7, 8, &older).expect_err("its own view");
 }
