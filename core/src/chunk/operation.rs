@@ -196,7 +196,7 @@ pub enum DiskReply {
 }
 
 /// What is known of a part without reading it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct StoredPart {
     /// Which.
     pub part: PartId,

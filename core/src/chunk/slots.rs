@@ -70,8 +70,7 @@ impl Extents {
         self.0.values().map(|&length| u64::from(length)).sum()
     }
 
-    #[cfg(test)]
-    pub(super) fn contains(&self, slot: u32) -> bool {
+    fn contains(&self, slot: u32) -> bool {
         let before = self.0.range(..=slot).next_back();
         before.is_some_and(|(&start, &length)| slot - start < length)
     }
@@ -374,15 +373,16 @@ impl SlotSpace {
         (file.table, within)
     }
 
-    /// Asserts that `used` slots and free slots are all there are.
-    pub(super) fn check_invariants(&self, used: u64) {
+    /// Asserts that each slot is used or free, not both.
+    pub(super) fn check_invariants(&self, used: &[u32]) {
         let free = self.warm.slots() + self.cold.slots();
         assert_eq!(self.warm.slots(), self.warm_slots, "warm slots are counted");
-        assert_eq!(
-            used + free,
-            u64::from(self.next),
-            "every slot is used or free"
-        );
+        let all = used.len() as u64 + free;
+        assert_eq!(all, u64::from(self.next), "every slot is used or free");
+        for &slot in used {
+            let is_free = self.warm.contains(slot) || self.cold.contains(slot);
+            assert!(!is_free, "slot {slot} is used, so it is not free");
+        }
     }
 }
 

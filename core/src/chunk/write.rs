@@ -23,8 +23,6 @@ struct Placed {
     slot: u32,
     unit: usize,
     content: Content,
-    /// It replaces unsynced content of the same part.
-    overwrites: bool,
 }
 
 #[derive(Debug)]
@@ -43,6 +41,8 @@ pub(super) struct Edit {
     taken: Vec<u32>,
     /// Slots taken at once for blocks to come.
     run: Range<u32>,
+    /// How many those are at most.
+    blocks_left: u32,
 }
 
 /// The data of a write and the CRCs of its pieces.
@@ -90,6 +90,11 @@ impl Pieces<'_> {
         self.checksums.len() == count && self.iter().all(right)
     }
 
+    fn covers(&self, block: u16) -> bool {
+        let start = usize::from(block) * BLOCK_SIZE;
+        self.offset <= start && self.offset + self.data.len() >= start + BLOCK_SIZE
+    }
+
     fn blocks(&self) -> u32 {
         let end = self.offset + self.data.len();
         let blocks = end.div_ceil(BLOCK_SIZE) - self.offset / BLOCK_SIZE;
@@ -133,18 +138,16 @@ impl<V: Vfs> Disk<V> {
             self.plan_zero(id, part, edit, from as usize..CHUNK_SIZE as usize)?;
         }
         let small = self.is_small(part, pieces.data.len());
-        let mut blocks_left = pieces.blocks();
+        edit.blocks_left = pieces.blocks();
         let mut current: Option<(u16, Block)> = None;
         for piece in pieces.iter() {
-            if current
-                .as_ref()
-                .is_none_or(|(block, _)| *block != piece.block)
-            {
+            let begun = current.as_ref().map(|(block, _)| *block);
+            if begun != Some(piece.block) {
                 edit.put_back(current.take());
-                let state =
-                    self.begin_block(id, part, edit, pieces, piece.block, blocks_left, small)?;
+                let replaces = pieces.covers(piece.block) && !small;
+                let state = self.begin_block(id, part, edit, piece.block, replaces)?;
                 current = Some((piece.block, state));
-                blocks_left -= 1;
+                edit.blocks_left -= 1;
             }
             let (_, state) = current.as_mut().expect("a block was begun");
             self.plan_piece(part, edit, state, pieces, &piece, small)?;
@@ -161,38 +164,26 @@ impl<V: Vfs> Disk<V> {
             && self.memory + length <= tuning.disk_memory
     }
 
-    /// The block as the edit has it, with a slot.
-    #[expect(clippy::too_many_arguments, reason = "one step of one loop")]
+    /// The block as the edit has it, with a slot. One that is replaced by what goes
+    /// straight need not be readable, and gets a fresh slot if any of it is locked.
     fn begin_block(
         &mut self,
         id: PartId,
         part: &Part,
         edit: &mut Edit,
-        pieces: &Pieces<'_>,
         block: u16,
-        blocks_left: u32,
-        small: bool,
+        replaces: bool,
     ) -> Result<Block, DiskError> {
-        let start = usize::from(block) * BLOCK_SIZE;
-        let covered =
-            pieces.offset <= start && pieces.offset + pieces.data.len() >= start + BLOCK_SIZE;
-        let mut state = match (covered, edit.staged.remove(&block)) {
+        let mut state = match (replaces, edit.staged.remove(&block)) {
             (_, Some(state)) => state,
-            // What was there does not matter, so it need not be readable.
             (true, None) => self.block_to_replace(part, block),
             (false, None) => self.block(id, part, block)?,
         };
-        let replaced = covered && !small && state.locked != 0;
-        if state.slot == NO_SLOT || replaced {
-            state = Block {
-                slot: self.take_slot(edit, blocks_left)?,
-                locked: 0,
-                ..state
-            };
-            if replaced {
-                (state.present, state.straight) = (0, 0);
-                state.memory.clear();
-            }
+        if replaces && state.locked != 0 {
+            state = Block::empty();
+        }
+        if state.slot == NO_SLOT {
+            state.slot = self.take_slot(edit)?;
         }
         Ok(state)
     }
@@ -236,7 +227,7 @@ impl<V: Vfs> Disk<V> {
         }
         let (content, checksum) = match whole {
             true => (self.keep(pieces.data, piece), piece.checksum),
-            false => self.merge(state, pieces.data, piece)?,
+            false => self.merge(edit, state, pieces.data, piece)?,
         };
         match straight {
             true => edit.place(piece.block, state, unit, Content::Unit(content), checksum),
@@ -256,11 +247,18 @@ impl<V: Vfs> Disk<V> {
     /// The whole unit that a piece of it makes with what is there.
     fn merge(
         &mut self,
+        edit: &Edit,
         state: &Block,
         data: &Bytes,
         piece: &Piece,
     ) -> Result<(Bytes, u32), DiskError> {
-        let mut content = self.unit(piece.block, state, piece.unit)?.to_vec();
+        // What this same edit placed straight is not in its slot yet.
+        let base = match edit.placed_in(piece.block, state.slot, piece.unit) {
+            Some(Content::Unit(content)) => content,
+            Some(Content::Range(range)) => data.slice(range),
+            None => self.unit(piece.block, state, piece.unit)?,
+        };
+        let mut content = base.to_vec();
         content[piece.within..piece.within + piece.range.len()]
             .copy_from_slice(&data[piece.range.clone()]);
         let checksum = crc32fast::hash(&content);
@@ -282,7 +280,7 @@ impl<V: Vfs> Disk<V> {
         block: u16,
         state: &mut Block,
     ) -> Result<(), DiskError> {
-        let slot = self.take_slot(edit, 1)?;
+        let slot = self.take_slot(edit)?;
         let mut moved = Block {
             slot,
             ..Block::empty()
@@ -367,9 +365,10 @@ impl<V: Vfs> Disk<V> {
         Ok(state)
     }
 
-    fn take_slot(&mut self, edit: &mut Edit, want: u32) -> Result<u32, DiskError> {
+    fn take_slot(&mut self, edit: &mut Edit) -> Result<u32, DiskError> {
         if edit.run.is_empty() {
-            let taken = self.slots.allocate(&mut self.vfs, want.max(1));
+            let want = edit.blocks_left.max(1);
+            let taken = self.slots.allocate(&mut self.vfs, want);
             let (start, length) = taken.map_err(|error| self.fault(error))?;
             edit.run = start..start + length;
         }
@@ -390,7 +389,7 @@ impl<V: Vfs> Disk<V> {
             !part.committing,
             "a part is not changed while it is committed"
         );
-        let done = planned.and_then(|()| self.carry_out(&mut edit, data));
+        let done = planned.and_then(|()| self.carry_out(part, &mut edit, data));
         for slot in edit.run.clone() {
             self.slots.free(slot);
         }
@@ -404,10 +403,10 @@ impl<V: Vfs> Disk<V> {
         Ok(())
     }
 
-    fn carry_out(&mut self, edit: &mut Edit, data: &Bytes) -> Result<(), DiskError> {
+    fn carry_out(&mut self, part: &Part, edit: &mut Edit, data: &Bytes) -> Result<(), DiskError> {
         let writes = std::mem::take(&mut edit.writes);
         let (last, first): (Vec<Placed>, Vec<Placed>) =
-            writes.into_iter().partition(|write| write.overwrites);
+            writes.into_iter().partition(|write| write.overwrites(part));
         let mut rest = first.as_slice();
         while let Some(write) = rest.first() {
             let run = self.contiguous(rest);
@@ -520,11 +519,10 @@ impl Edit {
         content: Content,
         checksum: u32,
     ) {
-        let overwrites = state.straight >> unit & 1 == 1;
         state.note_straight(unit, checksum);
         let slot = state.slot;
         if let (Some(last), Content::Range(range)) = (self.writes.last_mut(), &content)
-            && last.is_before(slot, unit, overwrites)
+            && last.is_before(slot, unit)
             && let Content::Range(before) = &mut last.content
             && before.end == range.start
         {
@@ -536,7 +534,6 @@ impl Edit {
             slot,
             unit,
             content,
-            overwrites,
         });
     }
 
@@ -574,7 +571,16 @@ impl Placed {
             }
     }
 
-    fn is_before(&self, slot: u32, unit: usize, overwrites: bool) -> bool {
-        self.slot == slot && self.end_unit() == unit && self.overwrites == overwrites
+    fn is_before(&self, slot: u32, unit: usize) -> bool {
+        self.slot == slot && self.end_unit() == unit
+    }
+
+    /// Whether it replaces content that the part has there unsynced.
+    fn overwrites(&self, part: &Part) -> bool {
+        let before = part.changed(self.block);
+        let mut units = self.unit..self.end_unit();
+        before.is_some_and(|before| {
+            before.slot == self.slot && units.any(|unit| before.straight >> unit & 1 == 1)
+        })
     }
 }

@@ -38,7 +38,7 @@ pub fn options() -> StoreOptions {
     }
 }
 
-pub fn open(files: Files) -> Result<Store, StoreError> {
+pub fn open<V: Vfs>(files: V) -> Result<ChunkStore<V>, StoreError> {
     ChunkStore::open(files, options()).map(|(store, _)| store)
 }
 
@@ -47,13 +47,13 @@ pub fn part(chunk: u64) -> PartId {
 }
 
 /// Runs an operation to its end.
-pub fn run(store: &mut Store, request: DiskRequest) -> Outcome {
+pub fn run<V: Vfs>(store: &mut ChunkStore<V>, request: DiskRequest) -> Outcome {
     let mut work = store.start(request);
     finish(store, &mut work)
 }
 
 /// Runs the rest of an operation.
-pub fn finish(store: &mut Store, work: &mut Work) -> Outcome {
+pub fn finish<V: Vfs>(store: &mut ChunkStore<V>, work: &mut Work) -> Outcome {
     let mut synced = None;
     loop {
         match store.advance(work, synced.take()) {
@@ -87,12 +87,12 @@ pub fn write_request(part: PartId, version: u64, offset: u32, data: &[u8]) -> Di
     }
 }
 
-pub fn write(store: &mut Store, part: PartId, offset: u32, data: &[u8]) -> Outcome {
+pub fn write<V: Vfs>(store: &mut ChunkStore<V>, part: PartId, offset: u32, data: &[u8]) -> Outcome {
     run(store, write_request(part, 1, offset, data))
 }
 
-pub fn commit(
-    store: &mut Store,
+pub fn commit<V: Vfs>(
+    store: &mut ChunkStore<V>,
     changes: &[(PartId, CommitAction)],
 ) -> Result<Vec<Option<StoredPart>>, DiskError> {
     let changes = changes
@@ -107,15 +107,20 @@ pub fn commit(
     }
 }
 
-pub fn keep(store: &mut Store, part: PartId) -> Result<(), DiskError> {
+pub fn keep<V: Vfs>(store: &mut ChunkStore<V>, part: PartId) -> Result<(), DiskError> {
     commit(store, &[(part, CommitAction::Keep)]).map(drop)
 }
 
-pub fn receive(store: &mut Store, part: PartId, step: ReceiveStep) -> Outcome {
+pub fn receive<V: Vfs>(store: &mut ChunkStore<V>, part: PartId, step: ReceiveStep) -> Outcome {
     run(store, DiskRequest::Receive { part, step })
 }
 
-pub fn read(store: &mut Store, part: PartId, offset: u32, length: u32) -> Result<Bytes, DiskError> {
+pub fn read<V: Vfs>(
+    store: &mut ChunkStore<V>,
+    part: PartId,
+    offset: u32,
+    length: u32,
+) -> Result<Bytes, DiskError> {
     match run(
         store,
         DiskRequest::Read {

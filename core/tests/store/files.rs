@@ -5,7 +5,9 @@
 
 use antler_core::rng::Rng;
 use antler_core::vfs::{FileId, Space, Vfs, VfsError, VfsResult};
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
 
 const SECTOR: usize = 512;
 const PAGE: usize = 4096;
@@ -33,6 +35,10 @@ enum Renaming {
 }
 
 type Names = BTreeMap<String, usize>;
+
+/// Files that a store uses and a test can reach meanwhile.
+#[derive(Clone, Debug, Default)]
+pub struct Shared(pub Rc<RefCell<Files>>);
 
 /// A disk's files in memory.
 #[derive(Clone, Debug)]
@@ -76,9 +82,19 @@ impl Files {
         self.calls_left = Some(calls);
     }
 
+    /// Lets no crash come any more.
+    pub fn spare(&mut self) {
+        self.calls_left = None;
+    }
+
     /// Whether the crash has come.
     pub fn crashed(&self) -> bool {
         self.calls_left == Some(0)
+    }
+
+    /// Bytes that files take.
+    pub fn used(&self) -> usize {
+        self.pages() * PAGE
     }
 
     /// Bounds the disk.
@@ -89,6 +105,18 @@ impl Files {
     /// Lets every sync fail from now on.
     pub fn fail_syncs(&mut self) {
         self.fail_syncs = true;
+    }
+
+    /// The bytes of a file.
+    pub fn content(&self, name: &str) -> &[u8] {
+        &self.files[self.names[name]].live
+    }
+
+    /// Replaces a range of a file at rest by zeros.
+    pub fn wipe(&mut self, name: &str, range: std::ops::Range<usize>) {
+        let file = &mut self.files[self.names[name]];
+        file.live[range.clone()].fill(0);
+        file.durable[range].fill(0);
     }
 
     /// The files as a power cut leaves them: of every unsynced write some sectors.
@@ -365,5 +393,63 @@ impl Vfs for Files {
             total: (total * PAGE) as u64,
             free: (total.saturating_sub(used) * PAGE) as u64,
         })
+    }
+}
+
+impl Vfs for Shared {
+    fn open(&mut self, name: &str) -> VfsResult<FileId> {
+        self.0.borrow_mut().open(name)
+    }
+
+    fn create(&mut self, name: &str) -> VfsResult<FileId> {
+        self.0.borrow_mut().create(name)
+    }
+
+    fn close(&mut self, file: FileId) {
+        self.0.borrow_mut().close(file);
+    }
+
+    fn read_at(&mut self, file: FileId, offset: u64, buffer: &mut [u8]) -> VfsResult<usize> {
+        self.0.borrow_mut().read_at(file, offset, buffer)
+    }
+
+    fn write_at(&mut self, file: FileId, offset: u64, data: &[u8]) -> VfsResult<()> {
+        self.0.borrow_mut().write_at(file, offset, data)
+    }
+
+    fn sync(&mut self, file: FileId) -> VfsResult<()> {
+        self.0.borrow_mut().sync(file)
+    }
+
+    fn sync_dir(&mut self, folder: &str) -> VfsResult<()> {
+        self.0.borrow_mut().sync_dir(folder)
+    }
+
+    fn len(&mut self, file: FileId) -> VfsResult<u64> {
+        self.0.borrow_mut().len(file)
+    }
+
+    fn truncate(&mut self, file: FileId, length: u64) -> VfsResult<()> {
+        self.0.borrow_mut().truncate(file, length)
+    }
+
+    fn discard(&mut self, file: FileId, offset: u64, length: u64) -> VfsResult<()> {
+        self.0.borrow_mut().discard(file, offset, length)
+    }
+
+    fn rename(&mut self, from: &str, to: &str) -> VfsResult<()> {
+        self.0.borrow_mut().rename(from, to)
+    }
+
+    fn remove(&mut self, name: &str) -> VfsResult<()> {
+        self.0.borrow_mut().remove(name)
+    }
+
+    fn list(&mut self, folder: &str) -> VfsResult<Vec<String>> {
+        self.0.borrow_mut().list(folder)
+    }
+
+    fn space(&mut self) -> VfsResult<Space> {
+        self.0.borrow_mut().space()
     }
 }

@@ -7,3 +7,6 @@ mod bench;
 mod files;
 
 mod basics;
+mod crash;
+mod full;
+mod rot;
