@@ -7,6 +7,7 @@
 //! Invariant: nothing committed is overwritten, and no slot freed, before the
 //! frame that says so is durable.
 
+use super::disk::Disk;
 use super::format::{ENTRY_SIZE, PartHeader, RecordKind, encode_block};
 use super::operation::{CommitAction, DiskError, DiskReply, PartCommit, StoredPart};
 use super::part::{Dirty, Part};
@@ -25,9 +26,33 @@ pub(super) struct CommitWork {
     /// Write what may go straight before the frame, instead of embedding it.
     flush: bool,
     /// Slot files to sync before the frame.
-    files: BTreeSet<FileId>,
+    syncs: SlotSyncs,
     stage: Stage,
 }
+
+/// Slot files that are synced one after another.
+#[derive(Debug, Default)]
+struct SlotSyncs {
+    left: BTreeSet<FileId>,
+    /// The file whose sync was asked for, and the disk's count then.
+    begun: Option<(FileId, u64)>,
+}
+
+impl SlotSyncs {
+    /// Notes the sync that ended, and begins the next one.
+    fn next<V: Vfs>(&mut self, disk: &mut Disk<V>) -> Option<FileId> {
+        if let Some((file, stamp)) = self.begun.take() {
+            disk.note_synced(file, stamp);
+        }
+        let file = self.left.pop_first()?;
+        self.begun = Some((file, disk.stamp()));
+        Some(file)
+    }
+}
+
+/// Bulk content on its way to the medium, ahead of the commit that needs it there.
+#[derive(Debug)]
+pub(super) struct FlushWork(SlotSyncs);
 
 /// What comes next; numbers count changes.
 #[derive(Clone, Copy, Debug)]
@@ -54,9 +79,34 @@ impl<V: Vfs> ChunkStore<V> {
             replies: Vec::with_capacity(changes.len()),
             changes,
             flush: memory > self.disk.tuning.embed_max,
-            files: BTreeSet::new(),
+            syncs: SlotSyncs::default(),
             stage: Stage::Prepare { at: 0 },
         })))
+    }
+
+    pub(super) fn start_flush(&mut self, parts: &[PartId]) -> Work {
+        if let Err(error) = self.disk.check_alive() {
+            return Work(State::Done(Err(error)));
+        }
+        let mut syncs = SlotSyncs::default();
+        for id in parts {
+            for parts in [&self.parts, &self.receiving] {
+                if let Some(dirty) = parts.get(id).and_then(|part| part.dirty.as_ref()) {
+                    syncs.left.append(&mut self.disk.unsynced_files(dirty));
+                }
+            }
+        }
+        Work(State::Flush(Box::new(FlushWork(syncs))))
+    }
+
+    pub(super) fn advance_flush(&mut self, work: &mut FlushWork) -> Progress {
+        if let Err(error) = self.disk.check_alive() {
+            return Progress::Done(Err(error));
+        }
+        match work.0.next(&mut self.disk) {
+            Some(file) => Progress::Sync(file),
+            None => Progress::Done(Ok(DiskReply::Done)),
+        }
     }
 
     fn memory_of(&self, change: &PartCommit) -> usize {
@@ -123,7 +173,7 @@ impl<V: Vfs> ChunkStore<V> {
                 };
                 Ok(Progress::More)
             }
-            Stage::SyncSlots => match work.files.pop_first() {
+            Stage::SyncSlots => match work.syncs.next(&mut self.disk) {
                 Some(file) => Ok(Progress::Sync(file)),
                 None => {
                     work.stage = Stage::Frame { from: 0 };
@@ -145,19 +195,20 @@ impl<V: Vfs> ChunkStore<V> {
         let Some(dirty) = part.and_then(|part| part.dirty.as_mut()) else {
             return Ok(());
         };
-        for state in dirty.blocks.values_mut() {
-            if work.flush {
+        if work.flush {
+            for state in dirty.blocks.values_mut() {
                 let before = state.memory_bytes();
                 let flushed = self.disk.flush_block(state);
                 let gone = before - state.memory_bytes();
                 dirty.memory -= gone;
                 self.disk.memory -= gone;
+                if gone > 0 {
+                    dirty.stamp = self.disk.next_stamp();
+                }
                 flushed?;
             }
-            if state.straight != 0 {
-                work.files.insert(self.disk.slots.content_file(state.slot));
-            }
         }
+        work.syncs.left.append(&mut self.disk.unsynced_files(dirty));
         Ok(())
     }
 

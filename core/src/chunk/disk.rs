@@ -6,13 +6,14 @@
 
 use super::format::{Entry, FormatError, NO_SLOT, units_of};
 use super::operation::DiskError;
-use super::part::{Block, Part};
+use super::part::{Block, Dirty, Part};
 use super::slots::SlotSpace;
 use super::store::Tuning;
 use crate::ids::PartId;
 use crate::limits::{UNIT_SIZE, UNITS_PER_BLOCK};
-use crate::vfs::{Vfs, VfsError};
+use crate::vfs::{FileId, Vfs, VfsError};
 use bytes::Bytes;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// After so many errors of reading, a disk counts as failed.
 const READ_ERRORS_MAX: u32 = 16;
@@ -27,6 +28,10 @@ pub(super) struct Disk<V> {
     /// Why the disk takes nothing any more.
     pub(super) failed: Option<String>,
     read_errors: u32,
+    /// Counts the changes that wrote straight to slots.
+    stamp: u64,
+    /// For each slot file the count when its last sync began.
+    synced: BTreeMap<FileId, u64>,
     zero_unit: Bytes,
     zero_checksum: u32,
 }
@@ -41,9 +46,36 @@ impl<V: Vfs> Disk<V> {
             memory: 0,
             failed: None,
             read_errors: 0,
+            stamp: 0,
+            synced: BTreeMap::new(),
             zero_checksum: crc32fast::hash(&zero_unit),
             zero_unit,
         }
+    }
+
+    /// The count for a change that just wrote straight to slots.
+    pub(super) fn next_stamp(&mut self) -> u64 {
+        self.stamp += 1;
+        self.stamp
+    }
+
+    /// The count now, to be told to `note_synced` when a sync that begins now ended.
+    pub(super) fn stamp(&self) -> u64 {
+        self.stamp
+    }
+
+    /// Notes that a slot file was synced, from its state at `stamp` on.
+    pub(super) fn note_synced(&mut self, file: FileId, stamp: u64) {
+        let synced = self.synced.entry(file).or_default();
+        *synced = stamp.max(*synced);
+    }
+
+    /// The slot files where changes hold content that is not synced yet.
+    pub(super) fn unsynced_files(&self, dirty: &Dirty) -> BTreeSet<FileId> {
+        let straight = dirty.blocks.values().filter(|state| state.straight != 0);
+        let files = straight.map(|state| self.slots.content_file(state.slot));
+        let is_synced = |file: &FileId| self.synced.get(file).is_some_and(|at| *at >= dirty.stamp);
+        files.filter(|file| !is_synced(file)).collect()
     }
 
     /// The CRC of a unit of zeros.

@@ -29,10 +29,10 @@ pub struct DiskCompletion {
 
 /// What a disk can be asked. The machine keeps these rules:
 /// - operations that change one part are serialised. Reads may run beside them:
-///   everything but `Commit` and `Checkpoint` is done in one step, and a commit
-///   changes no content;
-/// - at most one `Commit` and at most one `Checkpoint` are under way on a disk,
-///   and they may run beside each other.
+///   everything but `Commit`, `Flush` and `Checkpoint` is done in one step, and
+///   those change no content;
+/// - at most one `Commit`, one `Flush` and one `Checkpoint` are under way on a
+///   disk, and they may run beside each other.
 #[derive(Clone, Debug)]
 pub enum DiskRequest {
     /// Whole units of a part.
@@ -80,6 +80,12 @@ pub enum DiskRequest {
     Commit {
         /// Which, each part at most once.
         changes: Vec<PartCommit>,
+    },
+    /// Syncs what parts have written in bulk (or received), so that a `Commit` of them
+    /// need not: commits of others go on meanwhile. Durable it is only after that.
+    Flush {
+        /// Which.
+        parts: Vec<PartId>,
     },
     /// Prepares a part's content from another server's, piece by piece beside what
     /// is there; `Commit` with [`CommitAction::Receive`] puts it in place. A crash

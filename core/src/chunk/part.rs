@@ -32,6 +32,8 @@ pub(super) struct Dirty {
     pub(super) blocks: BTreeMap<u16, Block>,
     /// Bytes kept in memory.
     pub(super) memory: usize,
+    /// When content last went straight to a slot, in the disk's count.
+    pub(super) stamp: u64,
     /// Nothing changed since the commit: its units are in the journal, and wait
     /// here because the disk had no space for them in their places.
     pub(super) homeless: bool,

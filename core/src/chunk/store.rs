@@ -5,7 +5,7 @@
 //! syncing a file whenever it is told to, while other operations go on.
 
 use super::checkpoint::CheckpointWork;
-use super::commit::CommitWork;
+use super::commit::{CommitWork, FlushWork};
 use super::disk::Disk;
 use super::format::Identity;
 use super::journal::{Journal, Mark};
@@ -95,6 +95,7 @@ pub struct Work(pub(super) State);
 pub(super) enum State {
     Done(Result<DiskReply, DiskError>),
     Commit(Box<CommitWork>),
+    Flush(Box<FlushWork>),
     Checkpoint(Box<CheckpointWork>),
     Over,
 }
@@ -168,6 +169,7 @@ impl<V: Vfs> ChunkStore<V> {
     pub fn start(&mut self, request: DiskRequest) -> Work {
         let result = match request {
             DiskRequest::Commit { changes } => return self.start_commit(changes),
+            DiskRequest::Flush { parts } => return self.start_flush(&parts),
             DiskRequest::Checkpoint => return self.start_checkpoint(),
             request => self.execute(request),
         };
@@ -190,6 +192,7 @@ impl<V: Vfs> ChunkStore<V> {
         let progress = match &mut work.0 {
             State::Done(_) => Progress::More,
             State::Commit(commit) => self.advance_commit(commit),
+            State::Flush(flush) => self.advance_flush(flush),
             State::Checkpoint(checkpoint) => self.advance_checkpoint(checkpoint),
             State::Over => panic!("the operation is over"),
         };
@@ -276,7 +279,7 @@ impl<V: Vfs> ChunkStore<V> {
             DiskRequest::Digest { part } => self.digest(part),
             DiskRequest::Map { part } => self.map(part),
             DiskRequest::Inspect => self.inspect(),
-            DiskRequest::Commit { .. } | DiskRequest::Checkpoint => {
+            DiskRequest::Commit { .. } | DiskRequest::Flush { .. } | DiskRequest::Checkpoint => {
                 unreachable!("those are works of several steps")
             }
         }

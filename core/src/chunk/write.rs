@@ -43,6 +43,8 @@ pub(super) struct Edit {
     run: Range<u32>,
     /// How many those are at most.
     blocks_left: u32,
+    /// Content went to slots.
+    wrote: bool,
 }
 
 /// The data of a write and the CRCs of its pieces.
@@ -144,8 +146,8 @@ impl<V: Vfs> Disk<V> {
             let begun = current.as_ref().map(|(block, _)| *block);
             if begun != Some(piece.block) {
                 edit.put_back(current.take());
-                let replaces = pieces.covers(piece.block) && !small;
-                let state = self.begin_block(id, part, edit, piece.block, replaces)?;
+                let covered = pieces.covers(piece.block);
+                let state = self.begin_block(id, part, edit, piece.block, covered, small)?;
                 current = Some((piece.block, state));
                 edit.blocks_left -= 1;
             }
@@ -164,22 +166,23 @@ impl<V: Vfs> Disk<V> {
             && self.memory + length <= tuning.disk_memory
     }
 
-    /// The block as the edit has it, with a slot. One that is replaced by what goes
-    /// straight need not be readable, and gets a fresh slot if any of it is locked.
+    /// The block as the edit has it, with a slot. One that is covered need not be
+    /// readable, and what goes straight over committed content gets a fresh slot.
     fn begin_block(
         &mut self,
         id: PartId,
         part: &Part,
         edit: &mut Edit,
         block: u16,
-        replaces: bool,
+        covered: bool,
+        small: bool,
     ) -> Result<Block, DiskError> {
-        let mut state = match (replaces, edit.staged.remove(&block)) {
+        let mut state = match (covered, edit.staged.remove(&block)) {
             (_, Some(state)) => state,
             (true, None) => self.block_to_replace(part, block),
             (false, None) => self.block(id, part, block)?,
         };
-        if replaces && state.locked != 0 {
+        if covered && !small && state.locked != 0 {
             state = Block::empty();
         }
         if state.slot == NO_SLOT {
@@ -405,6 +408,7 @@ impl<V: Vfs> Disk<V> {
 
     fn carry_out(&mut self, part: &Part, edit: &mut Edit, data: &Bytes) -> Result<(), DiskError> {
         let writes = std::mem::take(&mut edit.writes);
+        edit.wrote = !writes.is_empty();
         let (last, first): (Vec<Placed>, Vec<Placed>) =
             writes.into_iter().partition(|write| write.overwrites(part));
         let mut rest = first.as_slice();
@@ -472,7 +476,11 @@ impl<V: Vfs> Disk<V> {
     /// Makes the staged blocks the part's.
     fn take_over(&mut self, part: &mut Part, edit: Edit) {
         let mut unused = edit.taken;
-        part.dirty_mut().homeless = false;
+        let dirty = part.dirty_mut();
+        dirty.homeless = false;
+        if edit.wrote {
+            dirty.stamp = self.next_stamp();
+        }
         let Part {
             slots: committed,
             dirty,

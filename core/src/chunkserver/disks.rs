@@ -21,6 +21,9 @@ use std::collections::{BTreeMap, VecDeque};
 
 /// Parts in one commit.
 const COMMIT_PARTS_MAX: usize = 8192;
+/// A part with more unsynced bytes is flushed before it joins a commit, so that the
+/// small ones do not wait for it.
+const BULK: u64 = 256 << 10;
 /// An idle disk is asked for its space every so many heartbeats.
 const INSPECT_IDLE_TICKS: u32 = 8;
 
@@ -38,10 +41,13 @@ pub(super) enum Issued {
     /// A write; the part is like that when it succeeds.
     Change {
         stored: StoredPart,
+        bytes: u64,
         then: Then,
     },
     /// A group commit.
     Commit(Vec<CommitItem>),
+    /// Bulk that goes to the medium before its commit.
+    Flush(Vec<CommitItem>),
     Checkpoint,
     Inspect,
     /// A read for the data port.
@@ -61,7 +67,10 @@ pub(super) enum Issued {
 impl Issued {
     /// Whether it counts against the bound, and waits for its turn.
     fn is_bounded(&self) -> bool {
-        !matches!(self, Self::Commit(_) | Self::Checkpoint | Self::Inspect)
+        !matches!(
+            self,
+            Self::Commit(_) | Self::Flush(_) | Self::Checkpoint | Self::Inspect
+        )
     }
 }
 
@@ -75,6 +84,8 @@ struct Disk {
     waiting: VecDeque<(DiskRequest, Issued)>,
     to_commit: Vec<CommitItem>,
     committing: bool,
+    to_flush: Vec<CommitItem>,
+    flushing: bool,
     checkpointing: bool,
     inspecting: bool,
     /// Something changed since the last inspection.
@@ -116,7 +127,9 @@ impl Disks {
     }
 
     pub(super) fn has_work(&self, issued: &BTreeMap<Token, Issued>) -> bool {
-        let working = |one: &Disk| !one.waiting.is_empty() || !one.to_commit.is_empty();
+        let working = |one: &Disk| {
+            !one.waiting.is_empty() || !one.to_commit.is_empty() || !one.to_flush.is_empty()
+        };
         // Nothing is lost when those end with the process.
         let harmless = |issued: &Issued| {
             matches!(
@@ -176,15 +189,19 @@ impl ChunkServer {
             waiting: VecDeque::new(),
             to_commit: Vec::new(),
             committing: false,
+            to_flush: Vec::new(),
+            flushing: false,
             checkpointing: false,
             inspecting: false,
             stirred: true,
             quiet_ticks: 0,
         };
-        assert!(
-            self.disks.table.insert(disk, one).is_none(),
-            "{disk} is opened once"
-        );
+        if self.disks.table.contains_key(&disk) {
+            // An operator copied a folder; its content may be older.
+            let text = format!("{disk} at {} is there already: it is not used", one.path);
+            return self.log(Level::Error, text);
+        }
+        self.disks.table.insert(disk, one);
         for stored in parts {
             self.add_part(disk, stored);
         }
@@ -242,18 +259,62 @@ impl ChunkServer {
             .push_back(Effect::Operate(DiskOperation { disk, token, body }));
     }
 
-    /// Puts a part into the next group commit of its disk.
+    /// Puts a part into the next group commit of its disk; with much that is unsynced
+    /// by way of a flush.
     pub(super) fn commit(
         &mut self,
         disk: DiskId,
         part: PartId,
         action: CommitAction,
         then: Then,
+        unsynced: u64,
     ) -> Option<PartResult> {
         let one = self.disks.table.get_mut(&disk).expect("parts are on disks");
-        one.to_commit.push(CommitItem { part, action, then });
-        self.pump_commit(disk);
+        let item = CommitItem { part, action, then };
+        if unsynced > BULK {
+            one.to_flush.push(item);
+            self.pump_flush(disk);
+        } else {
+            one.to_commit.push(item);
+            self.pump_commit(disk);
+        }
         None
+    }
+
+    fn pump_flush(&mut self, disk: DiskId) {
+        let one = self.disks.table.get_mut(&disk).expect("parts are on disks");
+        if one.flushing || one.to_flush.is_empty() {
+            return;
+        }
+        one.flushing = true;
+        let items = std::mem::take(&mut one.to_flush);
+        let parts = items.iter().map(|item| item.part).collect();
+        self.operate(disk, DiskRequest::Flush { parts }, Issued::Flush(items));
+    }
+
+    fn on_flushed(
+        &mut self,
+        disk: DiskId,
+        items: Vec<CommitItem>,
+        result: Result<DiskReply, DiskError>,
+    ) {
+        let one = self
+            .disks
+            .table
+            .get_mut(&disk)
+            .expect("flushes are on disks");
+        one.flushing = false;
+        match result {
+            Ok(_) => one.to_commit.extend(items),
+            Err(error) => {
+                for item in items {
+                    let error = Err(error.clone());
+                    self.on_committed(disk, item.part, item.action, item.then, error);
+                }
+            }
+        }
+        self.pump_flush(disk);
+        self.pump_commit(disk);
     }
 
     /// No commit begins until `release_commits`, so that what comes meanwhile shares
@@ -326,10 +387,13 @@ impl ChunkServer {
 
     fn on_result(&mut self, disk: DiskId, issued: Issued, result: Result<DiskReply, DiskError>) {
         match issued {
-            Issued::Change { stored, then } => {
-                self.on_changed(disk, stored, then, result.map(drop))
-            }
+            Issued::Change {
+                stored,
+                bytes,
+                then,
+            } => self.on_changed(disk, (stored, bytes), then, result.map(drop)),
             Issued::Commit(items) => self.on_commit_done(disk, items, result),
+            Issued::Flush(items) => self.on_flushed(disk, items, result),
             Issued::Checkpoint => self.on_checkpoint_done(disk, &result),
             Issued::Inspect => self.on_inspected(disk, result),
             Issued::Read(reading) => self.on_read(disk, reading, result),
@@ -464,7 +528,8 @@ impl ChunkServer {
         self.marks.reach(Mark::DiskFailed);
         one.copies = 0;
         let waiting = std::mem::take(&mut one.waiting);
-        let to_commit = std::mem::take(&mut one.to_commit);
+        let mut to_commit = std::mem::take(&mut one.to_commit);
+        to_commit.append(&mut one.to_flush);
         let parts = self.lose_parts(disk);
         self.log(
             Level::Error,

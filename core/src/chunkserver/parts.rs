@@ -32,6 +32,8 @@ pub(super) struct PartInfo {
     written: Option<Instant>,
     /// Where it stands in `Parts::dirty`.
     due: Option<Instant>,
+    /// Bytes that no commit covers.
+    unsynced: u64,
 }
 
 /// A change of one part, before it is known whether it may be done.
@@ -54,6 +56,8 @@ pub(super) enum PartOp {
         disk: DiskId,
         version: ChunkVersion,
         epoch: Epoch,
+        /// How much was received.
+        bytes: u64,
     },
     /// Removes the part if its version is at most this.
     Delete { most: ChunkVersion },
@@ -150,6 +154,7 @@ impl Parts {
             bad: false,
             written: None,
             due: None,
+            unsynced: 0,
         };
         match self.table.contains_key(&stored.part) {
             true => false,
@@ -207,9 +212,10 @@ impl Parts {
         info.is_some_and(|info| !std::mem::replace(&mut info.bad, true))
     }
 
-    fn note_written(&mut self, part: PartId, now: Instant) {
+    fn note_written(&mut self, part: PartId, now: Instant, bytes: u64) {
         if let Some(info) = self.table.get_mut(&part) {
             info.written = Some(now);
+            info.unsynced += bytes;
             if info.due.is_none() {
                 self.set_due(part, Some(now + COMMIT_INTERVAL));
             }
@@ -342,8 +348,8 @@ impl ChunkServer {
     fn begin(&mut self, part: PartId, op: PartOp, then: Then) -> Option<PartResult> {
         match op {
             PartOp::Write(write) => self.begin_write(part, write, then).err().map(Err),
-            PartOp::Keep => match self.parts.made(part).map(|info| info.disk) {
-                Some(disk) => self.commit(disk, part, CommitAction::Keep, then),
+            PartOp::Keep => match self.parts.made(part).copied() {
+                Some(info) => self.commit(info.disk, part, CommitAction::Keep, then, info.unsynced),
                 None => Some(Ok(None)),
             },
             PartOp::Commit {
@@ -356,11 +362,12 @@ impl ChunkServer {
                 disk,
                 version,
                 epoch,
-            } => self.begin_receive(part, disk, version, epoch, then),
+                bytes,
+            } => self.begin_receive(part, (disk, bytes), version, epoch, then),
             PartOp::Delete { most } => match self.parts.made(part) {
                 Some(info) if info.version <= most => {
                     let disk = info.disk;
-                    self.commit(disk, part, CommitAction::Delete, then)
+                    self.commit(disk, part, CommitAction::Delete, then, 0)
                 }
                 _ => Some(Ok(None)),
             },
@@ -374,21 +381,25 @@ impl ChunkServer {
             change,
         } = write;
         let disk = self.place_for_writer(part, version, epoch)?;
+        let mut bytes = 0;
         let request = match change {
             Change::Data {
                 drop_from,
                 offset,
                 data,
                 checksums,
-            } => DiskRequest::Write {
-                part,
-                version,
-                epoch,
-                drop_from,
-                offset,
-                data,
-                checksums,
-            },
+            } => {
+                bytes = data.len() as u64;
+                DiskRequest::Write {
+                    part,
+                    version,
+                    epoch,
+                    drop_from,
+                    offset,
+                    data,
+                    checksums,
+                }
+            }
             Change::Zero { offset, length } => DiskRequest::Zero {
                 part,
                 version,
@@ -402,7 +413,12 @@ impl ChunkServer {
             version,
             epoch,
         };
-        self.operate(disk, request, Issued::Change { stored, then });
+        let issued = Issued::Change {
+            stored,
+            bytes,
+            then,
+        };
+        self.operate(disk, request, issued);
         Ok(())
     }
 
@@ -439,6 +455,7 @@ impl ChunkServer {
             bad: false,
             written: None,
             due: None,
+            unsynced: 0,
         };
         let before = self.parts.table.insert(part, info);
         assert!(before.is_none(), "{part} is made once");
@@ -447,7 +464,7 @@ impl ChunkServer {
     fn begin_receive(
         &mut self,
         part: PartId,
-        disk: DiskId,
+        (disk, bytes): (DiskId, u64),
         version: ChunkVersion,
         epoch: Epoch,
         then: Then,
@@ -461,7 +478,13 @@ impl ChunkServer {
             Some(info) if info.disk != disk => return Some(Err(PartError::Version)),
             Some(_) => {}
         }
-        self.commit(disk, part, CommitAction::Receive { version, epoch }, then)
+        self.commit(
+            disk,
+            part,
+            CommitAction::Receive { version, epoch },
+            then,
+            bytes,
+        )
     }
 
     fn begin_commit(
@@ -493,14 +516,15 @@ impl ChunkServer {
             epoch: info.epoch,
             create,
         };
-        self.commit(disk, part, action, then)
+        let unsynced = info.unsynced;
+        self.commit(disk, part, action, then, unsynced)
     }
 
     /// A write of a part ended at its disk.
     pub(super) fn on_changed(
         &mut self,
         disk: DiskId,
-        stored: StoredPart,
+        (stored, bytes): (StoredPart, u64),
         then: Then,
         result: Result<(), DiskError>,
     ) {
@@ -508,7 +532,7 @@ impl ChunkServer {
         let outcome = match result {
             Ok(()) => {
                 self.note_stored(stored);
-                self.parts.note_written(part, self.now);
+                self.parts.note_written(part, self.now, bytes);
                 Ok(Some(stored))
             }
             Err(error) => {
@@ -568,6 +592,7 @@ impl ChunkServer {
         self.parts.set_due(part, None);
         if let Some(info) = self.parts.table.get_mut(&part) {
             info.written = None;
+            info.unsynced = 0;
             info.bad &= !received;
         }
         if received {

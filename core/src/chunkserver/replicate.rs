@@ -54,6 +54,8 @@ struct Replication {
     asked: usize,
     /// Steps of the disk that have not ended.
     steps: usize,
+    /// Bytes received.
+    bytes: u64,
 }
 
 /// What a replication is at. Steps of the disk are not ordered among themselves, so
@@ -110,6 +112,7 @@ impl ChunkServer {
             wanted: None,
             asked: 0,
             steps: 0,
+            bytes: 0,
         };
         self.replications.table.insert(key, one);
         self.replications.waiting.push_back(key);
@@ -140,7 +143,7 @@ impl ChunkServer {
         let disk = there.or_else(|| self.disks.with_most_space());
         let one = self.replication(key);
         one.attempt += 1;
-        (one.wanted, one.asked) = (None, 0);
+        (one.wanted, one.asked, one.bytes) = (None, 0, 0);
         one.stage = Stage::Beginning;
         if disk.is_none() {
             one.last_error = "no disk works".to_owned();
@@ -268,6 +271,7 @@ impl ChunkServer {
         if !fits || !data.len().is_multiple_of(UNIT_SIZE) || end > CHUNK_SIZE {
             return self.source_failed(key, "its reply makes no sense", true);
         }
+        self.replication(key).bytes += data.len() as u64;
         for (first, end) in runs(present, units) {
             let step = ReceiveStep::Piece {
                 offset: offset + u32::try_from(first).expect("a piece is short") * UNIT,
@@ -303,6 +307,7 @@ impl ChunkServer {
             disk: one.disk.expect("it is under way"),
             version: one.version,
             epoch: one.epoch,
+            bytes: one.bytes,
         };
         let part = one.part;
         self.change(part, op, Then::Replication(key));

@@ -4,6 +4,7 @@
 #![allow(missing_docs, unreachable_pub)]
 
 mod bench;
+#[allow(dead_code)]
 mod files;
 
 mod basics;
