@@ -1,8 +1,8 @@
 //! The threads that wait for disks.
 //!
 //! Each disk of a chunkserver has one thread that carries out its operations in
-//! order, and two that only sync (a commit and a checkpoint may run beside each
-//! other). A file is synced without holding the store, so reads and writes go on
+//! order, and three that only sync (a commit, a flush and a checkpoint may run beside
+//! each other). A file is synced without holding the store, so reads and writes go on
 //! meanwhile. Completions are fed by whichever thread has them, several at once
 //! when they come in a row.
 
@@ -27,8 +27,9 @@ use std::time::{Duration, Instant};
 /// Completions fed at once, and how long the first may wait for the others.
 const BATCH_MAX: usize = 16;
 const BATCH_TIME: Duration = Duration::from_micros(200);
-/// Threads that sync files of one disk.
-const SYNCERS: usize = 2;
+/// Threads that sync files of one disk: a commit, a flush and a checkpoint may run
+/// beside each other.
+const SYNCERS: usize = 3;
 
 /// Why a disk's folder can't be used by this server at all. A medium that merely
 /// failed is no reason: the server goes on with its other disks.

@@ -56,6 +56,8 @@ struct Replication {
     steps: usize,
     /// Bytes received.
     bytes: u64,
+    /// The source's version while it is read.
+    seen: Option<ChunkVersion>,
 }
 
 /// What a replication is at. Steps of the disk are not ordered among themselves, so
@@ -113,6 +115,7 @@ impl ChunkServer {
             asked: 0,
             steps: 0,
             bytes: 0,
+            seen: None,
         };
         self.replications.table.insert(key, one);
         self.replications.waiting.push_back(key);
@@ -143,7 +146,8 @@ impl ChunkServer {
         let disk = there.or_else(|| self.disks.with_most_space());
         let one = self.replication(key);
         one.attempt += 1;
-        (one.wanted, one.asked, one.bytes) = (None, 0, 0);
+        (one.wanted, one.asked) = (None, 0);
+        (one.bytes, one.seen) = (0, None);
         one.stage = Stage::Beginning;
         if disk.is_none() {
             one.last_error = "no disk works".to_owned();
@@ -245,9 +249,17 @@ impl ChunkServer {
             (
                 Asked::Piece { offset, .. },
                 Ok(ChunkReplyBody::Read {
-                    checksums, present, ..
+                    checksums,
+                    present,
+                    version,
                 }),
-            ) => self.take_piece(key, offset, &data, &checksums, &present),
+            ) => {
+                // Somebody writes it: pieces of two versions make no copy of either.
+                if *one.seen.get_or_insert(version) != version {
+                    return self.source_failed(key, "it changed meanwhile", false);
+                }
+                self.take_piece(key, offset, &data, &checksums, &present);
+            }
             (_, Ok(_)) => self.source_failed(key, "its reply makes no sense", true),
             (_, Err(error)) => {
                 let bad = error.kind == ChunkErrorKind::Corrupt;
