@@ -22,6 +22,7 @@ use std::collections::{BTreeMap, VecDeque};
 /// are kept no longer, so a sync counts only where they still are.
 #[derive(Clone, Debug)]
 pub(super) struct Owed {
+    chunk: ChunkId,
     version: ChunkVersion,
     copies: Vec<(ServerId, BootId)>,
 }
@@ -30,9 +31,16 @@ impl Owed {
     fn under(grant: &LeasedChunk) -> Self {
         let copies = grant.copies.iter().map(|copy| (copy.server, copy.boot));
         Self {
+            chunk: grant.chunk,
             version: grant.version,
             copies: copies.collect(),
         }
+    }
+
+    /// The chunk is still the one that was written. Another one is at its place once a
+    /// truncation cut it, and then nothing is owed any more.
+    fn is_of(&self, grant: &LeasedChunk) -> bool {
+        self.chunk == grant.chunk
     }
 
     /// The writes acknowledged under the old lease are in the new one's copies: no
@@ -141,6 +149,7 @@ impl Client {
         let unsettled = self.unsettled.chunks.remove(&place);
         let is_lost = self.edit(place, |chunk| {
             let owed = unsettled.or_else(|| chunk.owed.take());
+            let owed = owed.filter(|owed| owed.is_of(&grant));
             let is_lost = owed.as_ref().is_some_and(|owed| !owed.is_in(&grant));
             if owed.is_some() && !is_lost {
                 chunk.acknowledged.get_or_insert(generation);

@@ -80,3 +80,34 @@ fn an_unmount_leaves_everything_durable_and_settled() {
     world.run_for(std::time::Duration::from_millis(100));
     assert_eq!(world.master.state.leased().count(), 0);
 }
+
+#[test]
+fn a_file_is_truncated_and_written_again_and_again() {
+    let mut world = World::new(5, 4, 1);
+    let mount = world.mount_ready();
+    let file = world.create(mount, "a");
+    world.write(mount, file, 0, b"first");
+    world.close(mount, file);
+    for number in 0..20_u8 {
+        // The chunk that was written before goes, and another one takes its place, on
+        // other servers.
+        for server in world.servers.values_mut() {
+            server.hangs = (server.id.0 <= 2) == (number % 2 == 0);
+        }
+        let body = FileRequest::Open {
+            inode: file.0,
+            read: false,
+            write: true,
+            truncate: true,
+        };
+        let Ok(FileReply::Opened { handle, .. }) = world.ask(mount, body) else {
+            panic!("it opens");
+        };
+        world.write(mount, (file.0, handle), 0, &[number; 100]);
+        world.close(mount, (file.0, handle));
+        let handle = world.open(mount, file.0);
+        let read = world.read(mount, (file.0, handle), 0, 200);
+        assert_eq!(&read[..], [number; 100]);
+        world.close(mount, (file.0, handle));
+    }
+}
