@@ -88,6 +88,9 @@ pub struct FileBytes {
     /// What each mount has answered writes up to, as far as no truncation undid it.
     written: BTreeMap<MountId, u64>,
     truncations: Vec<Truncation>,
+    /// Writes not answered yet, by their order: the least length that the file was
+    /// cut to meanwhile.
+    growing: BTreeMap<u64, (MountId, u64)>,
     order: u64,
     reads: Vec<ReadUnderWay>,
 }
@@ -106,6 +109,7 @@ impl Default for FileBytes {
             size_high: 0,
             written: BTreeMap::new(),
             truncations: Vec::new(),
+            growing: BTreeMap::new(),
             order: 0,
             reads: Vec::new(),
         }
@@ -126,7 +130,9 @@ impl FileBytes {
         for read in &mut self.reads {
             read.size_high = read.size_high.max(high);
         }
-        self.begin(mount, source, offset, offset + length)
+        let change = self.begin(mount, source, offset, offset + length);
+        self.growing.insert(change.0, (mount, self.least_cut()));
+        change
     }
 
     /// A mount begins to make a range read as zeros, growing the file to a length.
@@ -142,7 +148,9 @@ impl FileBytes {
         for read in &mut self.reads {
             read.size_high = read.size_high.max(high);
         }
-        self.begin(mount, Source::Zero, offset, offset + length)
+        let change = self.begin(mount, Source::Zero, offset, offset + length);
+        self.growing.insert(change.0, (mount, self.least_cut()));
+        change
     }
 
     /// A mount begins to set the length.
@@ -159,8 +167,9 @@ impl FileBytes {
         });
         self.size_low = self.size_low.min(size);
         self.size_high = self.size_high.max(size);
-        for written in self.written.values_mut() {
-            *written = (*written).min(size);
+        let growing = self.growing.values_mut().map(|(_, limit)| limit);
+        for end in self.written.values_mut().chain(growing) {
+            *end = (*end).min(size);
         }
         let high = self.size_high;
         for read in &mut self.reads {
@@ -196,8 +205,9 @@ impl FileBytes {
 
     /// A write was answered as done: the mount itself sees it from now on.
     pub fn answer_write(&mut self, mount: MountId, change: ChangeId, end: u64) {
+        let (_, limit) = self.growing.remove(&change.0).unwrap_or((mount, u64::MAX));
         let written = self.written.entry(mount).or_default();
-        *written = (*written).max(end);
+        *written = (*written).max(end.min(limit));
         for segment in self.segments.values_mut() {
             segment.answer(change.0);
         }
@@ -254,27 +264,26 @@ impl FileBytes {
             .copied()
             .unwrap_or(0)
             .min(end.max(self.size_low))
-            .min(self.disturb_truncations(end));
+            .min(self.least_cut());
         self.size_low = self.size_low.max(own);
+        for truncation in &mut self.truncations {
+            truncation.rivalled |= end > truncation.size;
+        }
         for segment in self.segments.values_mut() {
             segment.commit(covered, how);
         }
         self.merge();
     }
 
-    /// A commit reaches up to `end` while the length is being changed. Returns the least
-    /// length that it may be changed to.
-    fn disturb_truncations(&mut self, end: u64) -> u64 {
-        let mut least = u64::MAX;
-        for truncation in &mut self.truncations {
-            truncation.rivalled |= end > truncation.size;
-            least = least.min(truncation.size);
-        }
-        least
+    /// The least length that the file is being cut to.
+    fn least_cut(&self) -> u64 {
+        let sizes = self.truncations.iter().map(|truncation| truncation.size);
+        sizes.min().unwrap_or(u64::MAX)
     }
 
     /// A change failed, or a flush or fsync that covers it did: its fate is unknown.
     pub fn fail(&mut self, change: ChangeId) {
+        self.growing.remove(&change.0);
         self.give_up(|entry| entry.order == change.0);
     }
 
@@ -293,6 +302,7 @@ impl FileBytes {
     /// A mount died: the fate of all that it had not committed is unknown.
     pub fn lose_mount(&mut self, mount: MountId) {
         self.truncations.retain(|t| t.mount != mount);
+        self.growing.retain(|_, (whose, _)| *whose != mount);
         self.written.remove(&mount);
         self.give_up(|entry| entry.mount == mount);
     }
