@@ -558,10 +558,15 @@ pub(super) fn is_ready(file: &File, chunk: &ChunkWrite) -> bool {
 }
 
 fn apply_grant(chunk: &mut ChunkWrite, grant: LeasedChunk) {
-    let same = chunk.chunk() == Some(grant.chunk) && grant.valid >= chunk.committed_end;
-    if !same {
+    // Nobody else can have held it since: what is known of the copies' ends still holds.
+    // Otherwise all that counts is what was committed; a kept `drop_from` would make
+    // the copies drop what another mount wrote behind it.
+    let follows =
+        |held: &LeasedChunk| held.chunk == grant.chunk && held.version.next() == grant.version;
+    if !chunk.grant.as_ref().is_some_and(follows) {
         chunk.written_end = grant.valid;
         chunk.drop_from = Some(grant.valid);
+        chunk.dropped_from = None;
     }
     chunk.written_end = chunk.written_end.max(grant.valid);
     chunk.committed_end = grant.valid;
