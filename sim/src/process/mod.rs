@@ -156,7 +156,17 @@ fn drive<M: Machine>(
     acts: &mut Vec<Act>,
     mut other: impl FnMut(Other<M::Operation, M::Answer>, &mut Vec<Act>),
 ) {
+    // A machine that was just made may have effects already.
+    drain(machine, acts, &mut other);
     machine.handle(now, input);
+    drain(machine, acts, &mut other);
+}
+
+fn drain<M: Machine>(
+    machine: &mut M,
+    acts: &mut Vec<Act>,
+    other: &mut impl FnMut(Other<M::Operation, M::Answer>, &mut Vec<Act>),
+) {
     while let Some(effect) = machine.poll_effect() {
         match effect {
             Effect::Connect {
