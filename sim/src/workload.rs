@@ -101,6 +101,8 @@ pub(crate) struct Runner {
     at: usize,
     slots: Vec<Option<OpenFile>>,
     stage: Stage,
+    /// What the step under way does: it ends as it began, even while winding down.
+    under_way: Option<FileOperation>,
     /// The paths of this step still to be found, last first.
     wanted: Vec<Wanted>,
     found: Vec<Place>,
@@ -133,6 +135,7 @@ impl Runner {
             at: 0,
             slots: vec![None; 8],
             stage: Stage::Idle,
+            under_way: None,
             wanted: Vec::new(),
             found: Vec::new(),
             waiting: false,
@@ -160,10 +163,12 @@ impl Runner {
     /// What it is doing, for reports.
     pub(crate) fn describe(&self) -> String {
         format!(
-            "step {} of {}: {:?}",
+            "client {}, step {} of {}: {:?}, {}",
+            self.client,
             self.at,
             self.steps.len(),
-            self.current()
+            self.under_way,
+            if self.waiting { "waits" } else { "idles" },
         )
     }
 
@@ -199,6 +204,7 @@ impl Runner {
             self.wanted = paths(&operation);
             self.wanted.reverse();
             self.found.clear();
+            self.under_way = Some(operation.clone());
             if let Some(asked) = self.go_on(&operation) {
                 self.waiting = true;
                 return Next::Ask(asked);
@@ -215,7 +221,7 @@ impl Runner {
     /// Goes on after an answer.
     pub(crate) fn on_answer(&mut self, result: &Result<FileReply, Errno>) -> Next {
         self.waiting = false;
-        let Some(operation) = self.current() else {
+        let Some(operation) = self.under_way.clone() else {
             return self.think();
         };
         let next = match (self.stage.clone(), result) {
@@ -255,6 +261,7 @@ impl Runner {
 
     fn end_step(&mut self) {
         self.stage = Stage::Idle;
+        self.under_way = None;
         self.completed += 1;
         if !self.winding_down && self.at < self.steps.len() {
             self.at += 1;
