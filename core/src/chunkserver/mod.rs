@@ -66,6 +66,9 @@ pub struct ChunkServer {
     now: Instant,
     tick_at: Instant,
     effects: VecDeque<Effect<DiskOperation, ()>>,
+    /// What was to be said of the disks as they were opened: the first input brings it
+    /// out, as nothing is drained before one.
+    opening: VecDeque<Effect<DiskOperation, ()>>,
     links: LinkAllocator,
     /// Links that others opened.
     accepted: BTreeSet<LinkId>,
@@ -92,6 +95,7 @@ impl ChunkServer {
             now: now.mono,
             tick_at: now.mono,
             effects: VecDeque::new(),
+            opening: VecDeque::new(),
             links: LinkAllocator::default(),
             accepted: BTreeSet::new(),
             masters: Masters::new(&config, seed),
@@ -111,6 +115,7 @@ impl ChunkServer {
         for disk in disks {
             server.add_disk(disk);
         }
+        server.opening = std::mem::take(&mut server.effects);
         server
     }
 
@@ -239,6 +244,7 @@ impl Machine for ChunkServer {
             "effects are drained before the next input"
         );
         self.now = self.now.max(now.mono);
+        self.effects.append(&mut self.opening);
         if self.stopped {
             return;
         }
