@@ -383,6 +383,17 @@ impl Node {
         stores.flat_map(ChunkStore::parts)
     }
 
+    /// Whether the chunkserver that runs here uses a disk no more, as calls failed.
+    pub(crate) fn gave_up(&self, number: usize) -> bool {
+        match &self.process {
+            Some(Process::Server(process)) => {
+                let store = process.runners()[number].store.as_ref();
+                store.is_some_and(|store| store.failed().is_some())
+            }
+            _ => false,
+        }
+    }
+
     /// The process is gone; the disks keep what they may.
     pub(crate) fn end_process(&mut self, now: Nanos, power_lost: bool) {
         self.process = None;

@@ -7,7 +7,7 @@
 //! and redundancy comes back.
 
 use crate::audit::Auditor;
-use crate::check::disks::Disks;
+use crate::check::disks::{Disks, ServerDisk};
 use crate::check::leases::{Route, Seen};
 use crate::check::{Broken, Judges};
 use crate::faults::Script;
@@ -798,11 +798,22 @@ impl World {
         let missing = match leading_state(&self.nodes) {
             Some(state) => {
                 let reader = &mut self.judges.reader;
-                crate::check::copies::missing(self.now, state, &self.disks, reader)
+                let nodes = &self.nodes;
+                let in_use = |disk: &ServerDisk| {
+                    !disk.disk.faults().vanished && !nodes[disk.node].gave_up(disk.number)
+                };
+                crate::check::copies::missing(self.now, state, &self.disks, &in_use, reader)
             }
             None => vec!["nobody leads".to_owned()],
         };
-        if missing.is_empty() {
+        if missing.is_empty() && self.return_failed_disks() {
+            let deadline = self.now + self.plan.redundancy;
+            let next_look = self.now + SECOND;
+            self.phase = Phase::Settling {
+                deadline,
+                next_look,
+            };
+        } else if missing.is_empty() {
             for index in 0..self.nodes.len() {
                 self.collect_marks(index);
             }
@@ -818,6 +829,23 @@ impl World {
                 next_look,
             };
         }
+    }
+
+    /// An operator restarts the servers that gave up a disk, once redundancy is back
+    /// without it: what it brings with it must be dealt with too. Whether there were
+    /// any.
+    fn return_failed_disks(&mut self) -> bool {
+        let gave_up = |node: &Node| {
+            let mut disks = node.disks.iter().enumerate();
+            disks.any(|(number, disk)| !disk.faults().vanished && node.gave_up(number))
+        };
+        let failed = self.nodes.iter().filter(|node| gave_up(node));
+        let failed: Vec<usize> = failed.map(|node| node.index.0).collect();
+        for &index in &failed {
+            self.end_process(index, false, Power::Idle);
+            self.schedule(self.now, Event::Restart(index));
+        }
+        !failed.is_empty()
     }
 
     fn stuck(&mut self, how: String) {

@@ -1,27 +1,28 @@
 //! Once everything has healed (P4, P8, P10): every chunk is settled, has its
 //! copies again, they are equal, and no server keeps what nobody refers to.
+//!
+//! What lies on a disk that failed is out of everybody's reach: it is no copy, and
+//! nobody can remove it before the disk is in use again.
 
-use super::disks::{DiskReader, Disks};
+use super::disks::{DiskReader, Disks, ServerDisk};
 use crate::network::Nanos;
 use antler_core::ids::{ChunkId, ChunkVersion, PartId, ServerId};
 use antler_core::namespace::LeaseState;
 use antler_core::namespace::State;
 use std::collections::BTreeMap;
 
-/// What is still missing, in words; nothing when all is well.
+/// What is still missing, in words; nothing when all is well. `in_use` tells which
+/// disks the servers work with.
 pub(crate) fn missing(
     now: Nanos,
     state: &State,
     disks: &Disks,
+    in_use: &dyn Fn(&ServerDisk) -> bool,
     reader: &mut DiskReader,
 ) -> Vec<String> {
     let mut missing = Vec::new();
     let mut held: BTreeMap<ChunkId, Vec<Copy>> = BTreeMap::new();
-    for disk in disks
-        .servers
-        .iter()
-        .filter(|disk| !disk.disk.faults().vanished)
-    {
+    for disk in disks.servers.iter().filter(|disk| in_use(disk)) {
         let parts = match reader.parts(now, disk) {
             Ok(parts) => parts,
             Err(error) => {
@@ -39,7 +40,7 @@ pub(crate) fn missing(
             });
         }
     }
-    let servers = count_servers(disks);
+    let servers = count_servers(disks, in_use);
     for chunk in state.chunks_from(ChunkId(0), usize::MAX) {
         let copies = held.remove(&chunk).unwrap_or_default();
         missing.extend(judge_chunk(state, chunk, &copies, servers));
@@ -61,11 +62,11 @@ struct Copy {
     part: PartId,
 }
 
-fn count_servers(disks: &Disks) -> usize {
+fn count_servers(disks: &Disks, in_use: &dyn Fn(&ServerDisk) -> bool) -> usize {
     let mut servers: Vec<ServerId> = disks
         .servers
         .iter()
-        .filter(|disk| !disk.disk.faults().vanished)
+        .filter(|disk| in_use(disk))
         .map(|disk| disk.server)
         .collect();
     servers.sort_unstable();
