@@ -20,6 +20,8 @@ struct Running {
     kind: Kind,
     states: Vec<Option<PartState>>,
     left: usize,
+    /// Parts to delete that ended, whatever became of them.
+    deleted: Vec<PartId>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -124,10 +126,14 @@ impl ChunkServer {
             states: vec![None; ops.len()],
             // One more, so that it does not end before all have begun.
             left: ops.len() + 1,
+            deleted: Vec::new(),
         };
         self.commands.table.insert(key, running);
         self.hold_commits();
         for (at, (part, op)) in ops.into_iter().enumerate() {
+            if kind == Kind::Delete {
+                self.parts.condemn(part, true);
+            }
             self.change(part, op, Then::Command(key, at));
         }
         self.release_commits();
@@ -144,9 +150,10 @@ impl ChunkServer {
     ) {
         let kind = self.commands.table[&key].kind;
         match (kind, result) {
-            (Kind::Delete, Ok(_)) => {
+            (Kind::Delete, _) => {
                 let running = self.commands.table.get_mut(&key).expect("it is under way");
-                running.states[at] = None;
+                running.deleted.push(part);
+                self.parts.condemn(part, false);
             }
             (Kind::Digest, Ok(Some(_))) => {
                 let disk = self.parts.made(part).map(|info| info.disk);
@@ -216,10 +223,31 @@ impl ChunkServer {
         }
         let running = self.commands.table.remove(&key).expect("it was just seen");
         let states = match running.kind {
-            Kind::Delete => Vec::new(),
+            Kind::Delete => {
+                self.tell_deleted(&running.deleted);
+                Vec::new()
+            }
             Kind::Parts | Kind::Digest => running.states,
         };
         self.end_command(running.link, running.command, CommandResult::Parts(states));
+    }
+
+    /// Every member learns what went, and what is still there: a leader that thinks
+    /// less of a part than it is must not forget it.
+    fn tell_deleted(&mut self, parts: &[PartId]) {
+        let (left, gone) = parts
+            .iter()
+            .partition::<Vec<PartId>, _>(|part| self.parts.made(**part).is_some());
+        if !gone.is_empty() {
+            self.say_lost(gone);
+        }
+        let left: Vec<_> = left
+            .into_iter()
+            .filter_map(|part| self.parts.report(part))
+            .collect();
+        if !left.is_empty() {
+            self.say_gained(left);
+        }
     }
 
     pub(super) fn end_command(&mut self, link: LinkId, command: u64, result: CommandResult) {

@@ -510,7 +510,7 @@ impl ChunkServer {
                 Level::Warn,
                 format!("unit {unit} of {part} has a wrong checksum"),
             );
-            self.say_lost(vec![part]);
+            self.say_gained(self.parts.report(part).into_iter().collect());
         }
     }
 

@@ -26,7 +26,7 @@ pub(super) struct PartInfo {
     pub(super) epoch: Epoch,
     /// The store has it (it is not just about to).
     pub(super) made: bool,
-    /// A unit was found bad: it is not reported any more.
+    /// A unit was found bad: the masters don't count it any more.
     pub(super) bad: bool,
     /// The last write that no commit covers.
     written: Option<Instant>,
@@ -131,6 +131,9 @@ pub(super) struct Parts {
     dirty: BTreeSet<(Instant, PartId)>,
     /// Parts that a failed disk had.
     lost: BTreeSet<PartId>,
+    /// Parts that are about to be deleted: they are reported as no copies, so that no
+    /// leader deletes another one for their sake.
+    condemned: BTreeSet<PartId>,
     /// Parts that a writer made and the masters were not told of yet.
     fresh: BTreeSet<PartId>,
 }
@@ -182,12 +185,30 @@ impl Parts {
 
     /// What the masters are told.
     pub(super) fn reports(&self) -> impl Iterator<Item = PartReport> {
-        let good = self.table.iter().filter(|(_, info)| info.made && !info.bad);
-        good.map(|(&part, info)| report(part, info))
+        let made = self.table.iter().filter(|(_, info)| info.made);
+        made.map(|(&part, info)| self.report_of(part, info))
     }
 
     pub(super) fn report(&self, part: PartId) -> Option<PartReport> {
-        self.made(part).map(|info| report(part, info))
+        self.made(part).map(|info| self.report_of(part, info))
+    }
+
+    fn report_of(&self, part: PartId, info: &PartInfo) -> PartReport {
+        PartReport {
+            part,
+            version: info.version,
+            epoch: info.epoch,
+            disk: info.disk,
+            bad: info.bad || self.condemned.contains(&part),
+        }
+    }
+
+    /// A part is about to be deleted, or was, or is not any more.
+    pub(super) fn condemn(&mut self, part: PartId, condemned: bool) {
+        match condemned {
+            true => self.condemned.insert(part),
+            false => self.condemned.remove(&part),
+        };
     }
 
     /// What was made since the masters were last told.
@@ -280,15 +301,6 @@ impl Parts {
             assert!(info.made || queued, "{part} is there or about to be");
         }
         disks.check_copies(&copies);
-    }
-}
-
-fn report(part: PartId, info: &PartInfo) -> PartReport {
-    PartReport {
-        part,
-        version: info.version,
-        epoch: info.epoch,
-        disk: info.disk,
     }
 }
 

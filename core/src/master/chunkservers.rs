@@ -2,11 +2,12 @@
 //! Every member listens, so that a new leader knows where the copies are.
 
 use super::Master;
-use super::servers::Server;
+use super::servers::{Server, copy_of};
 use crate::ids::{Address, BootId, ChunkId, Incarnation, LinkId, ServerId};
 use crate::limits::SERVER_TIMEOUT;
 use crate::machine::Level;
 use crate::marks::Mark;
+use crate::namespace::ChunkOrigin;
 use crate::placement::choose::Labels;
 use crate::time::Instant;
 use crate::wire::Message;
@@ -65,7 +66,7 @@ impl Master {
             ChunkToMaster::Gained { parts } => self.on_gained(server, parts),
             ChunkToMaster::Lost { parts } => {
                 for part in parts {
-                    self.servers.drop_copy(server, part.chunk);
+                    self.on_part_lost(server, part.chunk);
                 }
             }
             ChunkToMaster::CommandDone { command, result } => {
@@ -161,9 +162,23 @@ impl Master {
 
     fn on_gained(&mut self, server: ServerId, parts: Vec<PartReport>) {
         for report in parts {
-            self.servers
-                .set_copy(server, report.part.chunk, report.version, report.disk);
-            self.judge_unknown(&[report.part.chunk]);
+            let chunk = report.part.chunk;
+            let mut copy = copy_of(server, &report);
+            // The log may have told of a newer version before this came.
+            if let Some(known) = self.servers.copy(server, chunk) {
+                copy.version = copy.version.max(known.version);
+            }
+            self.servers.set_copy(chunk, copy);
+            self.judge_unknown(&[chunk]);
+        }
+    }
+
+    /// A deleted chunk's copy went as it was told to; of any other one it is
+    /// remembered, as the log may be behind.
+    fn on_part_lost(&mut self, server: ServerId, chunk: ChunkId) {
+        match self.member.state().chunk_is_lost_range(chunk) {
+            ChunkOrigin::Deleted => self.servers.drop_copy(server, chunk),
+            ChunkOrigin::Known | ChunkOrigin::Unknown => self.servers.lose_copy(server, chunk),
         }
     }
 

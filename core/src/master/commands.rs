@@ -3,6 +3,7 @@
 //! the loss of its link, or time.
 
 use super::Master;
+use super::servers::Copy;
 use crate::ids::{ChunkId, Epoch, ServerId};
 use crate::limits::COMMANDS_INFLIGHT_MAX;
 use crate::time::{Duration, Instant};
@@ -25,8 +26,8 @@ pub(super) enum Purpose {
     Equalize(ChunkId),
     /// A copy is made.
     Repair(ChunkId),
-    /// Copies go.
-    Delete,
+    /// These copies go; they are not in the table of copies any more.
+    Delete(Vec<(ChunkId, Copy)>),
 }
 
 #[derive(Clone, Debug)]
@@ -129,7 +130,23 @@ impl Master {
             Purpose::Fence(chunk) => self.on_fenced(server, chunk, result),
             Purpose::Equalize(chunk) => self.on_equalized(server, chunk, &result),
             Purpose::Repair(chunk) => self.on_repaired(server, chunk, result),
-            Purpose::Delete => {}
+            Purpose::Delete(copies) => {
+                if matches!(result, CommandResult::Failed { .. }) {
+                    self.on_delete_failed(copies);
+                }
+            }
+        }
+    }
+
+    /// The reign is over: nobody learns how commands end.
+    pub(super) fn drop_commands(&mut self) {
+        let commands = std::mem::take(&mut self.commands);
+        let sent = commands.sent.into_values().map(|sent| sent.purpose);
+        let queued = commands.queues.into_values().flatten();
+        for purpose in sent.chain(queued.map(|(purpose, _)| purpose)) {
+            if let Purpose::Delete(copies) = purpose {
+                self.on_delete_failed(copies);
+            }
         }
     }
 

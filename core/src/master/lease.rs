@@ -17,7 +17,7 @@
 
 use super::commands::Purpose;
 use super::{Master, Proposal};
-use crate::ids::{BootId, ChunkId, ChunkVersion, DiskId, Epoch, PartId, ServerId, SessionId};
+use crate::ids::{BootId, ChunkId, ChunkVersion, Epoch, PartId, ServerId, SessionId};
 use crate::limits::REPORT_BATCH;
 use crate::machine::Level;
 use crate::marks::Mark;
@@ -274,11 +274,7 @@ impl Master {
         let epoch = one.epoch;
         let all: Vec<(ServerId, BootId)> = match &one.lease {
             LeaseState::Settled => {
-                let current = self
-                    .servers
-                    .copies(chunk)
-                    .iter()
-                    .filter(|copy| copy.version == one.version);
+                let current = self.servers.current(chunk, one.version);
                 let named = current
                     .filter_map(|copy| Some((copy.server, self.servers.get(copy.server)?.boot)));
                 named
@@ -471,13 +467,7 @@ impl Master {
         copies: &[ServerId],
     ) {
         for server in copies {
-            let copy = self
-                .servers
-                .copies(chunk)
-                .iter()
-                .find(|copy| copy.server == *server);
-            let disk = copy.map_or(DiskId(0), |copy| copy.disk);
-            self.servers.set_copy(*server, chunk, version, disk);
+            self.servers.raise_copy(*server, chunk, version);
         }
         if self.reign.is_some() {
             self.leases.forget(chunk);

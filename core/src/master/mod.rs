@@ -296,6 +296,7 @@ impl Master {
             self.pump_settling();
             self.pump_repair();
             self.drain_member();
+            self.assess_touched();
         }
     }
 
@@ -379,7 +380,7 @@ impl Master {
         self.sessions = Sessions::default();
         self.mutations = Mutations::default();
         self.questions = Questions::default();
-        self.commands = Commands::default();
+        self.drop_commands();
         self.leases = Leases::default();
         self.repair.end();
         self.proposals.clear();

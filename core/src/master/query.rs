@@ -307,11 +307,7 @@ impl Master {
     fn readable_copies(&self, id: ChunkId, chunk: &Chunk) -> Vec<(ServerId, BootId, ChunkVersion)> {
         match &chunk.lease {
             LeaseState::Settled => {
-                let current = self
-                    .servers
-                    .copies(id)
-                    .iter()
-                    .filter(|copy| copy.version == chunk.version);
+                let current = self.servers.current(id, chunk.version);
                 let alive = current.filter(|copy| self.servers.is_alive(copy.server));
                 let named = alive.filter_map(|copy| {
                     Some((
@@ -401,11 +397,7 @@ impl Master {
         let Some(chunk) = self.member.state().chunk(part.chunk) else {
             return;
         };
-        let current = self
-            .servers
-            .copies(part.chunk)
-            .iter()
-            .filter(|copy| copy.version == chunk.version);
+        let current = self.servers.current(part.chunk, chunk.version);
         let others = current
             .filter(|copy| copy.server != server && self.servers.is_alive(copy.server))
             .count();
@@ -414,7 +406,7 @@ impl Master {
                 Level::Warn,
                 format!("{server} holds a bad copy of {part}: replacing it"),
             );
-            self.servers.drop_copy(server, part.chunk);
+            self.servers.mark_bad(server, part.chunk);
         }
     }
 }

@@ -55,6 +55,8 @@ pub(super) struct Repair {
     later: BTreeSet<(Instant, ChunkId)>,
     running: BTreeMap<ChunkId, Running>,
     doomed: BTreeMap<ChunkId, Instant>,
+    /// The doomed by when they are due.
+    executions: BTreeSet<(Instant, ChunkId)>,
     quarantined: BTreeSet<ChunkId>,
 }
 
@@ -76,6 +78,20 @@ impl Repair {
         self.later.clear();
         self.quarantined.clear();
         self.doomed.clear();
+        self.executions.clear();
+    }
+
+    /// The copies of a chunk that is not in the table go at `due`.
+    fn doom(&mut self, chunk: ChunkId, due: Instant) {
+        self.spare(chunk);
+        self.doomed.insert(chunk, due);
+        self.executions.insert((due, chunk));
+    }
+
+    fn spare(&mut self, chunk: ChunkId) {
+        if let Some(due) = self.doomed.remove(&chunk) {
+            self.executions.remove(&(due, chunk));
+        }
     }
 
     pub(super) fn is_running(&self, chunk: ChunkId) -> bool {
@@ -139,11 +155,7 @@ impl Master {
     fn counting(&self, id: ChunkId, chunk: &Chunk) -> Vec<ServerId> {
         match &chunk.lease {
             LeaseState::Settled => {
-                let current = self
-                    .servers
-                    .copies(id)
-                    .iter()
-                    .filter(|copy| copy.version == chunk.version);
+                let current = self.servers.current(id, chunk.version);
                 current
                     .map(|copy| copy.server)
                     .filter(|server| self.servers.counts(*server))
@@ -155,7 +167,8 @@ impl Master {
             | LeaseState::Reconciling { copies, .. } => {
                 let same = copies
                     .iter()
-                    .filter(|(server, boot)| self.servers.counts_in_life(*server, *boot));
+                    .filter(|(server, boot)| self.servers.counts_in_life(*server, *boot))
+                    .filter(|(server, _)| !self.servers.has_lost(*server, id));
                 same.map(|(server, _)| *server).collect()
             }
         }
@@ -167,7 +180,7 @@ impl Master {
         let (count, wanted) = (self.counting(id, &chunk).len(), usize::from(chunk.copies));
         let settled = matches!(chunk.lease, LeaseState::Settled);
         let stale =
-            |copy: &Copy| copy.version != chunk.version && self.servers.is_alive(copy.server);
+            |copy: &Copy| !copy.is_current(chunk.version) && self.servers.is_alive(copy.server);
         let unclean = settled && self.servers.copies(id).iter().any(stale);
         match count {
             0 => Some((Class::Missing, false)),
@@ -217,6 +230,7 @@ impl Master {
             .servers
             .copies(chunk)
             .iter()
+            .filter(|copy| !copy.bad)
             .map(|copy| copy.version)
             .max();
         let (epoch, settled) = (one.epoch, matches!(one.lease, LeaseState::Settled));
@@ -315,11 +329,7 @@ impl Master {
 
     /// Current copies to read from, the least busy first; empty when the best is full.
     fn sources(&self, chunk: ChunkId, version: ChunkVersion) -> Vec<LocatedCopy> {
-        let current = self
-            .servers
-            .copies(chunk)
-            .iter()
-            .filter(|copy| copy.version == version);
+        let current = self.servers.current(chunk, version);
         let alive = current.filter_map(|copy| Some((copy.server, self.servers.get(copy.server)?)));
         let mut alive: Vec<_> = alive.filter(|(_, one)| one.is_alive()).collect();
         alive.sort_by_key(|(_, one)| one.repairs);
@@ -343,11 +353,7 @@ impl Master {
 
     /// Where a new copy goes: by placement, among servers with room for repair.
     fn target(&mut self, chunk: ChunkId, version: ChunkVersion) -> Option<ServerId> {
-        let holders = self
-            .servers
-            .copies(chunk)
-            .iter()
-            .filter(|copy| copy.version == version);
+        let holders = self.servers.current(chunk, version);
         let holders: BTreeSet<ServerId> = holders.map(|copy| copy.server).collect();
         let counting = holders
             .iter()
@@ -377,13 +383,8 @@ impl Master {
         match result {
             CommandResult::Parts(states) => {
                 let done = matches!(states[..], [Some(state)] if state.version == running.version);
-                let copies = self.servers.copies(chunk);
-                let known = copies.iter().find(|copy| copy.server == server);
-                if done && known.is_none_or(|copy| copy.version < running.version) {
-                    let disk = crate::ids::DiskId(0);
-                    self.servers.set_copy(server, chunk, running.version, disk);
-                }
                 if done {
+                    self.servers.raise_copy(server, chunk, running.version);
                     self.marks.reach(Mark::CopyRepaired);
                 }
             }
@@ -413,11 +414,12 @@ impl Master {
             .servers
             .copies(chunk)
             .iter()
-            .filter(|copy| copy.server != bad && Some(copy.version) == version)
+            .filter(|copy| copy.server != bad)
+            .filter(|copy| version.is_some_and(|version| copy.is_current(version)))
             .filter(|copy| self.servers.is_alive(copy.server))
             .count();
         if others > 0 {
-            self.servers.drop_copy(bad, chunk);
+            self.servers.mark_bad(bad, chunk);
         }
     }
 
@@ -442,7 +444,7 @@ impl Master {
             .collect();
         let current: Vec<ServerId> = alive
             .iter()
-            .filter(|copy| copy.version == version)
+            .filter(|copy| copy.is_current(version))
             .map(|copy| copy.server)
             .collect();
         // A server that means to be back counts towards the goal, but not here: only
@@ -452,10 +454,10 @@ impl Master {
         }
         let mut doomed: Vec<(ServerId, ChunkVersion)> = alive
             .iter()
-            .filter(|copy| copy.version < version)
+            .filter(|copy| copy.version < version || copy.bad && copy.version == version)
             // Every version below the current one is stale: a writer may have raised the
             // copy since it was last reported.
-            .map(|copy| (copy.server, ChunkVersion(version.0 - 1)))
+            .map(|copy| (copy.server, copy.version.max(ChunkVersion(version.0 - 1))))
             .collect();
         let holders = self.servers.candidates(&BTreeSet::new());
         let holders: Vec<_> = holders
@@ -470,9 +472,23 @@ impl Master {
     }
 
     fn delete_copy(&mut self, server: ServerId, chunk: ChunkId, version: ChunkVersion) {
+        let copy = self.servers.copy(server, chunk).copied();
         self.servers.drop_copy(server, chunk);
         let parts = vec![(PartId::whole(chunk), version)];
-        self.command(server, Purpose::Delete, Command::Delete { parts });
+        let purpose = Purpose::Delete(copy.map(|copy| (chunk, copy)).into_iter().collect());
+        self.command(server, purpose, Command::Delete { parts });
+    }
+
+    /// Copies were to be deleted, and nobody knows whether they were. Of a server that
+    /// is there they count for nothing, as it may do it yet; one that comes back tells.
+    pub(super) fn on_delete_failed(&mut self, copies: Vec<(ChunkId, Copy)>) {
+        for (chunk, copy) in copies {
+            if self.servers.copy(copy.server, chunk).is_none() {
+                let bad = copy.bad || self.servers.is_alive(copy.server);
+                self.servers.set_copy(chunk, Copy { bad, ..copy });
+                self.judge_unknown(&[chunk]);
+            }
+        }
     }
 
     pub(super) fn watch_repairs(&mut self) {
@@ -493,11 +509,12 @@ impl Master {
     /// Nobody refers to the chunk any more: its copies go after the grace period.
     pub(super) fn on_chunk_gone(&mut self, chunk: ChunkId) {
         self.servers.touch(chunk);
+        self.servers.forget_lost(chunk);
         self.leases.forget(chunk);
         // Who leads later judges by what was reported to it.
         if self.reign.is_some() {
             let due = self.now.mono + self.config.delete_grace;
-            self.repair.doomed.insert(chunk, due);
+            self.repair.doom(chunk, due);
         }
     }
 
@@ -511,7 +528,9 @@ impl Master {
             match self.member.state().chunk_is_lost_range(*chunk) {
                 ChunkOrigin::Known => {}
                 ChunkOrigin::Deleted => {
-                    self.repair.doomed.entry(*chunk).or_insert(due);
+                    if !self.repair.doomed.contains_key(chunk) {
+                        self.repair.doom(*chunk, due);
+                    }
                 }
                 ChunkOrigin::Unknown => {
                     self.marks.reach(Mark::ChunkQuarantined);
@@ -532,7 +551,7 @@ impl Master {
         for chunk in std::mem::take(&mut self.repair.quarantined) {
             // A number beyond the allocation mark may have been given since.
             if self.member.state().chunk(chunk).is_none() {
-                self.repair.doomed.insert(chunk, now);
+                self.repair.doom(chunk, now);
             }
         }
     }
@@ -541,44 +560,49 @@ impl Master {
         let now = self.now.mono;
         let due = self
             .repair
-            .doomed
+            .executions
             .iter()
-            .filter(|(_, due)| **due <= now)
+            .take_while(|(due, _)| *due <= now)
             .take(REPORT_BATCH);
-        let due: Vec<ChunkId> = due.map(|(chunk, _)| *chunk).collect();
-        let mut parts: BTreeMap<ServerId, Vec<(PartId, ChunkVersion)>> = BTreeMap::new();
+        let due: Vec<ChunkId> = due.map(|(_, chunk)| *chunk).collect();
+        let mut condemned: BTreeMap<ServerId, Vec<(ChunkId, Copy)>> = BTreeMap::new();
         for chunk in due {
-            self.repair.doomed.remove(&chunk);
+            self.repair.spare(chunk);
             assert!(
                 self.member.state().chunk(chunk).is_none(),
                 "a chunk in use is never deleted"
             );
-            let holders = self.servers.copies(chunk).iter().map(|copy| copy.server);
-            let alive: Vec<ServerId> = holders
-                .filter(|server| self.servers.is_alive(*server))
+            let holders = self.servers.copies(chunk).iter().copied();
+            let alive: Vec<Copy> = holders
+                .filter(|copy| self.servers.is_alive(copy.server))
                 .collect();
-            for server in alive {
-                self.servers.drop_copy(server, chunk);
-                parts
-                    .entry(server)
-                    .or_default()
-                    .push((PartId::whole(chunk), ChunkVersion(u64::MAX)));
+            for copy in alive {
+                self.servers.drop_copy(copy.server, chunk);
+                let of_server = condemned.entry(copy.server).or_default();
+                of_server.push((chunk, copy));
             }
         }
-        for (server, parts) in parts {
+        for (server, copies) in condemned {
             self.marks.reach(Mark::ChunkDeleted);
-            self.command(server, Purpose::Delete, Command::Delete { parts });
+            let parts = copies.iter();
+            let parts = parts.map(|(chunk, _)| (PartId::whole(*chunk), ChunkVersion(u64::MAX)));
+            let parts = parts.collect();
+            self.command(server, Purpose::Delete(copies), Command::Delete { parts });
         }
     }
 
-    /// What `classes` tells is what a fresh look tells.
+    /// What `classes` tells is what a fresh look tells, but for what is to be looked at
+    /// anyway.
     pub(super) fn check_health(&self) {
         let mut from = ChunkId(0);
         loop {
             let some = self.member.state().chunks_from(from, REPORT_BATCH);
             let Some(last) = some.last() else { break };
             from = last.next();
-            for chunk in some {
+            for chunk in some
+                .into_iter()
+                .filter(|one| !self.servers.is_touched(*one))
+            {
                 assert_eq!(
                     self.repair.classes.get(&chunk).copied(),
                     self.class(chunk),

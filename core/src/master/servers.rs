@@ -56,6 +56,15 @@ pub(super) struct Copy {
     pub(super) server: ServerId,
     pub(super) version: ChunkVersion,
     pub(super) disk: DiskId,
+    /// It was found damaged, or may be about to be deleted: it counts for nothing.
+    pub(super) bad: bool,
+}
+
+impl Copy {
+    /// Whether it is a good copy of that version.
+    pub(super) fn is_current(&self, version: ChunkVersion) -> bool {
+        self.version == version && !self.bad
+    }
 }
 
 /// The soft state about chunkservers.
@@ -63,6 +72,9 @@ pub(super) struct Copy {
 pub(super) struct Servers {
     pub(super) table: BTreeMap<ServerId, Server>,
     copies: BTreeMap<ChunkId, Vec<Copy>>,
+    /// What servers said they lost since they registered. A record may be applied
+    /// later that tells of the copy as it was before.
+    lost: BTreeSet<(ChunkId, ServerId)>,
     /// Chunks whose health may have changed since `take_touched`.
     touched: BTreeSet<ChunkId>,
 }
@@ -99,6 +111,26 @@ impl Servers {
         self.copies.get(&chunk).map_or(&[], Vec::as_slice)
     }
 
+    pub(super) fn copy(&self, server: ServerId, chunk: ChunkId) -> Option<&Copy> {
+        self.copies(chunk).iter().find(|copy| copy.server == server)
+    }
+
+    /// The good copies of that version.
+    pub(super) fn current(
+        &self,
+        chunk: ChunkId,
+        version: ChunkVersion,
+    ) -> impl Iterator<Item = &Copy> {
+        let copies = self.copies(chunk).iter();
+        copies.filter(move |copy| copy.is_current(version))
+    }
+
+    /// Whether the server said that it has no good copy.
+    pub(super) fn has_lost(&self, server: ServerId, chunk: ChunkId) -> bool {
+        self.lost.contains(&(chunk, server))
+            || self.copy(server, chunk).is_some_and(|copy| copy.bad)
+    }
+
     pub(super) fn known_chunks(&self) -> impl Iterator<Item = ChunkId> + '_ {
         self.copies.keys().copied()
     }
@@ -118,34 +150,58 @@ impl Servers {
             .collect()
     }
 
-    /// A copy is there (or has a new version).
-    pub(super) fn set_copy(
-        &mut self,
-        server: ServerId,
-        chunk: ChunkId,
-        version: ChunkVersion,
-        disk: DiskId,
-    ) {
-        let Some(holder) = self.table.get_mut(&server) else {
+    /// A copy is there, or is another than before.
+    pub(super) fn set_copy(&mut self, chunk: ChunkId, copy: Copy) {
+        let Some(holder) = self.table.get_mut(&copy.server) else {
             return;
         };
         holder.chunks.insert(chunk);
+        self.lost.remove(&(chunk, copy.server));
         let list = self.copies.entry(chunk).or_default();
-        match list.iter_mut().find(|copy| copy.server == server) {
-            Some(copy) => {
-                *copy = Copy {
-                    server,
-                    version,
-                    disk,
-                }
-            }
-            None => list.push(Copy {
-                server,
-                version,
-                disk,
-            }),
+        match list.iter_mut().find(|known| known.server == copy.server) {
+            Some(known) => *known = copy,
+            None => list.push(copy),
         }
         self.touched.insert(chunk);
+    }
+
+    /// A record or an answer tells that a copy has at least this version. What the
+    /// server said of it since stays: that it is bad, or lost.
+    pub(super) fn raise_copy(&mut self, server: ServerId, chunk: ChunkId, version: ChunkVersion) {
+        if self.lost.contains(&(chunk, server)) {
+            return;
+        }
+        let fresh = Copy {
+            server,
+            version,
+            disk: DiskId(0),
+            bad: false,
+        };
+        let known = self.copy(server, chunk).copied().unwrap_or(fresh);
+        let version = known.version.max(version);
+        self.set_copy(chunk, Copy { version, ..known });
+    }
+
+    /// A copy was found damaged.
+    pub(super) fn mark_bad(&mut self, server: ServerId, chunk: ChunkId) {
+        if let Some(copy) = self.copy(server, chunk).copied() {
+            self.set_copy(chunk, Copy { bad: true, ..copy });
+        }
+    }
+
+    /// The server says that it has the part no more.
+    pub(super) fn lose_copy(&mut self, server: ServerId, chunk: ChunkId) {
+        self.drop_copy(server, chunk);
+        self.lost.insert((chunk, server));
+    }
+
+    /// The chunk is not in the table any more.
+    pub(super) fn forget_lost(&mut self, chunk: ChunkId) {
+        let all = (chunk, ServerId(0))..=(chunk, ServerId(u64::MAX));
+        let known: Vec<_> = self.lost.range(all).copied().collect();
+        for one in known {
+            self.lost.remove(&one);
+        }
     }
 
     /// A copy is gone, or must not be counted any more.
@@ -169,10 +225,16 @@ impl Servers {
             .get(&server)
             .map(|one| one.chunks.clone())
             .unwrap_or_default();
+        self.lost.retain(|(_, loser)| *loser != server);
         let mut new = BTreeSet::new();
         for report in parts {
-            new.insert(report.part.chunk);
-            self.set_copy(server, report.part.chunk, report.version, report.disk);
+            let chunk = report.part.chunk;
+            new.insert(chunk);
+            let known = self.copy(server, chunk);
+            let was_bad = known.is_some_and(|copy| copy.bad && copy.version == report.version);
+            let mut copy = copy_of(server, &report);
+            copy.bad |= was_bad;
+            self.set_copy(chunk, copy);
         }
         for chunk in old.difference(&new) {
             self.drop_copy(server, *chunk);
@@ -188,6 +250,10 @@ impl Servers {
 
     pub(super) fn touch(&mut self, chunk: ChunkId) {
         self.touched.insert(chunk);
+    }
+
+    pub(super) fn is_touched(&self, chunk: ChunkId) -> bool {
+        self.touched.contains(&chunk)
     }
 
     pub(super) fn take_touched(&mut self) -> BTreeSet<ChunkId> {
@@ -218,5 +284,15 @@ impl Servers {
                 );
             }
         }
+    }
+}
+
+/// A copy as its server reports it.
+pub(super) fn copy_of(server: ServerId, report: &PartReport) -> Copy {
+    Copy {
+        server,
+        version: report.version,
+        disk: report.disk,
+        bad: report.bad,
     }
 }

@@ -108,6 +108,7 @@ impl Master {
             .find(|(other, _)| *other == copy.server);
         let state = match (server.is_alive(), in_lease) {
             (false, _) => "away",
+            (true, _) if copy.bad => "bad",
             (true, Some((_, boot))) if *boot == server.boot => "current",
             (true, Some(_)) => "doubtful",
             (true, None) if copy.version == chunk.version => "current",

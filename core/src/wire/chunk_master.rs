@@ -55,14 +55,15 @@ pub enum ChunkToMaster {
         #[n(2)]
         sent: u64,
     },
-    /// Parts came (by a command) or changed version.
+    /// Parts came (by a command or a writer), were found bad, or are still there
+    /// though the leader wanted them gone.
     #[n(3)]
     Gained {
         /// Which.
         #[n(0)]
         parts: Vec<PartReport>,
     },
-    /// Parts went: deleted, found bad, or on a disk that failed.
+    /// Parts went: deleted, or on a disk that failed.
     #[n(4)]
     Lost {
         /// Which.
@@ -99,6 +100,10 @@ pub struct PartReport {
     /// On which disk.
     #[n(3)]
     pub disk: DiskId,
+    /// A unit of it was found bad: it is no copy any more, but it is there.
+    #[n(4)]
+    #[cbor(default)]
+    pub bad: bool,
 }
 
 /// From a member to a chunkserver.
