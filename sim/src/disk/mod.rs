@@ -25,7 +25,7 @@ pub use faults::{DiskFaults, DiskSpeed, Failing};
 
 use antler_core::rng::Rng;
 use antler_core::vfs::{FileId, Space, Vfs, VfsError, VfsResult};
-use content::PAGE;
+use content::{PAGE, SECTOR};
 use file::{Change, File};
 use names::{FileNumber, NameChange, Names};
 use std::cell::{Ref, RefCell, RefMut};
@@ -493,7 +493,7 @@ impl Disk {
         let failed = self.faults.write.strikes();
         self.counts.failed_calls += u64::from(failed);
         let kept = match failed {
-            true => self.rng.below(data.len() as u64 + 1) as usize,
+            true => whole_sectors(offset, self.rng.below(data.len() as u64 + 1)) as usize,
             false => data.len(),
         };
         if kept > 0 {
@@ -505,6 +505,13 @@ impl Disk {
             false => Ok(()),
         }
     }
+}
+
+/// How much of a write that fails after `length` bytes is in the file: a medium tears
+/// at sectors.
+fn whole_sectors(offset: u64, length: u64) -> u64 {
+    let end = (offset + length) / SECTOR * SECTOR;
+    end.saturating_sub(offset)
 }
 
 impl Vfs for SimDisk {
