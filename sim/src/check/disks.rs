@@ -95,7 +95,8 @@ impl DiskReader {
         Ok(self.store(now, disk)?.parts().collect())
     }
 
-    /// The version of a part on a server's disks, and the disk that has it.
+    /// The newest of a part on a server's disks, and the disk that has it: a disk that
+    /// failed may still hold what was there before.
     ///
     /// # Errors
     /// When a disk could not be recovered.
@@ -105,16 +106,18 @@ impl DiskReader {
         disks: impl Iterator<Item = &'a ServerDisk>,
         part: PartId,
     ) -> Result<Option<(&'a ServerDisk, StoredPart)>, String> {
+        let mut newest: Option<(&ServerDisk, StoredPart)> = None;
         for disk in disks {
-            let found = self
-                .store(now, disk)?
-                .parts()
-                .find(|stored| stored.part == part);
-            if let Some(stored) = found {
-                return Ok(Some((disk, stored)));
+            let mut parts = self.store(now, disk)?.parts();
+            let Some(stored) = parts.find(|stored| stored.part == part) else {
+                continue;
+            };
+            let age = |stored: &StoredPart| (stored.version, stored.epoch);
+            if newest.is_none_or(|(_, known)| age(&known) < age(&stored)) {
+                newest = Some((disk, stored));
             }
         }
-        Ok(None)
+        Ok(newest)
     }
 
     /// Bytes of a part. Absent ones are zeros.
