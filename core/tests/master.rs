@@ -4,8 +4,8 @@
 use antler_core::attributes::{Credentials, FileKind};
 use antler_core::errno::Errno;
 use antler_core::ids::{
-    Address, BootId, ChunkId, ChunkVersion, Epoch, Incarnation, InodeId, LinkId, MemberId, PartId,
-    RequestId, ServerId, SessionId, Term,
+    Address, BootId, ChunkId, ChunkVersion, DiskId, Epoch, Incarnation, InodeId, LinkId, MemberId,
+    PartId, RequestId, ServerId, SessionId, Term,
 };
 use antler_core::journal::Recovered;
 use antler_core::journal::operation::{
@@ -22,7 +22,7 @@ use antler_core::time::{Duration, Instant, Now, Timestamp};
 use antler_core::vfs::Space;
 use antler_core::wire::Message;
 use antler_core::wire::chunk_master::{
-    ChunkToMaster, Command, CommandResult, MasterToChunk, PartState,
+    ChunkToMaster, Command, CommandResult, MasterToChunk, PartReport, PartState,
 };
 use antler_core::wire::client_master::{
     Answer, ClientToMaster, DiskStatus, LeasedChunk, MasterToClient, Query, Stale,
@@ -761,4 +761,106 @@ fn a_lease_whose_every_copy_was_restarted_does_not_wait_for_its_holder() {
     }
     bench.heard(link);
     assert_eq!(lease_name(&mut bench, link, inode), "reconciling");
+}
+
+/// Three servers, and a chunk that settled on two of them: their links, and the chunk.
+fn settled_on_two(bench: &mut Bench) -> (Vec<(u64, LinkId)>, ChunkId) {
+    let all: Vec<(u64, LinkId)> = (1..=3)
+        .map(|server| (server, bench.serve(server)))
+        .collect();
+    let (link, _) = bench.mount(1);
+    write_and_close(bench, link);
+    bench.pass(Duration::from_millis(100));
+    let mut holders = Vec::new();
+    let mut chunks = Vec::new();
+    for (server, link) in &all {
+        let synced = sync_all(bench, *link, *server);
+        if !synced.is_empty() {
+            holders.push((*server, *link));
+        }
+        chunks.extend(synced);
+    }
+    assert_eq!(holders.len(), 2);
+    let spare = all.into_iter().find(|one| !holders.contains(one));
+    holders.extend(spare);
+    (holders, chunks[0])
+}
+
+fn replications(bench: &mut Bench, link: LinkId) -> Vec<(u64, ChunkVersion, Epoch)> {
+    let of = |(command, body)| match body {
+        Command::Replicate { version, epoch, .. } => Some((command, version, epoch)),
+        _ => None,
+    };
+    bench.commands(link).into_iter().filter_map(of).collect()
+}
+
+#[test]
+fn a_bad_copy_is_made_up_for_and_then_deleted() {
+    let mut bench = Bench::new();
+    let (servers, chunk) = settled_on_two(&mut bench);
+    let [(_, bad), (_, good), (third, spare)] = servers[..] else {
+        panic!("there are three")
+    };
+    let report = PartReport {
+        part: PartId::whole(chunk),
+        version: ChunkVersion(1),
+        epoch: Epoch(1),
+        disk: DiskId(0),
+        bad: true,
+    };
+    let parts = vec![report];
+    bench.tell(bad, ChunkToMaster::Gained { parts });
+    bench.pass(Duration::from_secs(2));
+    assert_eq!(replications(&mut bench, good), []);
+    let in_place = replications(&mut bench, bad);
+    let (to, boot, done) = match &in_place[..] {
+        [one] => (bad, servers[0].0, *one),
+        _ => (spare, third, replications(&mut bench, spare)[0]),
+    };
+    let (command, version, epoch) = done;
+    let made = PartReport {
+        bad: false,
+        ..report
+    };
+    bench.tell(to, ChunkToMaster::Gained { parts: vec![made] });
+    let state = PartState {
+        version,
+        epoch,
+        digest: 0,
+        boot: BootId(boot),
+    };
+    let result = CommandResult::Parts(vec![Some(state)]);
+    bench.tell(to, ChunkToMaster::CommandDone { command, result });
+    bench.pass(Duration::from_secs(2));
+    let wanted = Command::Delete {
+        parts: vec![(PartId::whole(chunk), version)],
+    };
+    let told = bench.commands(bad);
+    let deleted = told.iter().any(|(_, body)| *body == wanted);
+    assert_eq!(deleted, to == spare, "{told:?}");
+}
+
+#[test]
+fn a_copy_lost_just_before_its_record_is_not_counted() {
+    let mut bench = Bench::new();
+    let links: Vec<LinkId> = (1..=3).map(|server| bench.serve(server)).collect();
+    let (client, _) = bench.mount(1);
+    let inode = write_and_close(&mut bench, client);
+    bench.pass(Duration::from_millis(100));
+    let mut lost = false;
+    for (at, link) in links.iter().enumerate() {
+        let synced = sync_all(&mut bench, *link, at as u64 + 1);
+        if let (Some(chunk), false) = (synced.first(), lost) {
+            let parts = vec![PartId::whole(*chunk)];
+            bench.tell(*link, ChunkToMaster::Lost { parts });
+            lost = true;
+        }
+    }
+    assert_eq!(lease_name(&mut bench, client, inode), "settled");
+    bench.pass(Duration::from_secs(2));
+    let made: Vec<_> = links
+        .iter()
+        .flat_map(|link| replications(&mut bench, *link))
+        .collect();
+    assert_eq!(made.len(), 1, "the record said two copies, the server one");
 }

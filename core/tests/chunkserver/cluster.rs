@@ -524,6 +524,27 @@ impl Cluster {
         lost.flatten().collect()
     }
 
+    fn told(&self, at: usize) -> impl Iterator<Item = &PartReport> {
+        let told = self.from_servers.iter();
+        let told = told.filter_map(move |(from, message)| match message {
+            ChunkToMaster::Gained { parts } if *from == at => Some(parts),
+            _ => None,
+        });
+        told.flatten()
+    }
+
+    /// Parts that a server told of as bad.
+    pub fn bad(&self, at: usize) -> Vec<PartId> {
+        let bad = self.told(at).filter(|report| report.bad);
+        bad.map(|report| report.part).collect()
+    }
+
+    /// Parts that a server told of as good.
+    pub fn gained(&self, at: usize) -> Vec<(PartId, ChunkVersion)> {
+        let good = self.told(at).filter(|report| !report.bad);
+        good.map(|report| (report.part, report.version)).collect()
+    }
+
     /// The parts of a server's newest registration.
     pub fn reported(&self, at: usize) -> Vec<PartReport> {
         let own = self.from_servers.iter().filter(|(from, _)| *from == at);

@@ -89,6 +89,11 @@ fn parts_are_deleted_up_to_a_version() {
         parts: vec![(part(1), ChunkVersion(15)), (part(2), ChunkVersion(15))],
     };
     assert_eq!(states(cluster.command(0, command)), []);
+    assert_eq!(cluster.lost(0), [part(1)], "every member hears what went");
+    assert!(
+        cluster.gained(0).contains(&(part(2), ChunkVersion(20))),
+        "and what is still there"
+    );
     cluster.restart(0, 1);
     let reports = cluster.reported(0);
     assert_eq!(
@@ -186,7 +191,7 @@ fn a_bad_source_is_named_and_the_next_one_used() {
         panic!("a copy was made from rot")
     };
     assert_eq!(bad_source, Some(ServerId(1)));
-    assert_eq!(cluster.lost(0), [part(1)], "the source says so too");
+    assert_eq!(cluster.bad(0), [part(1)], "the source says so too");
     let command = replicate(&cluster, 1, 1, &[0, 1]);
     states(cluster.command(2, command));
     let copy = cluster.copy(2, 1, 1, Right::Read);

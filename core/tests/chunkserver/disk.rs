@@ -19,7 +19,7 @@ fn a_rotten_unit_is_reported_once_and_not_counted_any_more() {
     for _ in 0..2 {
         assert_eq!(cluster.read(&copy, 0, 16384), Err(ChunkErrorKind::Corrupt));
     }
-    assert_eq!(cluster.lost(0), [part(1)]);
+    assert_eq!(cluster.bad(0), [part(1)]);
     assert_eq!(cluster.read(&copy, 0, 4096).unwrap(), data[..4096]);
     // A write into the rotten unit must not make it look right.
     let into = cluster.write(std::slice::from_ref(&copy), 5000, b"y", false);

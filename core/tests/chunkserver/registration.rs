@@ -1,9 +1,13 @@
 //! Registering with the masters and the lease to serve.
 
 use crate::cluster::*;
-use antler_core::ids::{Incarnation, Term};
+use antler_core::chunk::operation::OpenedDisk;
+use antler_core::chunkserver::{ChunkServer, ChunkServerConfig};
+use antler_core::ids::{Address, BootId, DiskId, Incarnation, ServerId, Term};
 use antler_core::limits::{HEARTBEAT, SERVE_LEASE, SERVER_TIMEOUT};
-use antler_core::machine::{Input, Machine};
+use antler_core::machine::{Effect, Input, Machine};
+use antler_core::time::Now;
+use antler_core::vfs::Space;
 use antler_core::wire::Message;
 use antler_core::wire::capability::Right;
 use antler_core::wire::chunk_master::{ChunkToMaster, MasterToChunk};
@@ -110,4 +114,27 @@ fn a_master_of_an_older_life_of_the_cluster_is_left() {
             _ => None,
         });
     assert_eq!(registers.next_back(), Some(Incarnation(2)));
+}
+
+#[test]
+fn what_is_wrong_with_a_disk_is_told_with_the_first_input() {
+    let disk = OpenedDisk {
+        disk: DiskId(1),
+        path: "/disk".into(),
+        space: Space::default(),
+        parts: Vec::new(),
+        failed: Some("it is not there".into()),
+    };
+    let config = ChunkServerConfig {
+        server: ServerId(1),
+        boot: BootId(1),
+        address: Address::from("cs"),
+        labels: Vec::new(),
+        masters: vec![Address::from("master")],
+        incarnation: Incarnation(1),
+    };
+    let mut server = ChunkServer::new(config, vec![disk], 1, Now::default());
+    server.handle(Now::default(), Input::Timeout);
+    let first = server.poll_effect();
+    assert!(matches!(first, Some(Effect::Log { .. })), "{first:?}");
 }
