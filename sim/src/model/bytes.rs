@@ -325,6 +325,7 @@ impl FileBytes {
     fn give_up(&mut self, chosen: impl Fn(&UnderWay) -> bool) {
         for segment in self.segments.values_mut() {
             let (now, under_way) = (&mut segment.now, &mut segment.under_way);
+            let before = under_way.len();
             under_way.retain(|entry| {
                 let lost = chosen(entry);
                 if lost {
@@ -332,6 +333,8 @@ impl FileBytes {
                 }
                 !lost
             });
+            let some_lost = under_way.len() < before;
+            under_way.iter_mut().for_each(|e| e.rivalled |= some_lost);
         }
         self.merge();
     }

@@ -197,3 +197,19 @@ fn what_a_mount_overwrote_in_memory_another_may_still_read() {
     file.begin_read(2, 1, 0, 8);
     file.end_read(2, 7, 8, &older).expect_err("its own view");
 }
+
+#[test]
+fn a_lost_mounts_write_may_lie_over_what_another_wrote_and_did_not_commit() {
+    let mut file = FileBytes::default();
+    for mount in [1, 2] {
+        let write = file.begin_write(mount, Source::Write(WriteId(mount)), 0, 8);
+        file.answer_write(mount, write, 8);
+    }
+    file.lose_mount(2);
+    for found in [1, 2] {
+        let mut bytes = vec![0; 8];
+        Source::Write(WriteId(found)).fill(7, 0, &mut bytes);
+        file.begin_read(found.into(), 1, 0, 8);
+        file.end_read(found.into(), 7, 8, &bytes).expect("either");
+    }
+}
