@@ -52,7 +52,8 @@ id!(
     /// reconciled, so that a copy that missed writes is behind.
     ChunkVersion, "v");
 id!(
-    /// Numbers the leases of a chunk and fences older writers.
+    /// Numbers the leases of a chunk and fences older writers. A grant raises it by
+    /// one, a fence by two: how far it is ahead of the version counts the fences.
     Epoch, "e");
 id!(
     /// A chunkserver, for life; drawn at random when it is first started.

@@ -11,7 +11,7 @@ use super::timers::Timer;
 use super::write::Place;
 use crate::attributes::Credentials;
 use crate::errno::Errno;
-use crate::ids::{BootId, ChunkId, ChunkVersion, Epoch, InodeId, ServerId};
+use crate::ids::{BootId, ChunkId, Epoch, InodeId, ServerId};
 use crate::marks::Mark;
 use crate::namespace::record::{LeaseEnd, Mutation};
 use crate::wire::client_chunk::{ChunkError, ChunkErrorKind};
@@ -23,8 +23,13 @@ use std::collections::{BTreeMap, VecDeque};
 #[derive(Clone, Debug)]
 pub(super) struct Owed {
     chunk: ChunkId,
-    version: ChunkVersion,
+    /// How often the chunk had been fenced.
+    fences: u64,
     copies: Vec<(ServerId, BootId)>,
+}
+
+fn fences(grant: &LeasedChunk) -> u64 {
+    grant.epoch.0.saturating_sub(grant.version.0)
 }
 
 impl Owed {
@@ -32,7 +37,7 @@ impl Owed {
         let copies = grant.copies.iter().map(|copy| (copy.server, copy.boot));
         Self {
             chunk: grant.chunk,
-            version: grant.version,
+            fences: fences(grant),
             copies: copies.collect(),
         }
     }
@@ -43,8 +48,8 @@ impl Owed {
         self.chunk == grant.chunk
     }
 
-    /// The writes acknowledged under the old lease are in the new one's copies: no
-    /// reconciliation came between, or a server that acknowledged them lives on.
+    /// The writes acknowledged under the old lease are in the new one's copies: the
+    /// chunk was not fenced since, or a server that acknowledged them lives on.
     fn is_in(&self, grant: &LeasedChunk) -> bool {
         let lives = |copy: &(ServerId, BootId)| {
             grant
@@ -52,7 +57,7 @@ impl Owed {
                 .iter()
                 .any(|held| (held.server, held.boot) == *copy)
         };
-        grant.version == self.version.next() || self.copies.iter().any(lives)
+        fences(grant) == self.fences || self.copies.iter().any(lives)
     }
 }
 

@@ -140,8 +140,9 @@ impl State {
         };
         if raises {
             let floor = self.scalars.epoch_floor;
+            let by = if matches!(event, Event::Fence) { 2 } else { 1 };
             self.chunks.update(&chunk, |stored| {
-                stored.epoch = stored.epoch.next().max(floor);
+                stored.epoch = Epoch(stored.epoch.0 + by).max(floor);
                 stored.version = stored.version.next().max(ChunkVersion(floor.0));
             });
         }
