@@ -24,6 +24,10 @@ struct UnderWay {
 pub(crate) struct BytesJudge {
     seed: u64,
     errors: Errors,
+    /// Copies of a chunk.
+    copies: u64,
+    /// Deaths of chunkservers so far.
+    deaths: u64,
     files: BTreeMap<FileKey, FileBytes>,
     writes: u32,
     under_way: BTreeMap<u64, UnderWay>,
@@ -38,10 +42,12 @@ pub(crate) struct Synced {
 }
 
 impl BytesJudge {
-    pub(crate) fn new(seed: u64, errors: Errors) -> Self {
+    pub(crate) fn new(seed: u64, errors: Errors, copies: u64) -> Self {
         Self {
             seed,
             errors,
+            copies,
+            deaths: 0,
             files: BTreeMap::new(),
             writes: 0,
             under_way: BTreeMap::new(),
@@ -187,6 +193,12 @@ impl BytesJudge {
             | Errno::EPERM
             | Errno::EACCES => under_way.effect == DataEffect::None || !under_way.effect.is_plain(),
             Errno::ENOSPC => self.errors != Errors::None,
+            // What was acknowledged and not synced may be lost when every server that
+            // held it died: then the loss must be told, and the bytes are judged still.
+            Errno::EIO => {
+                let tells = !matches!(under_way.effect, DataEffect::Read { .. });
+                tells && self.deaths >= self.copies
+            }
             _ => false,
         };
         if allowed || self.errors == Errors::Any {
@@ -223,6 +235,7 @@ impl BytesJudge {
 
     /// A chunkserver died: what was not synced may be gone.
     pub(crate) fn lose_server(&mut self) {
+        self.deaths += 1;
         for file in self.files.values_mut() {
             file.lose_server();
         }

@@ -48,7 +48,7 @@ pub(crate) struct Judges {
 impl Judges {
     pub(crate) fn new(plan: &Plan) -> Self {
         Self {
-            bytes: BytesJudge::new(plan.seed, plan.errors),
+            bytes: BytesJudge::new(plan.seed, plan.errors, plan.cluster.copies),
             members: MembersJudge::default(),
             leases: LeasesJudge::default(),
             durable: DurableJudge::new(plan.seed ^ 0xd15c, 3),
