@@ -7,7 +7,7 @@
 
 use super::clients::stale_of;
 use super::{Master, Proposal};
-use crate::attributes::{Credentials, FallocateMode, FileKind};
+use crate::attributes::{Attributes, Credentials, FallocateMode, FileKind};
 use crate::errno::Errno;
 use crate::ids::{BootId, ChunkId, InodeId, LinkId, RequestId, ServerId, SessionId};
 use crate::limits::{CHUNK_SIZE, SESSION_WINDOW};
@@ -18,7 +18,7 @@ use crate::namespace::record::{
 use crate::namespace::{Applied, LeaseState, Remembered, State};
 use crate::placement;
 use crate::time::{Duration, Instant};
-use crate::wire::client_master::{Answer, MasterToClient};
+use crate::wire::client_master::{Answer, MasterToClient, Stale};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// For how long a request waits for what must come first before the client is told
@@ -47,7 +47,12 @@ enum Stage {
     /// In the log.
     Proposed,
     /// Applied; this many caches have not dropped what it changed.
-    Pushing { outcome: Outcome, waits: usize },
+    Pushing {
+        outcome: Outcome,
+        waits: usize,
+        /// What its names stood for behind it.
+        named: Vec<Named>,
+    },
 }
 
 /// The mutations under way.
@@ -63,6 +68,9 @@ pub(super) struct Mutations {
     naming: BTreeMap<(InodeId, Vec<u8>), u32>,
     removing: BTreeMap<InodeId, u32>,
 }
+
+/// A name and what it stands for.
+type Named = ((InodeId, Vec<u8>), Option<InodeId>);
 
 /// The names that a record in the log may change, and the object that it may take
 /// the last name from. Who has that open was chosen when it was proposed: until it
@@ -495,12 +503,20 @@ impl Master {
             // From now on: another session may remove the name before this is answered.
             self.sessions.note_open(session, attributes.inode);
         }
-        let named = parents(&pending.mutation);
+        let parents = parents(&pending.mutation);
         let stale = stale_of(&applied.changes);
         let (pushes, waits) = self.sessions.push(Some(session), &stale, Some(ticket));
         let outcome = applied.outcome.expect("a client's record has an outcome");
-        pending.stage = Stage::Pushing { outcome, waits };
-        for parent in named {
+        let named = match waits {
+            0 => Vec::new(),
+            _ => names_now(self.member.state(), &pending.mutation),
+        };
+        pending.stage = Stage::Pushing {
+            outcome,
+            waits,
+            named,
+        };
+        for parent in parents {
             self.sessions.cache(session, parent);
         }
         for push in pushes {
@@ -532,11 +548,28 @@ impl Master {
             .get(&ticket)
             .expect("it was just applied");
         let (link, session, request) = (pending.link, pending.session, pending.request);
-        let Stage::Pushing { outcome, .. } = pending.stage.clone() else {
+        let Stage::Pushing { outcome, named, .. } = pending.stage.clone() else {
             unreachable!("only what was pushed is finished")
         };
         self.mutations.forget(ticket);
         self.answer_mutation(link, session, request, outcome);
+        self.push_overtaken(session, named);
+    }
+
+    /// Names that changed again before their author was answered: it may cache them from
+    /// the answer, and drops them by this push behind it.
+    fn push_overtaken(&mut self, session: SessionId, named: Vec<Named>) {
+        let state = self.member.state();
+        let changed = |((parent, name), inode): &Named| inode_at(state, *parent, name) != *inode;
+        let overtaken = named.into_iter().filter(changed);
+        let stale: Vec<Stale> = overtaken
+            .map(|((parent, name), _)| Stale::Dentry { parent, name })
+            .collect();
+        if !stale.is_empty()
+            && let Some(push) = self.sessions.note(session, stale, None)
+        {
+            self.send_push(push);
+        }
     }
 
     /// Answers, and notes what the client may cache from the answer.
@@ -561,12 +594,20 @@ impl Master {
         );
     }
 
+    /// Attributes as they are now: they may have changed again since the reply was made,
+    /// and the push of that came before the answer.
+    fn newest(&self, replied: Attributes) -> Attributes {
+        let now = self.member.state().attributes(replied.inode);
+        now.unwrap_or(replied)
+    }
+
     /// A reply of the replicated state with what the leader adds to it.
     /// A lease of which a copy is unknown here is no answer: the client asks anew.
     fn dress(&mut self, session: SessionId, reply: Reply) -> Result<Answer, Errno> {
         Ok(match reply {
             Reply::Done | Reply::Session(_) => Answer::Done,
             Reply::Entry(attributes) => {
+                let attributes = self.newest(attributes);
                 self.sessions.cache(session, attributes.inode);
                 Answer::Entry(attributes)
             }
@@ -575,6 +616,7 @@ impl Master {
                 existed,
                 lease,
             } => {
+                let attributes = self.newest(attributes);
                 self.sessions.cache(session, attributes.inode);
                 if attributes.kind == FileKind::Regular {
                     self.sessions.note_open(session, attributes.inode);
@@ -661,4 +703,15 @@ fn count_down<K: Ord>(counts: &mut BTreeMap<K, u32>, key: K) {
     if *count == 0 {
         counts.remove(&key);
     }
+}
+
+fn inode_at(state: &State, parent: InodeId, name: &[u8]) -> Option<InodeId> {
+    state.unlink_target(parent, name).map(|(inode, _)| inode)
+}
+
+fn names_now(state: &State, mutation: &Mutation) -> Vec<Named> {
+    let names = names_of(mutation).into_iter();
+    names
+        .map(|(parent, name)| ((parent, name.to_vec()), inode_at(state, parent, name)))
+        .collect()
 }
