@@ -237,7 +237,14 @@ impl Master {
         (read, write): (bool, bool),
         who: &Credentials,
     ) -> Result<Answer, Errno> {
-        let attributes = self.member.state().check_open(inode, read, write, who)?;
+        let state = self.member.state();
+        let attributes = state.check_open(inode, read, write, who)?;
+        let keeps = session.is_some_and(|session| state.is_orphan_of(inode, session));
+        if attributes.nlink == 0 && !keeps {
+            // Its last name went since the caller looked it up: it lasts only as long as
+            // the sessions that had it open then.
+            return Err(Errno::ESTALE);
+        }
         if let Some(session) = session {
             self.sessions.note_open(session, inode);
         }
