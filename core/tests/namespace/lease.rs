@@ -206,13 +206,13 @@ fn a_lease_whose_session_ended_is_fenced_and_reconciled() {
     assert_eq!(world.record(fence(Epoch(1))).changes, []);
     world.record(fence(grant.epoch));
     let fenced = chunk(&world, grant.chunk);
-    assert_eq!((fenced.version, fenced.epoch), (ChunkVersion(3), Epoch(3)));
+    assert_eq!((fenced.version, fenced.epoch), (ChunkVersion(3), Epoch(4)));
     assert_eq!(fenced.lease.base(), Some(ChunkVersion(1)));
     assert_eq!(world.lease(file, 0), Err(Errno::EAGAIN));
     world.record(fence(fenced.epoch));
     assert_eq!(
         chunk(&world, grant.chunk).epoch,
-        Epoch(4),
+        Epoch(6),
         "a new leader fences anew"
     );
 
@@ -229,7 +229,7 @@ fn a_lease_whose_session_ended_is_fenced_and_reconciled() {
     };
     assert!(
         world
-            .record(reconciled(Epoch(4)))
+            .record(reconciled(Epoch(6)))
             .changes
             .contains(&settled)
     );
