@@ -681,6 +681,23 @@ fn a_lease_of_which_a_copy_is_unknown_is_not_given_in_part() {
 }
 
 #[test]
+fn a_new_chunk_waits_for_servers_that_are_still_to_come() {
+    let mut bench = Bench::new();
+    let (link, _) = bench.mount(1);
+    let (inode, lease) = created(&bench.say(link, mutate(1, create("f"))));
+    assert!(lease.is_none(), "nobody is there to hold it");
+    let want = Mutation::Lease {
+        inode,
+        index: 0,
+        failed: vec![],
+    };
+    let told = bench.say(link, mutate(2, want));
+    assert!(told.is_empty(), "the disks are not full: {told:?}");
+    bench.serve(1);
+    assert_eq!(granted(&bench.heard(link)[..1]).copies.len(), 1);
+}
+
+#[test]
 fn a_file_of_a_session_that_is_not_back_yet_is_kept_when_it_is_unlinked() {
     let mut bench = Bench::new();
     let (holder, session) = bench.mount(1);

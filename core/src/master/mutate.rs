@@ -440,6 +440,11 @@ impl Master {
             Err(errno) => return Ready::Refuse(errno),
             Ok(None) => {
                 let copies = self.choose_new(session, inode);
+                if copies.is_empty() && !self.servers.any_alive() {
+                    // After a power cut of everything the servers are still to come:
+                    // that nobody answers does not mean that the disks are full.
+                    return Ready::Hold;
+                }
                 return Ready::Go(Choice {
                     copies,
                     ..Choice::default()

@@ -88,6 +88,11 @@ impl Servers {
         self.table.get(&server).is_some_and(Server::is_alive)
     }
 
+    /// Whether anybody can be asked now.
+    pub(super) fn any_alive(&self) -> bool {
+        self.table.values().any(Server::is_alive)
+    }
+
     /// Whether `server` lives the life `boot`.
     pub(super) fn lives(&self, server: ServerId, boot: BootId) -> bool {
         self.table
