@@ -78,10 +78,18 @@ pub(crate) fn find(target: &Target, path: Option<&Path>) -> Outcome<Found> {
 fn of_folder(dir: &Path, object: Object) -> Outcome<Found> {
     let layout = Layout::load(dir)?;
     Ok(Found {
+        object,
+        ..of_layout(&layout)
+    })
+}
+
+/// The cluster of `antler up` in a folder.
+pub(crate) fn of_layout(layout: &Layout) -> Found {
+    Found {
         masters: layout.masters(),
         key: layout.key(),
-        object,
-    })
+        object: Object::None,
+    }
 }
 
 fn of_mount(path: &Path) -> Outcome<Found> {

@@ -6,12 +6,14 @@ use crate::failure::{At, Failure, OrFail, Outcome};
 use crate::layout::{Chosen, Kind, Layout, Unit};
 use crate::mounts;
 use crate::processes::{self, Started, last_words, wait_until};
+use crate::target;
+use antler_core::wire::client_master::{Answer, Query, Status};
 use antler_net::daemon::{self, EndSignals};
 use antler_net::pid::PidFile;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// The unit of the mount.
 pub(crate) const MOUNT: Unit = Unit {
@@ -20,6 +22,9 @@ pub(crate) const MOUNT: Unit = Unit {
 };
 /// How long the mount may take to answer.
 const MOUNT_PATIENCE: Duration = Duration::from_secs(90);
+/// How long the chunkservers may take to register: a large disk is read through first.
+const SERVERS_PATIENCE: Duration = Duration::from_secs(60);
+const SERVERS_STEP: Duration = Duration::from_millis(20);
 const WATCH_STEP: Duration = Duration::from_millis(200);
 
 /// Runs the command.
@@ -157,7 +162,14 @@ fn bring_up(layout: &Layout, started: &mut Vec<Started>) -> Outcome<()> {
         free_mount_point(&layout.chosen.mount)?;
         started.push(processes::start(layout, MOUNT)?);
     }
-    await_mount(layout, started)
+    await_mount(layout, started)?;
+    for unit in await_servers(layout)? {
+        eprintln!(
+            "{unit} has not registered yet; {}",
+            last_words(layout, unit)
+        );
+    }
+    Ok(())
 }
 
 /// Makes the mount point ready: there, empty, and free of what a dead client left.
@@ -202,6 +214,32 @@ fn await_mount(layout: &Layout, started: &mut [Started]) -> Outcome<()> {
         )));
     }
     Ok(())
+}
+
+/// Waits until the leader hears every chunkserver that runs; returns those that it
+/// does not hear in time.
+fn await_servers(layout: &Layout) -> Outcome<Vec<Unit>> {
+    let mut missing = layout.units();
+    missing.retain(|unit| unit.kind == Kind::ChunkServer);
+    let end = Instant::now() + SERVERS_PATIENCE;
+    target::of_layout(layout).with_session(async |session| {
+        loop {
+            if let Ok(Answer::Status(status)) = session.query(Query::Status).await {
+                missing.retain(|unit| !is_heard(layout, *unit, &status));
+            }
+            missing.retain(|unit| layout.running(*unit).is_some());
+            if missing.is_empty() || Instant::now() >= end {
+                return Ok(missing);
+            }
+            tokio::time::sleep(SERVERS_STEP).await;
+        }
+    })
+}
+
+fn is_heard(layout: &Layout, unit: Unit, status: &Status) -> bool {
+    let address = layout.address(unit);
+    let mut servers = status.servers.iter();
+    servers.any(|server| server.alive && address.as_deref() == Some(server.address.0.as_str()))
 }
 
 fn is_antler(point: &Path) -> bool {
