@@ -1,22 +1,17 @@
 //! `antler recover`: after every master was lost, a metalogger's folder becomes a
 //! new single master, in a new life of the cluster.
 //!
-//! The whole log is applied, not only what was known to be committed: whatever
-//! reached the metalogger counts. A `Recover` record then ends every session and
-//! moves all ids and epochs far ahead, the term moves ahead too, and the new life's
-//! number makes every server refuse the old masters should they come back. The new
-//! folder is made beside and renamed when it is whole; nothing is deleted.
+//! What a takeover means is in `antler_core::member`; here it is told and given a
+//! folder. The new folder is made beside and renamed when it is whole; nothing is
+//! deleted, and what is done twice is done right.
 
 use crate::arguments::Recover;
-use crate::daemons::{JOURNAL, open_journal};
+use crate::daemons::{JOURNAL, founding};
 use crate::failure::{At, Failure, OrFail, Outcome};
 use crate::layout::{Kind, Layout, Unit, make_folder, member_configuration};
-use antler_core::ids::{LogPosition, MemberId, Term, Token};
-use antler_core::journal::operation::{HardState, ImageMeta, JournalOperation};
-use antler_core::journal::{Founding, Recovered, open};
-use antler_core::member::entry_codec::decode_entry;
-use antler_core::namespace::State;
-use antler_core::namespace::record::{Record, RecordBody};
+use antler_core::ids::MemberId;
+use antler_core::journal::{Founding, open};
+use antler_core::member::Takeover;
 use antler_core::time::Timestamp;
 use antler_net::clock;
 use antler_net::config::{Member, MemberRole, MemberSettings};
@@ -26,21 +21,6 @@ use antler_net::pid;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// How far the term moves ahead: farther than any master that was lost can have come.
-const TERM_LEAP: u64 = 1 << 20;
-
-/// What a member's folder holds.
-struct Holding {
-    state: State,
-    /// The last position and its term.
-    position: LogPosition,
-    term: Term,
-    /// Up to where it was known to be committed.
-    committed: LogPosition,
-    /// When the last record was made.
-    time: Option<Timestamp>,
-}
-
 /// Runs the command.
 pub(crate) fn run(arguments: &Recover) -> Outcome<()> {
     let from = fs::canonicalize(&arguments.from).at(&arguments.from)?;
@@ -49,24 +29,35 @@ pub(crate) fn run(arguments: &Recover) -> Outcome<()> {
         None => from.parent().unwrap_or(&from).to_owned(),
     };
     let settings = settings(&from)?;
-    let home = new_home(&settings, &dir)?;
+    let home = new_home(&settings, &dir);
     if let Some(pid) = pid::running(&from.join("pid")) {
         return Err(Failure::undone(format_args!(
             "{}: process {pid} runs on it; stop it first",
             from.display()
         )));
     }
-    let holding = read(&from.join(JOURNAL), &settings)?;
-    print!("{}", told(&from, &holding));
-    let life = holding.state.incarnation().0 + 1;
+    let takeover = read(&from.join(JOURNAL), &settings)?;
+    print!("{}", told(&from, &takeover));
     let members = survivors(&settings, &home);
-    build(&home, &settings, holding, life, &members)?;
+    let next = takeover.holding().incarnation.next().0;
+    let life = if is_of_life(&home.folder, next)? {
+        // An earlier run was interrupted behind this step.
+        next
+    } else {
+        refuse_masters(&settings, &dir)?;
+        build(&home, &settings, takeover, &members)?
+    };
     println!(
         "made {}: life {life} of the cluster, a group of one",
         home.folder.display()
     );
-    put_aside(&from, &settings, life)?;
-    settle(&dir, &home, &members, life)
+    settle(&dir, &from, &home, &members, life)?;
+    // Last, so that an interrupted recovery can be run again.
+    if settings.role == MemberRole::Metalogger {
+        put_aside(&from, life)?;
+    }
+    println!("Next: {}", advice(&dir, &home)?);
+    Ok(())
 }
 
 /// The configuration beside the journal.
@@ -87,7 +78,7 @@ struct Home {
     member: Member,
 }
 
-fn new_home(settings: &MemberSettings, dir: &Path) -> Outcome<Home> {
+fn new_home(settings: &MemberSettings, dir: &Path) -> Home {
     let masters = settings
         .members
         .iter()
@@ -96,6 +87,18 @@ fn new_home(settings: &MemberSettings, dir: &Path) -> Outcome<Home> {
         .min_by_key(|member| member.number)
         .expect("checked settings name a master")
         .clone();
+    let folder = dir.join(format!("master-{}", member.number));
+    Home { folder, member }
+}
+
+/// Whether a folder was made by a recovery into this life of the cluster.
+fn is_of_life(folder: &Path, life: u64) -> Outcome<bool> {
+    let registered = Registered::read(&folder.join("identity")).or_fail()?;
+    Ok(registered.is_some_and(|registered| registered.incarnation == life))
+}
+
+/// Masters that are still there need no recovery.
+fn refuse_masters(settings: &MemberSettings, dir: &Path) -> Outcome<()> {
     for master in settings
         .members
         .iter()
@@ -110,52 +113,19 @@ fn new_home(settings: &MemberSettings, dir: &Path) -> Outcome<Home> {
             )));
         }
     }
-    let folder = dir.join(format!("master-{}", member.number));
-    Ok(Home { folder, member })
+    Ok(())
 }
 
 /// Everything that a member's log and images hold, applied.
-fn read(journal: &Path, settings: &MemberSettings) -> Outcome<Holding> {
-    let (_, _, recovered) = open_journal(journal, settings)?;
-    let Recovered {
-        hard,
-        entries,
-        meta,
-        mut state,
-        ..
-    } = recovered;
-    let mut holding = Holding {
-        position: meta.position,
-        term: meta.term,
-        committed: hard.commit,
-        time: None,
-        state: State::default(),
-    };
-    for entry in entries {
-        if entry.kind == 0 {
-            let records = decode_entry(&entry.data)
-                .map_err(|error| Failure::undone(format_args!("{}: {error}", entry.position)))?;
-            for record in records {
-                state.apply(entry.position, &record);
-                holding.time = Some(record.time);
-            }
-        }
-        state.pass(entry.position);
-        (holding.position, holding.term) = (entry.position, entry.term);
-    }
-    if !state.is_founded() {
-        return Err(Failure::undone(format_args!(
-            "{}: holds no cluster: the log is empty",
-            journal.display()
-        )));
-    }
-    holding.term = holding.term.max(hard.term);
-    holding.state = state;
-    Ok(holding)
+fn read(journal: &Path, settings: &MemberSettings) -> Outcome<Takeover<FolderVfs>> {
+    let vfs = FolderVfs::open(journal).or_fail()?;
+    let another = vfs.another();
+    Takeover::open(vfs, another, &founding(settings)).at(journal)
 }
 
-fn told(from: &Path, holding: &Holding) -> String {
-    let counts = holding.state.counts();
+fn told(from: &Path, takeover: &Takeover<FolderVfs>) -> String {
+    let holding = takeover.holding();
+    let counts = takeover.state().counts();
     let time = holding.time.map_or_else(
         || "the time of its last image".to_owned(),
         |time| format!("{} UTC", civil(time)),
@@ -186,21 +156,20 @@ fn survivors(settings: &MemberSettings, home: &Home) -> Vec<Member> {
 }
 
 /// Makes the new master's folder: its image, an empty log behind that, its identity
-/// and configuration.
+/// and configuration. Returns the new life's number.
 fn build(
     home: &Home,
     settings: &MemberSettings,
-    holding: Holding,
-    life: u64,
+    takeover: Takeover<FolderVfs>,
     members: &[Member],
-) -> Outcome<()> {
+) -> Outcome<u64> {
     let unfinished = home.folder.with_extension("unfinished");
     if unfinished.exists() {
         fs::remove_dir_all(&unfinished).at(&unfinished)?;
     }
     let journal = unfinished.join(JOURNAL);
     make_folder(&journal)?;
-    write_journal(&journal, home, settings, holding, life)?;
+    let life = write_journal(&journal, home, settings, takeover)?;
     let cluster = identity::hex(&settings.credential.cluster.0.to_be_bytes());
     let registered = Registered {
         cluster,
@@ -217,13 +186,18 @@ fn build(
         members,
     );
     identity::replace(&file, text.as_bytes()).at(&file)?;
-    let parent = home.folder.parent().unwrap_or_else(|| Path::new("."));
-    if home.folder.exists() {
+    put_in_place(&unfinished, &home.folder, life)?;
+    Ok(life)
+}
+
+fn put_in_place(unfinished: &Path, folder: &Path, life: u64) -> Outcome<()> {
+    if folder.exists() {
         // A folder without a journal: a log file, perhaps.
-        let aside = home.folder.with_extension(format!("before-life-{life}"));
-        fs::rename(&home.folder, &aside).at(&home.folder)?;
+        let aside = folder.with_extension(format!("before-life-{life}"));
+        fs::rename(folder, &aside).at(folder)?;
     }
-    fs::rename(&unfinished, &home.folder).at(&home.folder)?;
+    fs::rename(unfinished, folder).at(folder)?;
+    let parent = folder.parent().unwrap_or_else(|| Path::new("."));
     fs::File::open(parent)
         .and_then(|parent| parent.sync_all())
         .at(parent)
@@ -233,98 +207,43 @@ fn write_journal(
     journal: &Path,
     home: &Home,
     settings: &MemberSettings,
-    mut holding: Holding,
-    life: u64,
-) -> Outcome<()> {
-    let position = holding.position.next();
-    renounce(&mut holding.state, position, life, settings, home);
+    takeover: Takeover<FolderVfs>,
+) -> Outcome<u64> {
     let learners: Vec<u64> = settings
         .members
         .iter()
         .filter(|member| member.role == MemberRole::Metalogger)
         .map(|member| member.number)
         .collect();
-    let meta = ImageMeta {
-        position,
-        term: Term(holding.term.0 + TERM_LEAP),
-        voters: vec![home.member.number],
-        learners,
-    };
-    let vfs = FolderVfs::open(journal).or_fail()?;
+    let member = MemberId(home.member.number);
     let founding = Founding::new(
         settings.credential.cluster,
-        MemberId(home.member.number),
-        meta.voters.clone(),
-        meta.learners.clone(),
+        member,
+        vec![member.0],
+        learners.clone(),
     );
+    let vfs = FolderVfs::open(journal).or_fail()?;
     let another = vfs.another();
-    let (mut log, mut images, _) = open(vfs, another, &founding).at(journal)?;
-    let term = meta.term;
-    let image = JournalOperation::WriteImage {
-        token: Token(1),
-        meta,
-        state: Box::new(holding.state),
-    };
-    images.execute(image).result.at(journal)?;
-    let behind = JournalOperation::Restart {
-        token: Token(2),
-        position,
-        term,
-        hard: HardState {
-            term,
-            vote: 0,
-            commit: position,
-        },
-    };
-    log.execute(behind).result.at(journal)?;
-    Ok(())
+    let (log, images, _) = open(vfs, another, &founding).at(journal)?;
+    let life = takeover.finish_elsewhere((log, images), member, &learners, clock::wall());
+    Ok(life.at(journal)?.0)
 }
 
-/// The records that end the old life.
-fn renounce(
-    state: &mut State,
-    position: LogPosition,
-    life: u64,
-    settings: &MemberSettings,
-    home: &Home,
-) {
-    let mut bodies = vec![RecordBody::Recover { incarnation: life }];
-    for member in &settings.members {
-        if member.role == MemberRole::Master && member.number != home.member.number {
-            bodies.push(RecordBody::Member {
-                member: member.number,
-                address: String::new(),
-            });
-        }
-    }
-    let time = clock::wall();
-    for body in bodies {
-        state.apply(position, &Record { time, body });
-    }
-    assert_eq!(state.incarnation().0, life, "a founded state is recovered");
-}
-
-/// The metalogger's own journal belongs to the old life: it learns everything anew.
-fn put_aside(from: &Path, settings: &MemberSettings, life: u64) -> Outcome<()> {
-    if settings.role == MemberRole::Master {
+/// A metalogger's journal belongs to the old life: it learns everything anew.
+fn put_aside(folder: &Path, life: u64) -> Outcome<()> {
+    let journal = folder.join(JOURNAL);
+    if !journal.exists() {
         return Ok(());
     }
-    let journal = from.join(JOURNAL);
-    let aside = from.join(format!("{JOURNAL}.before-life-{life}"));
+    let aside = folder.join(format!("{JOURNAL}.before-life-{life}"));
     fs::rename(&journal, &aside).at(&journal)?;
-    println!("its own log is kept as {}", aside.display());
+    println!("its log of the old life is kept as {}", aside.display());
     Ok(())
 }
 
-/// In a folder of `antler up`, the other daemons follow; elsewhere the operator is
-/// told what to do.
-fn settle(dir: &Path, home: &Home, members: &[Member], life: u64) -> Outcome<()> {
+/// In a folder of `antler up`, the other daemons follow.
+fn settle(dir: &Path, from: &Path, home: &Home, members: &[Member], life: u64) -> Outcome<()> {
     let Some(mut layout) = Layout::find(dir)? else {
-        println!(
-            "Next: start it with `antler master --config {}`; empty the data folders of the \
-             other metaloggers, and take the lost masters out of every configuration.",
-            home.folder.join("config.toml").display()
-        );
         return Ok(());
     };
     layout.chosen.masters = u16::try_from(home.member.number).unwrap_or(1);
@@ -332,30 +251,39 @@ fn settle(dir: &Path, home: &Home, members: &[Member], life: u64) -> Outcome<()>
     for unit in layout.units() {
         if unit.kind == Kind::Metalogger {
             rewrite_metalogger(&layout, unit, members, life)?;
+            if layout.folder(unit) != from {
+                put_aside(&layout.folder(unit), life)?;
+            }
         }
     }
-    println!("Next: antler up --dir {}", dir.display());
     Ok(())
 }
 
-/// A metalogger's configuration names the lost masters no more, and a log of the old
-/// life is put aside.
+/// A metalogger's configuration names the lost masters no more, and it refuses them.
 fn rewrite_metalogger(layout: &Layout, unit: Unit, members: &[Member], life: u64) -> Outcome<()> {
-    let number = crate::layout::member_number(unit);
+    let folder = layout.folder(unit);
     let file = layout.config(unit);
+    let number = crate::layout::member_number(unit);
     let text = member_configuration(number, "../cluster.key", None, members);
     identity::replace(&file, text.as_bytes()).at(&file)?;
-    let journal = layout.folder(unit).join(JOURNAL);
-    if journal.exists() {
-        let aside = journal.with_extension("before-recovery");
-        fs::rename(&journal, &aside).at(&journal)?;
-    }
-    let identity = layout.folder(unit).join("identity");
+    let identity = folder.join("identity");
     if let Some(mut registered) = Registered::read(&identity).or_fail()? {
         registered.incarnation = life;
         registered.write(&identity).or_fail()?;
     }
     Ok(())
+}
+
+/// What is left to do.
+fn advice(dir: &Path, home: &Home) -> Outcome<String> {
+    if Layout::find(dir)?.is_some() {
+        return Ok(format!("antler up --dir {}", dir.display()));
+    }
+    Ok(format!(
+        "start it with `antler master --config {}`; empty the data folders of the other \
+         metaloggers, and take the lost masters out of every configuration.",
+        home.folder.join("config.toml").display()
+    ))
 }
 
 /// A time as `2026-11-23 17:04:05` (the calendar of Hinnant's days_from_civil).

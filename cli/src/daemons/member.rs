@@ -119,19 +119,23 @@ fn numbers(settings: &MemberSettings, role: MemberRole) -> Vec<u64> {
 }
 
 /// A member's storage, and what it goes on from.
-pub(crate) type Journal = (Log<FolderVfs>, Images<FolderVfs>, Recovered);
+type Journal = (Log<FolderVfs>, Images<FolderVfs>, Recovered);
 
-/// Opens a member's log and images, and recovers what they hold.
-pub(crate) fn open_journal(folder: &Path, settings: &MemberSettings) -> Outcome<Journal> {
-    let vfs = FolderVfs::open(folder).or_fail()?;
-    let founding = Founding::new(
+/// Whose folder a member's is, and how its group began.
+pub(crate) fn founding(settings: &MemberSettings) -> Founding {
+    Founding::new(
         settings.credential.cluster,
         MemberId(settings.number),
         numbers(settings, MemberRole::Master),
         numbers(settings, MemberRole::Metalogger),
-    );
+    )
+}
+
+/// Opens a member's log and images, and recovers what they hold.
+fn open_journal(folder: &Path, settings: &MemberSettings) -> Outcome<Journal> {
+    let vfs = FolderVfs::open(folder).or_fail()?;
     let another = vfs.another();
-    let opened = open_with(vfs, another, &founding, decode_in_parallel);
+    let opened = open_with(vfs, another, &founding(settings), decode_in_parallel);
     let journal =
         opened.map_err(|error| Failure::undone(format_args!("{}: {error}", folder.display())))?;
     let recovered = &journal.2;

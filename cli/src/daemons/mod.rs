@@ -9,7 +9,7 @@ mod chunkserver;
 mod member;
 
 pub(crate) use chunkserver::run as chunkserver;
-pub(crate) use member::{JOURNAL, master, metalogger, open_journal};
+pub(crate) use member::{JOURNAL, founding, master, metalogger};
 
 use crate::failure::{At, Failure, OrFail, Outcome};
 use crate::layout::make_folder;

@@ -10,7 +10,7 @@
 //! them.
 
 use super::entry_codec::decode_entry;
-use crate::ids::{Incarnation, LogPosition, Term, Token};
+use crate::ids::{Incarnation, LogPosition, MemberId, Term, Token};
 use crate::journal::operation::{HardState, ImageMeta, JournalError, JournalOperation, LogEntry};
 use crate::journal::{Founding, Images, Log, OpenError, Recovered, open};
 use crate::namespace::State;
@@ -128,10 +128,38 @@ impl<V: Vfs> Takeover<V> {
     /// # Errors
     /// When the medium failed or is full.
     pub fn finish(mut self, time: Timestamp) -> Result<Incarnation, TakeoverError> {
+        self.begin_anew(&[], time)
+    }
+
+    /// As [`Takeover::finish`], but in another folder, just founded for `member`; the
+    /// one that was read stays as it is. The metaloggers named in `learners` belong to
+    /// the new group from the beginning and learn everything from an image: what they
+    /// hold of the old life must be put aside.
+    ///
+    /// # Errors
+    /// When the medium failed or is full.
+    pub fn finish_elsewhere(
+        mut self,
+        (log, images): (Log<V>, Images<V>),
+        member: MemberId,
+        learners: &[u64],
+        time: Timestamp,
+    ) -> Result<Incarnation, TakeoverError> {
+        self.log = log;
+        self.images = images;
+        self.member = member.0;
+        self.begin_anew(learners, time)
+    }
+
+    fn begin_anew(
+        &mut self,
+        learners: &[u64],
+        time: Timestamp,
+    ) -> Result<Incarnation, TakeoverError> {
         let position = self.holding.position.next();
         let term = Term(self.last_term.max(self.hard.term).0 + TERM_LEAP);
         let incarnation = self.holding.incarnation.next();
-        for body in self.new_beginning(incarnation) {
+        for body in self.new_beginning(incarnation, learners) {
             self.state.apply(position, &Record { time, body });
         }
         let write = JournalOperation::WriteImage {
@@ -140,7 +168,7 @@ impl<V: Vfs> Takeover<V> {
                 position,
                 term,
                 voters: vec![self.member],
-                learners: Vec::new(),
+                learners: learners.to_vec(),
             },
             state: Box::new(self.state.clone()),
         };
@@ -160,13 +188,14 @@ impl<V: Vfs> Takeover<V> {
     }
 
     /// The cluster's new life, and the other members gone.
-    fn new_beginning(&self, incarnation: Incarnation) -> Vec<RecordBody> {
+    fn new_beginning(&self, incarnation: Incarnation, learners: &[u64]) -> Vec<RecordBody> {
         let others = self.state.members().map(|(member, _)| member);
         let leave = |member: u64| RecordBody::Member {
             member,
             address: String::new(),
         };
-        let gone = others.filter(|&member| member != self.member).map(leave);
+        let stays = |member: &u64| *member == self.member || learners.contains(member);
+        let gone = others.filter(|member| !stays(member)).map(leave);
         let recover = RecordBody::Recover {
             incarnation: incarnation.0,
         };
