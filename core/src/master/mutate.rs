@@ -48,7 +48,7 @@ enum Stage {
     Proposed,
     /// Applied; this many caches have not dropped what it changed.
     Pushing {
-        outcome: Outcome,
+        outcome: Box<Outcome>,
         waits: usize,
         /// What its names stood for behind it.
         named: Vec<Named>,
@@ -512,6 +512,7 @@ impl Master {
         let stale = stale_of(&applied.changes);
         let (pushes, waits) = self.sessions.push(Some(session), &stale, Some(ticket));
         let outcome = applied.outcome.expect("a client's record has an outcome");
+        let outcome = Box::new(outcome);
         let named = match waits {
             0 => Vec::new(),
             _ => names_now(self.member.state(), &pending.mutation),
@@ -557,7 +558,7 @@ impl Master {
             unreachable!("only what was pushed is finished")
         };
         self.mutations.forget(ticket);
-        self.answer_mutation(link, session, request, outcome);
+        self.answer_mutation(link, session, request, *outcome);
         self.push_overtaken(session, named);
     }
 

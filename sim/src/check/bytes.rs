@@ -82,6 +82,9 @@ impl BytesJudge {
         asked: &mut Asked,
     ) -> ChangeId {
         let file = self.files.entry(key).or_default();
+        if self.errors != Errors::None || self.deaths >= self.copies {
+            file.doubt();
+        }
         match asked.effect {
             DataEffect::Write { offset, length } => {
                 self.writes += 1;

@@ -88,6 +88,8 @@ pub struct FileBytes {
     /// What each mount has answered writes up to, as far as no truncation undid it.
     written: BTreeMap<MountId, u64>,
     truncations: Vec<Truncation>,
+    /// What was written and not committed may be lost.
+    doubtful: bool,
     /// Writes not answered yet, by their order: the least length that the file was
     /// cut to meanwhile.
     growing: BTreeMap<u64, (MountId, u64)>,
@@ -109,6 +111,7 @@ impl Default for FileBytes {
             size_high: 0,
             written: BTreeMap::new(),
             truncations: Vec::new(),
+            doubtful: false,
             growing: BTreeMap::new(),
             order: 0,
             reads: Vec::new(),
@@ -339,15 +342,20 @@ impl FileBytes {
         self.merge();
     }
 
+    /// What mounts wrote and did not commit may be lost from now on, before they are told.
+    pub fn doubt(&mut self) {
+        self.doubtful = true;
+    }
+
     /// A mount begins to read.
     pub fn begin_read(&mut self, read: u64, mount: MountId, offset: u64, length: u64) {
         let end = offset + length;
         let mut allowed = BTreeMap::new();
         for (&start, segment) in self.overlapping(offset, end) {
             let range = (start.max(offset), segment.end.min(end));
-            allowed.insert(range.0, (range.1, segment.readable(mount)));
+            allowed.insert(range.0, (range.1, segment.readable(mount, !self.doubtful)));
         }
-        let written = self.written.get(&mount).copied().unwrap_or(0);
+        let written = self.own_end(mount);
         self.reads.push(ReadUnderWay {
             read,
             offset,
@@ -384,8 +392,13 @@ impl FileBytes {
     /// The least and most that the length may be, as this mount sees it.
     #[must_use]
     pub fn size(&self, mount: MountId) -> (u64, u64) {
-        let written = self.written.get(&mount).copied().unwrap_or(0);
-        (self.size_low.max(written), self.size_high)
+        (self.size_low.max(self.own_end(mount)), self.size_high)
+    }
+
+    /// Up to where a mount sees what it wrote itself.
+    fn own_end(&self, mount: MountId) -> u64 {
+        let written = self.written.get(&mount).filter(|_| !self.doubtful);
+        written.copied().unwrap_or(0)
     }
 
     /// Whether nothing is under way.
@@ -505,12 +518,12 @@ impl Segment {
         }
     }
 
-    /// What a read of a mount may find.
-    fn readable(&self, mount: MountId) -> Vec<Source> {
+    /// What a read of a mount may find; whether it is certain to see what it wrote.
+    fn readable(&self, mount: MountId, certain: bool) -> Vec<Source> {
         let own = self
             .under_way
             .iter()
-            .rfind(|e| e.mount == mount && e.answered);
+            .rfind(|e| e.mount == mount && e.answered && certain);
         let mut allowed = match own {
             Some(own) if !own.rivalled => vec![own.source],
             _ => self.now.clone(),
