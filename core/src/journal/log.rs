@@ -99,10 +99,14 @@ impl<V: Vfs> Log<V> {
         let tail_file = segments
             .iter()
             .find(|segment| segment.sequence == scan.tail.sequence);
-        let file = tail_file.expect("the tail was read there").file;
+        let tail_file = tail_file.expect("the tail was read there");
         let mut tail = scan.tail;
         tail.life += 1;
-        let mut log = Self::begin(vfs, founding, file, tail);
+        let mut log = Self::begin(vfs, founding, tail_file.file, tail);
+        log.renew(
+            tail_file.bytes(scan.last_batch, tail.offset),
+            scan.last_batch,
+        )?;
         log.last = end.last;
         log.members = scan.members.clone();
         log.before = scan.used.iter().copied().collect();
@@ -137,6 +141,15 @@ impl<V: Vfs> Log<V> {
             poisoned: None,
             marks: Marks::default(),
         }
+    }
+
+    /// Writes the last batch again, and its segment's header. Its sync may have failed
+    /// in the life before: then it can be read until the power fails, but no sync of
+    /// anything behind it would bring it to the medium.
+    fn renew(&mut self, last: &[u8], offset: u64) -> VfsResult<()> {
+        self.vfs.write_at(self.file, offset, last)?;
+        write_header(&mut self.vfs, &self.founding, self.tail.sequence, self.file)?;
+        self.vfs.sync_dir("")
     }
 
     /// Executes `Append`, `Shorten` or `Restart`.
@@ -404,6 +417,13 @@ impl<V: Vfs> Log<V> {
                 && segment.length >= self.founding.segment_size
                 && self.ahead.len() < AHEAD_MAX;
             if is_ready {
+                // As in `renew`: that its header can be read does not make it durable.
+                write_header(
+                    &mut self.vfs,
+                    &self.founding,
+                    segment.sequence,
+                    segment.file,
+                )?;
                 self.ahead.push_back((segment.sequence, segment.file));
                 continue;
             }

@@ -30,6 +30,13 @@ pub(super) struct Segment {
     bytes: Vec<u8>,
 }
 
+impl Segment {
+    /// What was read from one offset up to another.
+    pub(super) fn bytes(&self, from: u64, upto: u64) -> &[u8] {
+        &self.bytes[as_index(from)..as_index(upto)]
+    }
+}
+
 /// What was read.
 #[derive(Debug)]
 pub(super) struct Scan {
@@ -41,6 +48,8 @@ pub(super) struct Scan {
     pub(super) members: (Vec<u64>, Vec<u64>),
     /// Which segment the log ends in, and where the next batch goes.
     pub(super) tail: Tail,
+    /// Where the last batch begins in the tail's segment.
+    pub(super) last_batch: u64,
     /// The segments before the tail's and itself, with the highest position in each.
     pub(super) used: Vec<(u64, LogPosition)>,
     pub(super) is_torn: bool,
@@ -203,8 +212,9 @@ impl<'v, V: Vfs> Reader<'v, V> {
             for record in records {
                 self.take(record, segment, offset)?;
             }
-            offset += header.extent();
             let scan = self.scan.as_mut().expect("a batch was taken in");
+            scan.last_batch = offset as u64;
+            offset += header.extent();
             scan.tail = Tail {
                 sequence: segment.sequence,
                 offset: offset as u64,
@@ -334,6 +344,7 @@ fn empty_scan() -> Scan {
             number: 0,
             link: 0,
         },
+        last_batch: 0,
         used: Vec::new(),
         is_torn: false,
     }

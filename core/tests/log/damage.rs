@@ -7,6 +7,7 @@ use antler_core::ids::{ClusterId, LogPosition, MemberId, Term, Token};
 use antler_core::journal::operation::{HardState, JournalError, JournalOperation, JournalReply};
 use antler_core::journal::{Founding, Images, Log, OpenError, Recovered, open};
 use antler_core::marks::Mark;
+use antler_core::rng::Rng;
 
 type Opened = (Log<Disk>, Images<Disk>, Recovered);
 
@@ -257,6 +258,22 @@ fn nothing_is_accepted_after_a_failed_sync() {
         let completion = log.execute(append(vec![entry(1, 1, 10)], None));
         assert!(matches!(completion.result, Err(JournalError::Medium(_))));
     }
+}
+
+#[test]
+fn a_batch_whose_sync_failed_is_no_hole_after_two_more_lives() {
+    let disk = Disk::default();
+    let (mut log, _, _) = opened(&disk);
+    fill(&mut log, 1..=2);
+    disk.fail_sync_after(0);
+    let failed = log.execute(append(vec![entry(3, 1, 3000)], None));
+    assert!(failed.result.is_err());
+    // The power stays: the next life reads what the failed sync left in memory.
+    let (mut log, _, recovered) = opened(&disk);
+    assert_eq!(positions(&recovered), [1, 2, 3]);
+    done(log.execute(append(vec![entry(4, 1, 10)], None)));
+    disk.crash(&mut Rng::new(1));
+    assert_eq!(positions(&opened(&disk).2), [1, 2, 3, 4]);
 }
 
 #[test]

@@ -61,7 +61,9 @@ impl Disk {
         inner.fail_at = Some(inner.calls + calls);
     }
 
-    /// The sync that comes after this many others fails, once.
+    /// The sync that comes after this many others fails, once. As in Linux's page
+    /// cache, what it was to make durable can still be read, and no later sync of the
+    /// file brings it to the medium.
     pub fn fail_sync_after(&self, syncs: u64) {
         self.0.borrow_mut().syncs_to_fail = Some(syncs);
     }
@@ -270,12 +272,14 @@ impl Vfs for Disk {
         if let Some(left) = inner.syncs_to_fail {
             inner.syncs_to_fail = left.checked_sub(1);
             if left == 0 {
+                inner.file(file)?.unsynced.clear();
                 return Err(VfsError::Io("a sync failed".to_owned()));
             }
         }
         let file = inner.file(file)?;
-        file.durable = file.current.clone();
-        file.unsynced.clear();
+        for change in std::mem::take(&mut file.unsynced) {
+            keep_some(&mut file.durable, &change, &mut || true);
+        }
         Ok(())
     }
 
