@@ -289,6 +289,8 @@ impl Master {
             LeaseState::Broken { .. } | LeaseState::Reconciling { .. } => return None,
         };
         let was_leased = !matches!(one.lease, LeaseState::Settled);
+        let is_own =
+            matches!(one.lease, LeaseState::Open { session: holder, .. } if holder == session);
         let mut good: Vec<_> = all
             .iter()
             .copied()
@@ -299,6 +301,9 @@ impl Master {
         }
         if good.is_empty() && was_leased && self.knows_servers() {
             self.fence(chunk, epoch);
+        }
+        if is_own && !good.is_empty() {
+            self.marks.reach(Mark::LeaseRegranted);
         }
         self.near_first(session, &mut good);
         (!good.is_empty()).then_some(good)
