@@ -51,12 +51,12 @@ seconds_since() { echo $(($(date +%s) - $1)); }
 
 # our_pids [PART]: processes of this test's cluster whose command line holds PART.
 our_pids() {
-    local entry line
-    for entry in /proc/[0-9]*; do
-        line=$({ tr '\0' ' ' <"$entry/cmdline"; } 2>/dev/null) || continue
-        [ "$(readlink "$entry/exe" 2>/dev/null || true)" = "$(readlink -f "$ANTLER")" ] || continue
-        case $line in *"$WORK"/*"${1:-}"*) echo "${entry#/proc/}" ;; esac
-    done
+    local exe line
+    find /proc/[0-9]*/exe -maxdepth 0 -lname "$(readlink -f "$ANTLER")" 2>/dev/null | while read -r exe; do
+        line=$({ tr '\0' ' ' <"${exe%/exe}/cmdline"; } 2>/dev/null) || continue
+        exe=${exe%/exe}
+        case $line in *"$WORK"/*"${1:-}"*) echo "${exe#/proc/}" ;; esac
+    done || true
 }
 
 # listening_ports PIDS...: the TCP ports they listen on.
