@@ -97,9 +97,30 @@ pub(super) struct Cache {
     kernel_until: Instant,
     /// Until then the kernel may show names that are not among `dentries` any more.
     names_lost_until: Instant,
+    /// Pushes that came.
+    pushes: u64,
+    /// The answer that is being taken in was overtaken by a push: what it tells may be
+    /// out of date already, and is neither kept nor given to the kernel to keep.
+    overtaken: bool,
 }
 
 impl Cache {
+    pub(super) fn note_push(&mut self) {
+        self.pushes += 1;
+    }
+
+    pub(super) fn pushes(&self) -> u64 {
+        self.pushes
+    }
+
+    pub(super) fn set_overtaken(&mut self, overtaken: bool) {
+        self.overtaken = overtaken;
+    }
+
+    pub(super) fn is_overtaken(&self) -> bool {
+        self.overtaken
+    }
+
     pub(super) fn attributes(&mut self, inode: InodeId) -> Option<&Attributes> {
         self.attributes.find(&inode)
     }
@@ -111,7 +132,7 @@ impl Cache {
             let same = old.generation == new.generation;
             same && (new.ctime < old.ctime || new.change < old.change)
         };
-        if self.attributes.peek(&new.inode).is_some_and(is_older) {
+        if self.overtaken || self.attributes.peek(&new.inode).is_some_and(is_older) {
             self.attributes.remove(&new.inode);
         } else {
             self.attributes.insert(new.inode, new, most);
@@ -138,7 +159,9 @@ impl Cache {
         target: Option<InodeId>,
         most: usize,
     ) {
-        if self.dentries.insert((parent, name.to_vec()), target, most) {
+        if self.overtaken {
+            self.forget_dentry(parent, name);
+        } else if self.dentries.insert((parent, name.to_vec()), target, most) {
             self.names_lost_until = self.kernel_until;
         }
     }

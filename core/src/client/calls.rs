@@ -42,6 +42,8 @@ struct Call {
     then: Then,
     attempts: u32,
     place: Place,
+    /// Pushes that had come when it was made.
+    pushes: u64,
 }
 
 /// Everything asked of the leader and not answered for good.
@@ -112,6 +114,7 @@ impl Client {
             then,
             attempts: 0,
             place: Place::Waiting,
+            pushes: self.cache.pushes(),
         };
         self.calls.calls.insert(id, call);
         self.start_call(id);
@@ -240,7 +243,13 @@ impl Client {
         let call = self.calls.calls.remove(&id).expect("the caller has it");
         self.timers.cancel(super::timers::Timer::GiveUp(id));
         self.timers.cancel(super::timers::Timer::Retry(id));
+        // The answer to a change waits until it was pushed everywhere; what was pushed
+        // to this mount meanwhile may be newer than the answer.
+        let is_change = matches!(call.ask, Ask::Mutation(_));
+        let overtaken = is_change && call.pushes != self.cache.pushes();
+        self.cache.set_overtaken(overtaken);
         self.on_call_ended(call.then, result);
+        self.cache.set_overtaken(false);
     }
 
     /// The pause after EAGAIN is over.

@@ -23,6 +23,9 @@ impl Client {
 
     /// For how long the kernel may keep what it is told now.
     pub(super) fn validity(&mut self) -> Duration {
+        if self.cache.is_overtaken() {
+            return Duration::ZERO;
+        }
         let left = self.session.lease_left(self.now.mono);
         let validity = left.min(self.config.limits.kernel_validity);
         self.cache.note_kernel(self.now.mono + validity);

@@ -46,6 +46,7 @@ impl Client {
     /// The leader says what is no longer so.
     pub(super) fn on_push(&mut self, push: u64, stale: Vec<Stale>) {
         self.marks.reach(Mark::StalePushed);
+        self.cache.note_push();
         self.pushes.pushes.insert(push, Push::default());
         for stale in stale {
             match stale {
