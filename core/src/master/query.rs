@@ -320,7 +320,7 @@ impl Master {
                     Some((
                         copy.server,
                         self.servers.get(copy.server)?.boot,
-                        chunk.version,
+                        copy.version,
                     ))
                 });
                 named.collect()

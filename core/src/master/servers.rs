@@ -7,6 +7,7 @@
 
 use crate::ids::{Address, BootId, ChunkId, ChunkVersion, DiskId, LinkId, ServerId};
 use crate::placement::choose::{Candidate, Labels};
+use crate::planted::{self, Planted};
 use crate::time::Instant;
 use crate::wire::chunk_master::PartReport;
 use crate::wire::client_master::DiskStatus;
@@ -63,7 +64,8 @@ pub(super) struct Copy {
 impl Copy {
     /// Whether it is a good copy of that version.
     pub(super) fn is_current(&self, version: ChunkVersion) -> bool {
-        self.version == version && !self.bad
+        let planted = planted::is(Planted::CountStaleCopy) && self.version < version;
+        (self.version == version || planted) && !self.bad
     }
 }
 
