@@ -6,9 +6,9 @@ use crate::workload::{Asked, DataEffect, FileKey, Next};
 use antler_core::attributes::FileKind;
 use antler_core::client::request::{FileReply, FileRequest, Handle};
 use antler_core::errno::Errno;
-use antler_core::hash::Digest;
 use antler_core::ids::InodeId;
 use antler_core::limits::CHUNK_SIZE;
+use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Bytes of one read.
@@ -17,7 +17,7 @@ const PIECE: u64 = 256 << 10;
 /// programs write nowhere else.
 const REACH: u64 = 3 << 20;
 
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 enum Stage {
     Listing {
         folder: InodeId,
@@ -31,9 +31,22 @@ enum Stage {
         handle: Handle,
         offset: u64,
         size: u64,
-        digest: Digest,
+        found: Vec<Bytes>,
     },
     Done,
+}
+
+/// What a file held.
+#[derive(Debug)]
+pub(crate) struct Content {
+    size: u64,
+    found: Vec<Bytes>,
+}
+
+impl PartialEq for Content {
+    fn eq(&self, other: &Self) -> bool {
+        self.size == other.size && self.found.concat() == other.found.concat()
+    }
 }
 
 /// A walk over the whole tree from one mount.
@@ -44,7 +57,7 @@ pub(crate) struct Auditor {
     seen: BTreeSet<FileKey>,
     /// Names found, and the content of files.
     pub(crate) names: BTreeMap<(InodeId, Vec<u8>), FileKey>,
-    pub(crate) contents: BTreeMap<FileKey, (u64, u64)>,
+    pub(crate) contents: BTreeMap<FileKey, Content>,
 }
 
 impl Auditor {
@@ -112,7 +125,7 @@ impl Auditor {
 
     /// Goes on after an answer.
     pub(crate) fn on_answer(&mut self, result: &Result<FileReply, Errno>) {
-        self.stage = match (self.stage.clone(), result) {
+        self.stage = match (std::mem::replace(&mut self.stage, Stage::Done), result) {
             (Stage::Listing { folder, .. }, Ok(FileReply::Entries { entries, end, .. })) => {
                 let mut cookie = 0;
                 for entry in entries {
@@ -142,7 +155,7 @@ impl Auditor {
                 handle: *handle,
                 offset: 0,
                 size: attributes.size,
-                digest: Digest::default(),
+                found: Vec::new(),
             },
             (
                 Stage::Reading {
@@ -150,21 +163,21 @@ impl Auditor {
                     handle,
                     offset,
                     size,
-                    mut digest,
+                    mut found,
                 },
                 Ok(FileReply::Bytes(bytes)),
             ) => {
-                digest.bytes(bytes);
+                found.push(bytes.clone());
                 match next_offset(offset, bytes.len() as u64, size) {
                     Some(offset) => Stage::Reading {
                         file,
                         handle,
                         offset,
                         size,
-                        digest,
+                        found,
                     },
                     None => {
-                        self.contents.insert(file, (size, digest.finish()));
+                        self.contents.insert(file, Content { size, found });
                         self.next()
                     }
                 }

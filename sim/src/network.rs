@@ -145,7 +145,7 @@ pub struct Network {
     nodes: Vec<Node>,
     pairs: Vec<Pair>,
     connections: Vec<Option<Box<Connection>>>,
-    due: Vec<(Nanos, NetworkEvent)>,
+    due: VecDeque<(Nanos, NetworkEvent)>,
 }
 
 impl Network {
@@ -163,13 +163,13 @@ impl Network {
             nodes: datacentres.iter().map(node).collect(),
             pairs: vec![Pair::default(); datacentres.len() * datacentres.len()],
             connections: Vec::new(),
-            due: Vec::new(),
+            due: VecDeque::new(),
         }
     }
 
-    /// What has become due since the last time, to be put on the world's heap.
-    pub fn take_due(&mut self) -> impl Iterator<Item = (Nanos, NetworkEvent)> + '_ {
-        self.due.drain(..)
+    /// The next of what has become due, to be put on the world's heap.
+    pub fn next_due(&mut self) -> Option<(Nanos, NetworkEvent)> {
+        self.due.pop_front()
     }
 
     /// A node asks for a link to another (`None`: the address leads nowhere).
@@ -195,7 +195,7 @@ impl Network {
             Some(_) => NetworkEvent::Arrive(number),
             None => NetworkEvent::Broken(number, 0, 0),
         };
-        self.due.push((now + legs, event));
+        self.due.push_back((now + legs, event));
     }
 
     /// The connection under a link of a node, the same for both ends.
@@ -263,7 +263,7 @@ impl Network {
                 connection.lanes[1 - side].items.clear();
                 connection.broken = true;
                 let event = NetworkEvent::Broken(number, 1 - side, connection.healed);
-                self.due.push((now + patience, event));
+                self.due.push_back((now + patience, event));
             } else if !connection.broken {
                 let lane = &mut connection.lanes[1 - side];
                 let length = lane.items.len() as u64 + 1;
@@ -374,7 +374,7 @@ impl Network {
     fn break_at(&mut self, when: Nanos, number: usize, side: usize) {
         let healed = self.connections[number].as_ref().map_or(0, |c| c.healed);
         self.due
-            .push((when, NetworkEvent::Broken(number, side, healed)));
+            .push_back((when, NetworkEvent::Broken(number, side, healed)));
     }
 
     fn broken(&mut self, number: usize, side: usize, healed: u32) -> Option<Delivered> {
@@ -420,7 +420,7 @@ impl Network {
         lane.last = lane.last.max(arrival);
         lane.items.push_back(item);
         self.due
-            .push((lane.last, NetworkEvent::Deliver(number, side)));
+            .push_back((lane.last, NetworkEvent::Deliver(number, side)));
     }
 
     /// When something sent now arrives, and the pair is busy until it is on its way.
@@ -481,7 +481,7 @@ impl Network {
             lane.last = lane.last.max(now + latency);
             for _ in 0..std::mem::take(&mut lane.stalled) {
                 let event = NetworkEvent::Deliver(number, side);
-                self.due.push((lane.last, event));
+                self.due.push_back((lane.last, event));
             }
             if connection.lanes.iter().all(|lane| lane.stalled == 0) {
                 connection.breaking = false;
@@ -554,7 +554,7 @@ mod tests {
         fn run(&mut self, until: Nanos) -> Vec<Delivered> {
             let mut delivered = Vec::new();
             loop {
-                for (when, event) in self.network.take_due() {
+                while let Some((when, event)) = self.network.next_due() {
                     self.heap.insert((when, self.count), event);
                     self.count += 1;
                 }

@@ -132,6 +132,8 @@ pub(crate) struct World {
     next_mount: MountId,
     digest: Digest,
     inputs: u64,
+    /// Empty between inputs: kept for its capacity.
+    acts: Vec<Act>,
     outcome: Option<Outcome>,
 }
 
@@ -161,6 +163,7 @@ impl World {
             next_mount: 1,
             digest: Digest::default(),
             inputs: 0,
+            acts: Vec::new(),
             outcome: None,
             rng,
             nodes,
@@ -537,8 +540,7 @@ impl World {
     }
 
     pub(crate) fn take_network(&mut self) {
-        let due: Vec<_> = self.network.take_due().collect();
-        for (when, event) in due {
+        while let Some((when, event)) = self.network.next_due() {
             self.schedule(when, Event::Network(OrderedNetworkEvent(event)));
         }
     }

@@ -23,36 +23,71 @@ impl Source {
             buffer.fill(0);
             return;
         };
-        let (mut at, mut word) = (offset, word(seed, write, offset / 8).to_le_bytes());
-        for byte in buffer {
-            *byte = word[(at % 8) as usize];
-            at += 1;
-            if at % 8 == 0 {
-                word = self::word(seed, write, at / 8).to_le_bytes();
-            }
+        let words = Words::new(seed, write);
+        let (head, body) = buffer.split_at_mut(head_of(offset, buffer.len()));
+        words.copy(offset, head);
+        let first = (offset + head.len() as u64) / 8;
+        let mut pieces = body.chunks_exact_mut(8);
+        let mut number = first;
+        for piece in &mut pieces {
+            piece.copy_from_slice(&words.at(number).to_le_bytes());
+            number += 1;
         }
+        words.copy(number * 8, pieces.into_remainder());
     }
 
     /// Whether bytes at `offset` are what this source holds.
     #[must_use]
     pub fn matches(self, seed: u64, offset: u64, bytes: &[u8]) -> bool {
-        let mut expected = [0; 512];
-        bytes
-            .chunks(expected.len())
-            .enumerate()
-            .all(|(number, piece)| {
-                let at = offset + (number * expected.len()) as u64;
-                let expected = &mut expected[..piece.len()];
-                self.fill(seed, at, expected);
-                expected == piece
-            })
+        let Self::Write(write) = self else {
+            let zeros = [0; 512];
+            let mut pieces = bytes.chunks(zeros.len());
+            return pieces.all(|piece| piece == &zeros[..piece.len()]);
+        };
+        let words = Words::new(seed, write);
+        let (head, body) = bytes.split_at(head_of(offset, bytes.len()));
+        let first = (offset + head.len() as u64) / 8;
+        let pieces = body.chunks_exact(8);
+        let rest = pieces.remainder();
+        let end = first + (body.len() / 8) as u64;
+        words.is(offset, head)
+            && words.is(end * 8, rest)
+            && pieces
+                .zip(first..)
+                .all(|(piece, number)| piece == words.at(number).to_le_bytes())
     }
 }
 
-/// Eight bytes of a write's content. Never all zeros in a byte's place by design of
-/// the mix, but a zero byte may occur: sources are told apart by runs of bytes.
-fn word(seed: u64, write: WriteId, number: u64) -> u64 {
-    mix(mix(seed ^ (u64::from(write.0) << 32)) ^ number)
+/// How many bytes lie before the first word that begins in a range.
+fn head_of(offset: u64, length: usize) -> usize {
+    (offset.wrapping_neg() % 8).min(length as u64) as usize
+}
+
+/// The words of a write's content. A zero byte may occur: sources are told apart by
+/// runs of bytes.
+struct Words(u64);
+
+impl Words {
+    fn new(seed: u64, write: WriteId) -> Self {
+        Self(mix(seed ^ (u64::from(write.0) << 32)))
+    }
+
+    fn at(&self, number: u64) -> u64 {
+        mix(self.0 ^ number)
+    }
+
+    /// Copies a part of the word in which `offset` lies.
+    fn copy(&self, offset: u64, part: &mut [u8]) {
+        let word = self.at(offset / 8).to_le_bytes();
+        let from = (offset % 8) as usize;
+        part.copy_from_slice(&word[from..from + part.len()]);
+    }
+
+    fn is(&self, offset: u64, part: &[u8]) -> bool {
+        let mut expected = [0; 8];
+        self.copy(offset, &mut expected[..part.len()]);
+        expected[..part.len()] == *part
+    }
 }
 
 #[cfg(test)]
