@@ -24,6 +24,7 @@ mod recover;
 
 pub use image::Images;
 pub use log::Log;
+pub use recover::LogWatch;
 
 use crate::ids::{ClusterId, LogPosition, MemberId, Term};
 use crate::limits::LOG_SEGMENT_SIZE;

@@ -27,6 +27,8 @@ pub(super) struct Segment {
     pub(super) length: u64,
     /// Its header is whole and names this sequence number.
     pub(super) is_ours: bool,
+    /// What was read of it, from this offset on.
+    from: usize,
     bytes: Vec<u8>,
 }
 
@@ -145,6 +147,7 @@ fn open_segment<V: Vfs>(
         file,
         length,
         is_ours,
+        from: 0,
         bytes: Vec::new(),
     })
 }
@@ -193,7 +196,7 @@ impl<'v, V: Vfs> Reader<'v, V> {
         for at in 0..segments.len() {
             load(self.vfs, &mut segments[at])?;
             let follows = at == 0 || segments[at].sequence == segments[at - 1].sequence + 1;
-            if !follows || !self.read_segment(&segments[at])? {
+            if !follows || !self.read_segment(&segments[at], BLOCK)? {
                 break;
             }
             if at > 0 {
@@ -205,9 +208,9 @@ impl<'v, V: Vfs> Reader<'v, V> {
         Ok(self.scan)
     }
 
-    /// Takes in the batches of one segment; whether there was any.
-    fn read_segment(&mut self, segment: &Segment) -> Result<bool, OpenError> {
-        let mut offset = BLOCK;
+    /// Takes in the batches of one segment from an offset on; whether there was any.
+    fn read_segment(&mut self, segment: &Segment, from: usize) -> Result<bool, OpenError> {
+        let mut offset = from;
         while let Some((header, records)) = self.next_batch(segment, offset)? {
             for record in records {
                 self.take(record, segment, offset)?;
@@ -223,8 +226,8 @@ impl<'v, V: Vfs> Reader<'v, V> {
                 link: header.own_link(),
             };
         }
-        let any = offset > BLOCK;
-        if any {
+        let any = offset > from;
+        if any && from == BLOCK {
             let scan = self.scan.as_mut().expect("a batch was taken in");
             scan.used.push((segment.sequence, self.highest));
         }
@@ -237,7 +240,8 @@ impl<'v, V: Vfs> Reader<'v, V> {
         segment: &Segment,
         offset: usize,
     ) -> Result<Option<(BatchHeader, Vec<LogRecord>)>, OpenError> {
-        let bytes = segment.bytes.get(offset..).unwrap_or_default();
+        let bytes = segment.bytes.get(offset - segment.from..);
+        let bytes = bytes.unwrap_or_default();
         let Some(header) = BatchHeader::decode(bytes) else {
             return Ok(None);
         };
@@ -331,6 +335,67 @@ impl<'v, V: Vfs> Reader<'v, V> {
     }
 }
 
+/// A log as judges follow it: it is read on from where it was read before, and what
+/// was read before is taken for granted. It changes nothing on the disk.
+#[derive(Debug)]
+pub struct LogWatch {
+    founding: Founding,
+    covered: LogPosition,
+    scan: Scan,
+}
+
+impl LogWatch {
+    /// Reads a log whole. `covered` is the position of an image in the same folder.
+    /// `None` when no batch was ever written.
+    ///
+    /// # Errors
+    /// As `journal::open`.
+    pub fn read<V: Vfs>(
+        vfs: &mut V,
+        founding: &Founding,
+        covered: LogPosition,
+    ) -> Result<Option<Self>, OpenError> {
+        let mut segments = list_segments(vfs, founding)?;
+        let scan = scan(vfs, &mut segments, covered)?;
+        Ok(scan.map(|scan| Self {
+            founding: founding.clone(),
+            covered,
+            scan,
+        }))
+    }
+
+    /// Takes in the batches that were written meanwhile.
+    ///
+    /// # Errors
+    /// As `journal::open`.
+    pub fn read_on<V: Vfs>(mut self, vfs: &mut V) -> Result<Self, OpenError> {
+        let mut from = as_index(self.scan.tail.offset);
+        for sequence in self.scan.tail.sequence.. {
+            let mut segment = match open_segment(vfs, &self.founding, sequence) {
+                Err(OpenError::Medium(VfsError::NotFound(_))) => break,
+                other => other?,
+            };
+            load_from(vfs, &mut segment, from)?;
+            let mut reader = Reader::new(vfs, self.covered);
+            reader.scan = Some(self.scan);
+            let any = reader.read_segment(&segment, from)?;
+            self.scan = reader.scan.expect("it was just put there");
+            vfs.close(segment.file);
+            if !any && from == BLOCK {
+                break;
+            }
+            from = BLOCK;
+        }
+        Ok(self)
+    }
+
+    /// The term of the entry at a position, if the log knows it.
+    #[must_use]
+    pub fn term_at(&self, position: LogPosition) -> Option<Term> {
+        self.scan.term_at(position)
+    }
+}
+
 fn empty_scan() -> Scan {
     Scan {
         hard: HardState::default(),
@@ -403,11 +468,16 @@ fn is_torn(segment: &Segment, tail: &Tail) -> bool {
 
 fn load<V: Vfs>(vfs: &mut V, segment: &mut Segment) -> Result<(), VfsError> {
     if segment.bytes.is_empty() {
-        let mut bytes = vec![0; as_index(segment.length)];
-        let read = vfs.read_at(segment.file, 0, &mut bytes)?;
-        bytes.truncate(read);
-        segment.bytes = bytes;
+        load_from(vfs, segment, 0)?;
     }
+    Ok(())
+}
+
+fn load_from<V: Vfs>(vfs: &mut V, segment: &mut Segment, from: usize) -> Result<(), VfsError> {
+    let mut bytes = vec![0; as_index(segment.length).saturating_sub(from)];
+    let read = vfs.read_at(segment.file, from as u64, &mut bytes)?;
+    bytes.truncate(read);
+    (segment.from, segment.bytes) = (from, bytes);
     Ok(())
 }
 

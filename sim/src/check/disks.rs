@@ -8,7 +8,7 @@ use crate::network::Nanos;
 use antler_core::chunk::operation::{DiskError, DiskReply, DiskRequest, StoredPart};
 use antler_core::chunk::{ChunkStore, Progress, StoreOptions};
 use antler_core::ids::{LogPosition, PartId, ServerId, Term};
-use antler_core::journal::{self, Founding};
+use antler_core::journal::{self, Founding, LogWatch};
 use antler_core::limits::UNIT_SIZE;
 use antler_core::vfs::Vfs;
 use std::collections::BTreeMap;
@@ -44,16 +44,30 @@ pub(crate) struct Disks {
     pub(crate) servers: Vec<ServerDisk>,
 }
 
-/// What a member would recover.
+/// After so many looks at a log it is recovered whole again.
+const WHOLE_EVERY: u32 = 32;
+
+/// What a member would recover: the newest image, and the log behind it.
 struct Recovered {
+    /// The disk's count of durable changes when it was read.
+    changes: u64,
     image: LogPosition,
-    entries: BTreeMap<LogPosition, Term>,
+    log: Option<LogWatch>,
+    /// How often the log was read on since.
+    looks: u32,
+}
+
+impl Recovered {
+    fn holds(&self, position: LogPosition, term: Term) -> bool {
+        let logged = self.log.as_ref().and_then(|log| log.term_at(position));
+        logged == Some(term) || self.image >= position
+    }
 }
 
 /// See the module's doc.
 #[derive(Default)]
 pub(crate) struct DiskReader {
-    logs: BTreeMap<usize, (u64, Recovered)>,
+    logs: BTreeMap<usize, Recovered>,
     stores: BTreeMap<(usize, usize), (u64, ChunkStore<SimDisk>)>,
 }
 
@@ -70,17 +84,20 @@ impl DiskReader {
         term: Term,
     ) -> Result<bool, String> {
         let changes = member.disk.durable_changes(now);
-        let stale = self
-            .logs
-            .get(&member.node)
-            .is_none_or(|(at, _)| *at != changes);
-        if stale {
-            let recovered = recover(now, member)?;
-            self.logs.insert(member.node, (changes, recovered));
-        }
-        let (_, recovered) = &self.logs[&member.node];
-        let found = recovered.entries.get(&position) == Some(&term);
-        Ok(found || recovered.image >= position)
+        let known = self.logs.remove(&member.node);
+        let known = match known {
+            Some(known) if known.changes == changes => Some(known),
+            Some(known) if known.looks < WHOLE_EVERY => read_on(now, member, known, changes),
+            _ => None,
+        };
+        let recovered = match known {
+            Some(known) if known.holds(position, term) => known,
+            // What was read on may have missed it: recovery itself decides.
+            _ => recover(now, member, changes)?,
+        };
+        let holds = recovered.holds(position, term);
+        self.logs.insert(member.node, recovered);
+        Ok(holds)
     }
 
     /// The parts that a disk would have.
@@ -178,18 +195,44 @@ impl DiskReader {
     }
 }
 
-fn recover(now: Nanos, member: &MemberDisk) -> Result<Recovered, String> {
+/// Runs a restarted member's recovery.
+fn recover(now: Nanos, member: &MemberDisk, changes: u64) -> Result<Recovered, String> {
     let copy = member.disk.durable_copy(now);
+    let fail = |error| format!("node {} would not recover: {error}", member.node);
     let opened = journal::open(copy.clone(), copy, &member.founding);
-    let (_, _, recovered) =
-        opened.map_err(|error| format!("node {} would not recover: {error}", member.node))?;
-    let entries = recovered
+    let (_, _, recovered) = opened.map_err(fail)?;
+    let image = recovered.meta.position;
+    // Recovery wrote to its copy.
+    let mut copy = member.disk.durable_copy(now);
+    let log = LogWatch::read(&mut copy, &member.founding, image).map_err(fail)?;
+    let term_of = |position| log.as_ref().and_then(|log| log.term_at(position));
+    let lost = recovered
         .entries
         .iter()
-        .map(|entry| (entry.position, entry.term));
-    Ok(Recovered {
-        image: recovered.meta.position,
-        entries: entries.collect(),
+        .find(|entry| term_of(entry.position) != Some(entry.term));
+    match lost {
+        Some(entry) => Err(format!(
+            "node {} recovers {}, which its log has not",
+            member.node, entry.position
+        )),
+        None => Ok(Recovered {
+            changes,
+            image,
+            log,
+            looks: 0,
+        }),
+    }
+}
+
+/// Reads on in a log that was recovered before; `None` where that does not go.
+fn read_on(now: Nanos, member: &MemberDisk, known: Recovered, changes: u64) -> Option<Recovered> {
+    let mut copy = member.disk.durable_copy(now);
+    let log = known.log?.read_on(&mut copy).ok()?;
+    Some(Recovered {
+        changes,
+        image: known.image,
+        log: Some(log),
+        looks: known.looks + 1,
     })
 }
 
