@@ -245,6 +245,7 @@ impl World {
     /// have the old masters in theirs.
     fn begin_new_life(&mut self, heir: usize, last: LogPosition, fault: &FaultPlan) {
         self.judges.members.take_over(last);
+        self.judges.names.take_over();
         let member = self.nodes[heir].member_info();
         let new = vec![self.nodes[heir].address.clone()];
         for index in 0..self.nodes.len() {

@@ -42,6 +42,8 @@ pub struct Judged {
     pub bytes: u64,
     /// Digests of members.
     pub digests: u64,
+    /// Answers about names.
+    pub answers: u64,
     /// Records looked for on disks.
     pub records: u64,
     /// Synced ranges looked for on disks.

@@ -8,7 +8,7 @@ pub(crate) fn line(report: &Report) -> String {
     let seconds = report.elapsed.as_secs_f64().max(1e-9);
     let mut line = format!(
         "seed {}: {} in {:.1}s of simulated time, {:.2}s, {} events ({:.0}/s), {} steps, judged {} \
-         KiB of reads, {} digests, {} records and {} ranges on disks, digest {:016x}",
+         KiB of reads, {} answers, {} digests, {} records and {} ranges on disks, digest {:016x}",
         report.seed,
         report.verdict.word(),
         report.virtual_nanos as f64 / 1e9,
@@ -17,6 +17,7 @@ pub(crate) fn line(report: &Report) -> String {
         report.events as f64 / seconds,
         report.steps,
         report.judged.bytes >> 10,
+        report.judged.answers,
         report.judged.digests,
         report.judged.records,
         report.judged.ranges,
@@ -45,6 +46,7 @@ pub(crate) fn object(scenario: &str, report: &Report) -> Value {
         "events_per_second": report.events as f64 / report.elapsed.as_secs_f64().max(1e-9),
         "steps": report.steps,
         "bytes_judged": report.judged.bytes,
+        "answers_judged": report.judged.answers,
         "digests_judged": report.judged.digests,
         "records_judged": report.judged.records,
         "ranges_judged": report.judged.ranges,

@@ -215,6 +215,7 @@ impl World {
         Judged {
             bytes: self.judges.bytes.compared,
             digests: self.judges.members.compared,
+            answers: self.judges.names.compared,
             records: self.judges.durable.records,
             ranges: self.judges.durable.ranges,
             reads: self.judges.leases.judged,
@@ -402,21 +403,26 @@ impl World {
             return;
         }
         self.trace.stimulus(self.now, &node.name, &stimulus);
+        if let Stimulus::Message(link, message) = &stimulus {
+            let connection = self.network.connection(node.index, *link);
+            self.judges.on_delivered(connection, message);
+        }
         self.digest
             .word(self.now)
             .word(index as u64)
             .word(kind_of(&stimulus));
         let moment = node.moment(self.now);
-        let mut acts = Vec::new();
+        let mut acts = std::mem::take(&mut self.acts);
         let process = node
             .process
             .as_mut()
             .expect("a node that is up has its process");
         process.handle(moment, stimulus, &mut acts);
         self.after_input(index);
-        for act in acts {
+        for act in acts.drain(..) {
             self.perform(index, act);
         }
+        self.acts = acts;
         self.take_network();
         let due = self.nodes[index]
             .process
@@ -626,6 +632,8 @@ impl World {
             self.judges.judge::<()>("P5: exactly once", Err(how));
             return;
         };
+        let found = self.judges.names.on_answered(operation, result);
+        self.judges.judge("P7: names as they are", found);
         let found = self.judges.bytes.on_answer(operation, result);
         let synced = self.judges.judge("reads and errors", found).flatten();
         if let Some(synced) = synced {
@@ -663,6 +671,7 @@ impl World {
         self.next_operation += 1;
         let (mount, _) = self.mounts[client];
         self.judges.bytes.on_asked(operation, mount, &mut asked);
+        self.judges.names.on_asked(operation, &asked.body);
         self.requests.insert(operation, (asker, mount));
         let index = self.client_node(client);
         self.ask_mount(index, operation, asked.body);
@@ -778,6 +787,8 @@ impl World {
 
     fn compare_audits(&mut self) {
         let first = &self.auditors[0];
+        let found = self.judges.names.judge_walk(&first.names);
+        self.judges.judge("names at the end", found);
         let differing = self.auditors.iter().skip(1).find_map(|other| {
             if other.names != first.names {
                 return Some("names".to_owned());

@@ -8,17 +8,22 @@ pub(crate) mod disks;
 pub(crate) mod durable;
 pub(crate) mod leases;
 pub(crate) mod members;
+pub(crate) mod names;
 
+use antler_core::errno::Errno;
 use antler_core::ids::{RequestId, SessionId};
+use antler_core::member::Member;
 use antler_core::member::entry_codec::decode_entry;
-use antler_core::namespace::State;
+use antler_core::namespace::record::ClientRecord;
+use antler_core::namespace::{Remembered, State};
 use antler_core::wire::Message;
-use antler_core::wire::client_master::MasterToClient;
+use antler_core::wire::client_master::{Answer, MasterToClient};
 use bytes::{BytesJudge, Synced};
 use disks::{DiskReader, Disks};
 use durable::{DurableJudge, Look};
 use leases::{LeasesJudge, Route, Seen};
 use members::MembersJudge;
+use names::NamesJudge;
 use std::collections::BTreeMap;
 
 use crate::network::Nanos;
@@ -39,6 +44,7 @@ pub(crate) struct Judges {
     pub(crate) members: MembersJudge,
     pub(crate) leases: LeasesJudge,
     pub(crate) durable: DurableJudge,
+    pub(crate) names: NamesJudge,
     pub(crate) reader: DiskReader,
     /// The session of a link, by connection.
     sessions: BTreeMap<usize, SessionId>,
@@ -52,6 +58,7 @@ impl Judges {
             members: MembersJudge::default(),
             leases: LeasesJudge::default(),
             durable: DurableJudge::new(plan.seed ^ 0xd15c, 3),
+            names: NamesJudge::default(),
             reader: DiskReader::default(),
             sessions: BTreeMap::new(),
             broken: None,
@@ -124,11 +131,8 @@ impl Judges {
                 id,
                 result,
             } => {
-                let granted = matches!(
-                    result,
-                    Ok(antler_core::wire::client_master::Answer::Lease(_))
-                );
-                self.on_mutation_answered(now, route, *id, result.is_ok(), disks);
+                let granted = matches!(result, Ok(Answer::Lease(_)));
+                self.on_mutation_answered(now, route, *id, result, disks);
                 if granted {
                     Seen::LeaseGranted
                 } else {
@@ -139,12 +143,26 @@ impl Judges {
         }
     }
 
+    /// A message is handed to a process.
+    pub(crate) fn on_delivered(&mut self, connection: Option<usize>, message: &Message) {
+        let Message::MasterToClient(MasterToClient::Answer {
+            mutation: true, id, ..
+        }) = message
+        else {
+            return;
+        };
+        let session = connection.and_then(|connection| self.sessions.get(&connection));
+        if let Some(&session) = session {
+            self.names.on_mutation_told(session, *id);
+        }
+    }
+
     fn on_mutation_answered(
         &mut self,
         now: Nanos,
         route: Route,
         request: RequestId,
-        done: bool,
+        result: &Result<Answer, Errno>,
         disks: &Disks,
     ) {
         let Some(&session) = self.sessions.get(&route.connection) else {
@@ -155,16 +173,18 @@ impl Judges {
         let found = self.durable.on_mutation_answered(
             now,
             (session, request),
-            done,
+            result.is_ok(),
             &self.members,
             disks,
             &mut self.reader,
         );
         self.judge("P1: acknowledged metadata is durable", found);
+        let found = self.names.on_mutation_answered(session, request, result);
+        self.judge("P5: exactly once, as POSIX says", found);
     }
 
     /// A member handled an input.
-    pub(crate) fn on_member(&mut self, node: usize, member: &antler_core::member::Member) {
+    pub(crate) fn on_member(&mut self, node: usize, member: &Member) {
         let found = self.members.on_progress(node, member);
         self.judge("equal members", found);
         while let Some(entry) = self.members.next_committed() {
@@ -176,6 +196,8 @@ impl Judges {
             let records = self.judge("equal members", records).unwrap_or_default();
             for record in &records {
                 self.durable.on_record(position, record);
+                self.names
+                    .apply(position, record, |client| refused(member, client));
             }
         }
     }
@@ -194,5 +216,13 @@ impl Judges {
         let seed = self.bytes.seed();
         let found = self.durable.on_synced(synced.file, file, seed, &mut look);
         self.judge("P2: fsync is durable", found);
+    }
+}
+
+/// Whether a member's table refused a request; `None` if it does not remember.
+fn refused(member: &Member, client: &ClientRecord) -> Option<bool> {
+    match member.state().remembered(client.session, client.request) {
+        Remembered::Reply(outcome) => Some(outcome.is_err()),
+        _ => None,
     }
 }

@@ -3,3 +3,4 @@
 
 pub mod bytes;
 pub mod content;
+pub mod names;
