@@ -330,112 +330,27 @@ impl Runner {
         if let Some(asked) = self.operate_on_slot(operation) {
             return asked;
         }
-        let place = self.found.first().cloned()?;
-        let target = place.target;
-        let (parent, name) = (place.parent, place.name);
-        let inode = target.map_or(InodeId(0), |t| t.inode);
-        let file = target.map(|t| (t.inode, t.generation));
-        let make = |kind, mode, target| FileRequest::Make {
-            parent,
-            name: name.clone(),
-            kind,
-            mode,
-            device: 0,
-            target,
-        };
-        let body = match operation {
-            FileOperation::MakeDirectory { .. } => make(FileKind::Directory, 0o755, Vec::new()),
-            FileOperation::Symlink { target, .. } => {
-                make(FileKind::Symlink, 0o777, target.clone().into_bytes())
-            }
-            FileOperation::Create { exclusive, .. } => FileRequest::Create {
-                parent,
-                name,
-                mode: 0o644,
-                exclusive: *exclusive,
-                truncate: false,
-                read: true,
-                write: true,
-            },
+        let place = self.found.first()?;
+        if let Some(body) = body_at(operation, place, self.found.get(1)) {
+            return Some(plain(body));
+        }
+        let target = place.target?;
+        match operation {
             FileOperation::Open {
                 write, truncate, ..
-            } => {
-                if target?.kind != FileKind::Regular {
-                    return None;
-                }
-                let body = FileRequest::Open {
-                    inode,
-                    read: true,
-                    write: *write,
-                    truncate: *truncate,
-                };
-                let effect = match truncate {
-                    true => DataEffect::Truncate { size: 0 },
-                    false => DataEffect::None,
-                };
-                return Some(Asked { body, file, effect });
-            }
-            FileOperation::Unlink { .. } => FileRequest::Unlink { parent, name },
-            FileOperation::RemoveDirectory { .. } => FileRequest::Rmdir { parent, name },
-            FileOperation::Rename { exchange, .. } => {
-                let to = self.found.get(1)?;
-                FileRequest::Rename {
-                    parent,
-                    name,
-                    new_parent: to.parent,
-                    new_name: to.name.clone(),
-                    mode: match exchange {
-                        true => RenameMode::Exchange,
-                        false => RenameMode::Replace,
-                    },
-                }
-            }
-            FileOperation::Link { .. } => {
-                let to = self.found.get(1)?;
-                FileRequest::Link {
-                    inode,
-                    parent: to.parent,
-                    name: to.name.clone(),
-                }
-            }
-            FileOperation::SetMode { mode, .. } => FileRequest::SetAttributes {
-                inode,
-                change: AttributeChange {
-                    mode: Some(*mode),
-                    ..AttributeChange::default()
-                },
-            },
-            FileOperation::SetTimes { .. } => FileRequest::SetAttributes {
-                inode,
-                change: AttributeChange {
-                    atime: TimeChange::Now,
-                    mtime: TimeChange::Now,
-                    ..AttributeChange::default()
-                },
-            },
-            FileOperation::ReadLink { .. } => FileRequest::ReadLink { inode },
-            FileOperation::Stat { .. } => FileRequest::GetAttributes { inode },
-            FileOperation::SetXattr { value, .. } => FileRequest::SetXattr {
-                inode,
-                name: b"user.sim".to_vec(),
-                value: value.to_le_bytes().to_vec(),
-                mode: XattrMode::Any,
-            },
-            FileOperation::GetXattr { .. } => FileRequest::GetXattr {
-                inode,
-                name: b"user.sim".to_vec(),
-            },
+            } => open(&target, *write, *truncate),
             FileOperation::ReadDirectory { .. } => {
-                self.stage = Stage::Listing { inode };
-                return Some(list(inode, 0));
+                self.stage = Stage::Listing {
+                    inode: target.inode,
+                };
+                Some(list(target.inode, 0))
             }
-            _ => return None,
-        };
-        Some(Asked {
-            body,
-            file,
-            effect: DataEffect::None,
-        })
+            _ => Some(Asked {
+                body: body_on(operation, target.inode)?,
+                file: Some((target.inode, target.generation)),
+                effect: DataEffect::None,
+            }),
+        }
     }
 
     /// The request of an operation on an open file; the outer `None`: it is none.
@@ -457,50 +372,8 @@ impl Runner {
             DataEffect::Flush if !write => DataEffect::None,
             effect => effect,
         };
-        let inode = file.0;
-        let fallocate = |mode, offset, length| FileRequest::Fallocate {
-            inode,
-            handle,
-            mode,
-            offset,
-            length,
-        };
-        let body = match operation {
-            FileOperation::Write { offset, .. } => FileRequest::Write {
-                inode,
-                handle,
-                offset: *offset,
-                data: Bytes::new(),
-            },
-            FileOperation::Read { offset, length, .. } => FileRequest::Read {
-                inode,
-                handle,
-                offset: *offset,
-                length: *length as u32,
-            },
-            FileOperation::Fsync { .. } => FileRequest::Fsync { inode, handle },
-            FileOperation::Close { .. } => FileRequest::Flush { inode, handle },
-            FileOperation::Truncate { size, .. } => FileRequest::SetAttributes {
-                inode,
-                change: AttributeChange {
-                    size: Some(*size),
-                    by_handle: true,
-                    ..AttributeChange::default()
-                },
-            },
-            FileOperation::Punch { offset, length, .. } => {
-                fallocate(FallocateMode::Punch, *offset, *length)
-            }
-            FileOperation::Zero { offset, length, .. } => {
-                fallocate(FallocateMode::Zero, *offset, *length)
-            }
-            FileOperation::Allocate { offset, length, .. } => {
-                fallocate(FallocateMode::Extend, *offset, *length)
-            }
-            _ => unreachable!("slot_effect told the operations on slots"),
-        };
         Some(Some(Asked {
-            body,
+            body: body_on_handle(operation, file.0, handle),
             file: Some(file),
             effect,
         }))
@@ -562,6 +435,154 @@ fn paths(operation: &FileOperation) -> Vec<Wanted> {
         FileOperation::Rename { from, to, .. } => vec![wanted(from, false), wanted(to, false)],
         FileOperation::Link { from, to } => vec![wanted(from, true), wanted(to, false)],
         _ => Vec::new(),
+    }
+}
+
+/// The request that makes, moves or removes the name at a place; `None` if the
+/// operation is none of those, or the second place that it needs is missing.
+fn body_at(operation: &FileOperation, at: &Place, to: Option<&Place>) -> Option<FileRequest> {
+    let (parent, name) = (at.parent, at.name.clone());
+    Some(match operation {
+        FileOperation::MakeDirectory { .. } => make(at, FileKind::Directory, 0o755, ""),
+        FileOperation::Symlink { target, .. } => make(at, FileKind::Symlink, 0o777, target),
+        FileOperation::Create { exclusive, .. } => FileRequest::Create {
+            parent,
+            name,
+            mode: 0o644,
+            exclusive: *exclusive,
+            truncate: false,
+            read: true,
+            write: true,
+        },
+        FileOperation::Unlink { .. } => FileRequest::Unlink { parent, name },
+        FileOperation::RemoveDirectory { .. } => FileRequest::Rmdir { parent, name },
+        FileOperation::Rename { exchange, .. } => FileRequest::Rename {
+            parent,
+            name,
+            new_parent: to?.parent,
+            new_name: to?.name.clone(),
+            mode: match exchange {
+                true => RenameMode::Exchange,
+                false => RenameMode::Replace,
+            },
+        },
+        FileOperation::Link { .. } => FileRequest::Link {
+            inode: at.target?.inode,
+            parent: to?.parent,
+            name: to?.name.clone(),
+        },
+        _ => return None,
+    })
+}
+
+fn make(at: &Place, kind: FileKind, mode: u32, target: &str) -> FileRequest {
+    FileRequest::Make {
+        parent: at.parent,
+        name: at.name.clone(),
+        kind,
+        mode,
+        device: 0,
+        target: target.as_bytes().to_vec(),
+    }
+}
+
+/// The request of an operation on the object that a name leads to.
+fn body_on(operation: &FileOperation, inode: InodeId) -> Option<FileRequest> {
+    Some(match operation {
+        FileOperation::SetMode { mode, .. } => set(
+            inode,
+            AttributeChange {
+                mode: Some(*mode),
+                ..AttributeChange::default()
+            },
+        ),
+        FileOperation::SetTimes { .. } => set(
+            inode,
+            AttributeChange {
+                atime: TimeChange::Now,
+                mtime: TimeChange::Now,
+                ..AttributeChange::default()
+            },
+        ),
+        FileOperation::ReadLink { .. } => FileRequest::ReadLink { inode },
+        FileOperation::Stat { .. } => FileRequest::GetAttributes { inode },
+        FileOperation::SetXattr { value, .. } => FileRequest::SetXattr {
+            inode,
+            name: b"user.sim".to_vec(),
+            value: value.to_le_bytes().to_vec(),
+            mode: XattrMode::Any,
+        },
+        FileOperation::GetXattr { .. } => FileRequest::GetXattr {
+            inode,
+            name: b"user.sim".to_vec(),
+        },
+        _ => return None,
+    })
+}
+
+fn set(inode: InodeId, change: AttributeChange) -> FileRequest {
+    FileRequest::SetAttributes { inode, change }
+}
+
+/// Opens a regular file; anything else makes the step void.
+fn open(target: &Attributes, write: bool, truncate: bool) -> Option<Asked> {
+    (target.kind == FileKind::Regular).then(|| Asked {
+        body: FileRequest::Open {
+            inode: target.inode,
+            read: true,
+            write,
+            truncate,
+        },
+        file: Some((target.inode, target.generation)),
+        effect: match truncate {
+            true => DataEffect::Truncate { size: 0 },
+            false => DataEffect::None,
+        },
+    })
+}
+
+/// The request of an operation on an open file.
+fn body_on_handle(operation: &FileOperation, inode: InodeId, handle: Handle) -> FileRequest {
+    let fallocate = |mode, offset, length| FileRequest::Fallocate {
+        inode,
+        handle,
+        mode,
+        offset,
+        length,
+    };
+    match *operation {
+        FileOperation::Write { offset, .. } => FileRequest::Write {
+            inode,
+            handle,
+            offset,
+            data: Bytes::new(),
+        },
+        FileOperation::Read { offset, length, .. } => FileRequest::Read {
+            inode,
+            handle,
+            offset,
+            length: length as u32,
+        },
+        FileOperation::Fsync { .. } => FileRequest::Fsync { inode, handle },
+        FileOperation::Close { .. } => FileRequest::Flush { inode, handle },
+        FileOperation::Truncate { size, .. } => set(
+            inode,
+            AttributeChange {
+                size: Some(size),
+                by_handle: true,
+                ..AttributeChange::default()
+            },
+        ),
+        FileOperation::Punch { offset, length, .. } => {
+            fallocate(FallocateMode::Punch, offset, length)
+        }
+        FileOperation::Zero { offset, length, .. } => {
+            fallocate(FallocateMode::Zero, offset, length)
+        }
+        FileOperation::Allocate { offset, length, .. } => {
+            fallocate(FallocateMode::Extend, offset, length)
+        }
+        _ => unreachable!("slot_effect told the operations on slots"),
     }
 }
 
