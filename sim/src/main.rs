@@ -3,10 +3,14 @@
 //! Exit codes: 0 passed; 1 bad usage or file, or a mark that the file requires was
 //! never reached; 2 a promise was broken; 3 no progress; 4 a machine panicked.
 
+mod jobs;
+#[cfg(feature = "planted-bugs")]
+mod planted;
 mod report;
 mod suite;
 
 use clap::{Args, Parser, Subcommand};
+use std::num::NonZero;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use suite::Seeds;
@@ -35,14 +39,7 @@ enum Command {
     },
     /// Plants bugs in the machines and shows that the judges catch each of them.
     #[cfg(feature = "planted-bugs")]
-    Planted {
-        /// The scenarios in which the bugs are looked for.
-        #[arg(required = true)]
-        files: Vec<PathBuf>,
-        /// How many seeds a bug may take.
-        #[arg(long, default_value_t = 500)]
-        most: u64,
-    },
+    Planted(planted::Hunt),
 }
 
 #[derive(Debug, Args)]
@@ -68,6 +65,9 @@ struct Run {
     /// Stops at the first seed that fails.
     #[arg(long)]
     stop: bool,
+    /// How many seeds run at once. The output is the same, in the order of the seeds.
+    #[arg(long, default_value_t = jobs::cores())]
+    jobs: NonZero<usize>,
 }
 
 fn main() -> ExitCode {
@@ -83,7 +83,7 @@ fn main() -> ExitCode {
         Command::Run(run) => suite::run(&run),
         Command::Plan { file, seed } => suite::print_plan(&file, seed),
         #[cfg(feature = "planted-bugs")]
-        Command::Planted { files, most } => suite::planted(&files, most),
+        Command::Planted(hunt) => planted::run(&hunt),
     };
     match ended {
         Ok(code) => ExitCode::from(code),

@@ -1,13 +1,14 @@
 //! Runs scenarios over seeds: options first, a verdict per seed, then the marks.
 
-use crate::Run;
-use crate::report;
+use crate::{Run, jobs, report};
 use antler_core::marks::{Mark, Marks};
 use antler_sim::Trace;
 use antler_sim::host::{self, Report, RunOptions, Verdict};
 use antler_sim::plan::Plan;
 use antler_sim::scenario::{self, Scenario, ScenarioError};
 use serde_json::json;
+use std::num::NonZero;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
@@ -50,8 +51,10 @@ pub(crate) enum SuiteError {
 pub(crate) fn run(run: &Run) -> Result<u8, SuiteError> {
     if let Some(path) = &run.plan {
         let plan = load_plan(path)?;
-        let report = run_plan(run, &path.display().to_string(), plan);
-        return Ok(report.verdict.exit_code());
+        let path = path.display().to_string();
+        let ran = run_plan(run, plan);
+        ran.print(run.json, &path);
+        return Ok(ran.report.verdict.exit_code());
     }
     let scenarios = load_all(&run.files)?;
     let mut code = 0;
@@ -74,7 +77,7 @@ pub(crate) fn print_plan(path: &Path, seed: u64) -> Result<u8, SuiteError> {
     Ok(0)
 }
 
-fn load_all(paths: &[PathBuf]) -> Result<Vec<(String, Scenario)>, SuiteError> {
+pub(crate) fn load_all(paths: &[PathBuf]) -> Result<Vec<(String, Scenario)>, SuiteError> {
     let load = |path: &PathBuf| Ok((path.display().to_string(), scenario::load(path)?));
     paths.iter().map(load).collect()
 }
@@ -102,13 +105,15 @@ fn run_scenario(run: &Run, path: &str, scenario: &Scenario) -> u8 {
     };
     let count = seeds.end - seeds.start;
     let mut suite = Totals::default();
-    for seed in seeds {
-        let report = run_plan(run, path, Plan::draw(scenario, seed));
-        suite.add(&report);
-        if run.stop && report.verdict != Verdict::Passed {
-            break;
+    let draw_and_run = |seed| run_plan(run, Plan::draw(scenario, seed));
+    jobs::in_order(jobs_of(run), seeds, draw_and_run, |ran| {
+        ran.print(run.json, path);
+        suite.add(&ran.report);
+        match run.stop && ran.report.verdict != Verdict::Passed {
+            true => ControlFlow::Break(()),
+            false => ControlFlow::Continue(()),
         }
-    }
+    });
     let required = scenario.expect.marks.iter().map(|name| name.0);
     let missing: Vec<Mark> = required.filter(|&mark| !suite.marks.has(mark)).collect();
     suite.print(run.json, path, &missing);
@@ -119,20 +124,45 @@ fn run_scenario(run: &Run, path: &str, scenario: &Scenario) -> u8 {
     }
 }
 
-fn run_plan(run: &Run, path: &str, plan: Plan) -> Report {
-    if !run.json {
-        println!("{path} {}", plan.summary());
+/// Traces of several runs would be mixed.
+fn jobs_of(run: &Run) -> NonZero<usize> {
+    match run.trace {
+        true => NonZero::<usize>::MIN,
+        false => run.jobs,
     }
-    let options = RunOptions {
+}
+
+/// A run that is over.
+struct Ran {
+    /// The options that it drew; printed already when it was traced.
+    options: Option<String>,
+    report: Report,
+}
+
+fn run_plan(run: &Run, plan: Plan) -> Ran {
+    let mut options = Some(plan.summary());
+    if run.trace {
+        println!("{}", options.take().unwrap_or_default());
+    }
+    let how = RunOptions {
         trace: if run.trace { Trace::On } else { Trace::Off },
         planted: None,
     };
-    let report = host::run(plan, options);
-    match run.json {
-        true => println!("{}", report::object(path, &report)),
-        false => println!("{}", report::line(&report)),
+    let report = host::run(plan, how);
+    Ran { options, report }
+}
+
+impl Ran {
+    fn print(&self, as_json: bool, path: &str) {
+        if as_json {
+            println!("{}", report::object(path, &self.report));
+            return;
+        }
+        if let Some(options) = &self.options {
+            println!("{path} {options}");
+        }
+        println!("{}", report::line(&self.report));
     }
-    report
 }
 
 /// What the seeds of one scenario came to.
