@@ -161,11 +161,9 @@ impl ChunkServer {
             ..
         } = request.capability;
         let known = self.parts.at(part);
-        if right == Right::Write && known.is_some_and(|info| epoch < info.epoch) {
+        if right == Right::Write && known.is_some_and(|info| info.fences(epoch)) {
             self.marks.reach(Mark::FenceRefused);
-            if !planted::is(Planted::SkipFencing) {
-                return Err(ChunkErrorKind::Fenced);
-            }
+            return Err(ChunkErrorKind::Fenced);
         }
         if needed_right(&request.body) == Right::Write {
             self.parts.see_epoch(part, epoch);
