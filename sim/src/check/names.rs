@@ -1,5 +1,6 @@
 //! Names and attributes against the reference: every answer of a master to a
-//! mutation is what the reference says at the record's place in the log, and what
+//! mutation is what the reference says at the record's place in the log (of attributes
+//! also what they were later, up to the answer), and what
 //! mounts tell of names and objects was so at some moment of the request.
 
 use crate::model::names::{Expected, Names, Object};
@@ -289,7 +290,7 @@ impl NamesJudge {
         request: RequestId,
         result: &Result<Answer, Errno>,
     ) -> Result<(), String> {
-        let Some(&(position, _)) = self.requests.get(&(session, request)) else {
+        let Some(&(position, record)) = self.requests.get(&(session, request)) else {
             return Ok(());
         };
         if !self.names.knows() {
@@ -299,11 +300,31 @@ impl NamesJudge {
             return Ok(());
         };
         self.compared += 1;
-        let wrong = compare(expected, result);
-        match wrong {
-            Some(wrong) => Err(format!("{request} of {session} at {position}: {wrong}")),
-            None => Ok(()),
+        match compare(expected, result) {
+            // The leader adds what is so when it answers.
+            Some(wrong) if !self.was_so_since(record, expected, result) => {
+                Err(format!("{request} of {session} at {position}: {wrong}"))
+            }
+            _ => Ok(()),
         }
+    }
+
+    /// Whether the object that was expected has the told attributes since a later record.
+    fn was_so_since(&self, record: u64, expected: &Expected, told: &Result<Answer, Errno>) -> bool {
+        let (Expected::Object(inode, _), Ok(told)) = (expected, told) else {
+            return false;
+        };
+        let (Answer::Entry(told)
+        | Answer::Created {
+            attributes: told, ..
+        }) = told
+        else {
+            return false;
+        };
+        let later = |(at, _): &&(u64, Option<Object>)| *at > record;
+        let same = |object: &Object| object.differs(told).is_none();
+        let mut history = self.objects.get(inode).into_iter().flatten();
+        told.inode == *inode && history.any(|was| later(&was) && was.1.as_ref().is_some_and(same))
     }
 }
 
@@ -330,7 +351,7 @@ fn compare(expected: &Expected, told: &Result<Answer, Errno>) -> Option<String> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use antler_core::attributes::Credentials;
+    use antler_core::attributes::{AttributeChange, Credentials};
     use antler_core::ids::Generation;
     use antler_core::namespace::record::{Choice, Mutation};
     use antler_core::time::{Duration, Timestamp};
@@ -480,6 +501,25 @@ mod tests {
         assert_eq!(story.answer(2, Err(Errno::EEXIST)), Ok(()));
         story.answer(2, created(right)).unwrap_err();
         story.answer(2, Err(Errno::ENOENT)).unwrap_err();
+    }
+
+    #[test]
+    fn attributes_may_be_those_of_a_later_record() {
+        let mut story = Story::new();
+        story.request(1, make(true));
+        let before = story.told(2);
+        let change = AttributeChange {
+            mode: Some(0o600),
+            ..AttributeChange::default()
+        };
+        let inode = InodeId(2);
+        story.request(2, Mutation::SetAttributes { inode, change });
+        let after = story.told(2);
+        assert_eq!(story.answer(1, created(before)), Ok(()));
+        assert_eq!(story.answer(1, created(after)), Ok(()));
+        // The other way round it is not: a change is seen in its own answer.
+        assert_eq!(story.answer(2, Ok(Answer::Entry(after))), Ok(()));
+        story.answer(2, Ok(Answer::Entry(before))).unwrap_err();
     }
 
     #[test]
