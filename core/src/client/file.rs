@@ -192,9 +192,12 @@ impl ChunkWrite {
         self.end_failure();
     }
 
-    /// A copy set answered well.
+    /// A copy set answered well. As long as something is left to write the pauses
+    /// between attempts stay: the next piece may be the one that fails again.
     pub(super) fn end_failure(&mut self) {
-        self.attempts = 0;
+        if self.is_written_out() {
+            self.attempts = 0;
+        }
         self.failing_since = None;
         self.doubted = None;
     }

@@ -171,12 +171,19 @@ impl State {
         chunk: ChunkId,
         extent: Extent,
     ) -> Result<LeaseGrant, Errno> {
+        let before = self.leases.get(&chunk).map(|lease| lease.copies().len());
         if !self.turn(step, chunk, Event::Grant(step.session)) {
             return Err(Errno::EAGAIN);
         }
         let granted = self
             .chunk(chunk)
             .expect("a chunk of a file is in the table");
+        let wanted = before.unwrap_or(usize::from(granted.copies));
+        if granted.lease.copies().len() < wanted {
+            // A copy that is left out falls behind: whoever knows of it drops that
+            // before the first write (P6).
+            step.changed(Change::Inode(granted.inode));
+        }
         Ok(LeaseGrant {
             index: granted.index,
             chunk,
