@@ -146,6 +146,8 @@ impl Client {
     /// Takes a lease into use: one asked for, or one that came with a new file.
     pub(super) fn accept_grant(&mut self, place: Place, grant: LeasedChunk) {
         let now = self.now.mono;
+        // A copy that this lease leaves out may be in an older location.
+        self.cache.forget_location(place);
         let file = self.files.entry(place.0).or_default();
         let generation = file.generation;
         file.chunks
