@@ -881,3 +881,67 @@ fn a_copy_lost_just_before_its_record_is_not_counted() {
         .collect();
     assert_eq!(made.len(), 1, "the record said two copies, the server one");
 }
+
+/// Lets seconds pass in which servers say that they live.
+fn pass_with(bench: &mut Bench, servers: &[LinkId], seconds: u64) {
+    for _ in 0..seconds {
+        bench.pass(Duration::from_secs(1));
+        for server in servers {
+            let alive = ChunkToMaster::Alive {
+                disks: vec![],
+                load: 0,
+                sent: 1,
+            };
+            bench.tell(*server, alive);
+        }
+    }
+}
+
+#[test]
+fn a_copy_that_cannot_be_read_is_not_taken_for_an_empty_one() {
+    let mut bench = Bench::new();
+    let (one, two) = (bench.serve(1), bench.serve(2));
+    let (link, _) = bench.mount(1);
+    let inode = write_and_close(&mut bench, link);
+    bench.pass(Duration::from_millis(100));
+    let failed = || CommandResult::Failed {
+        reason: "a disk failed".into(),
+        bad_source: None,
+    };
+    for server in [one, two] {
+        for (command, _) in bench.commands(server) {
+            let result = failed();
+            bench.tell(server, ChunkToMaster::CommandDone { command, result });
+        }
+    }
+    for server in [one, two] {
+        for (command, body) in bench.commands(server) {
+            assert!(matches!(body, Command::Fence { .. }), "{body:?}");
+            let result = failed();
+            bench.tell(server, ChunkToMaster::CommandDone { command, result });
+        }
+    }
+    pass_with(&mut bench, &[one, two], 4);
+    let told = bench.commands(one);
+    assert_eq!(told, [], "nobody makes an empty one of it");
+    assert_eq!(lease_name(&mut bench, link, inode), "reconciling");
+    pass_with(&mut bench, &[one, two], 2);
+    let again = bench.commands(one);
+    assert!(
+        matches!(again[..], [(_, Command::Fence { .. })]),
+        "{again:?}"
+    );
+    let (command, _) = again[0];
+    let result = CommandResult::Parts(vec![None]);
+    bench.tell(one, ChunkToMaster::CommandDone { command, result });
+    for (command, _) in bench.commands(two) {
+        let result = failed();
+        bench.tell(two, ChunkToMaster::CommandDone { command, result });
+    }
+    let made = bench.commands(one);
+    assert!(
+        matches!(made[..], [(_, Command::SetVersion { .. })]),
+        "one that surely has nothing tells that nothing was synced: {made:?}"
+    );
+    assert_eq!(bench.commands(two), []);
+}

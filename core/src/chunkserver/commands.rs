@@ -22,6 +22,8 @@ struct Running {
     left: usize,
     /// Parts to delete that ended, whatever became of them.
     deleted: Vec<PartId>,
+    /// Why nobody knows what a part is like that was asked for.
+    unknown: Option<&'static str>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -51,7 +53,7 @@ impl ChunkServer {
             Command::SyncParts { parts } => self.sync_parts(link, command, parts),
             Command::Fence { part, epoch } => {
                 // At once: what waits in the queue is of the past already.
-                self.parts.see_epoch(part, epoch);
+                self.parts.fence(part, epoch);
                 let op = PartOp::Commit {
                     version: ChunkVersion(0),
                     epoch,
@@ -127,6 +129,7 @@ impl ChunkServer {
             // One more, so that it does not end before all have begun.
             left: ops.len() + 1,
             deleted: Vec::new(),
+            unknown: None,
         };
         self.commands.table.insert(key, running);
         self.hold_commits();
@@ -166,6 +169,10 @@ impl ChunkServer {
                     return self.operate(disk, DiskRequest::Digest { part }, issued);
                 }
             }
+            (Kind::Digest, Ok(None)) if !self.is_surely_absent(part) => {
+                self.note_unknown(key, "a disk failed that may have had the part");
+            }
+            (Kind::Digest, Err(_)) => self.note_unknown(key, "the part could not be fenced"),
             (Kind::Parts, Ok(Some(stored))) => self.note_state(key, at, stored, 0),
             // A newer epoch was seen, or the like: what the part is like tells it.
             (_, Err(super::parts::PartError::Fenced)) => {
@@ -194,9 +201,22 @@ impl ChunkServer {
         match result {
             Ok(DiskReply::Digest(stored, digest)) => self.note_state(key, at, stored, digest),
             Ok(other) => panic!("a digest was answered by {other:?}"),
-            Err(error) => self.on_disk_error(disk, part, &error),
+            Err(error) => {
+                self.on_disk_error(disk, part, &error);
+                self.note_unknown(key, "the part could not be read");
+            }
         }
         self.end_one(key);
+    }
+
+    /// Whether a part that is not here was never durable here, for all that is known.
+    fn is_surely_absent(&self, part: PartId) -> bool {
+        !self.parts.was_lost(part) && !self.disks.any_failed()
+    }
+
+    fn note_unknown(&mut self, key: u64, why: &'static str) {
+        let running = self.commands.table.get_mut(&key).expect("it is under way");
+        running.unknown = Some(why);
     }
 
     fn note_state(&mut self, key: u64, at: usize, stored: StoredPart, digest: u64) {
@@ -222,6 +242,9 @@ impl ChunkServer {
             return;
         }
         let running = self.commands.table.remove(&key).expect("it was just seen");
+        if let Some(reason) = running.unknown {
+            return self.fail_command(running.link, running.command, reason);
+        }
         let states = match running.kind {
             Kind::Delete => {
                 self.tell_deleted(&running.deleted);

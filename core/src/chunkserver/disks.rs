@@ -120,6 +120,11 @@ impl Disks {
         most.map(|(&disk, _)| disk)
     }
 
+    /// Whether a disk can't tell what it has.
+    pub(super) fn any_failed(&self) -> bool {
+        self.table.values().any(|one| one.failed.is_some())
+    }
+
     pub(super) fn count_copy(&mut self, disk: DiskId, change: i64) {
         let one = self.table.get_mut(&disk).expect("copies are on disks");
         let copies = one.copies.checked_add_signed(change);

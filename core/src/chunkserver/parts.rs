@@ -17,6 +17,9 @@ use crate::wire::chunk_master::PartReport;
 use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+/// Parts that are not there and whose fences are remembered.
+const FENCED_MAX: usize = 1 << 16;
+
 /// What the server knows of one part.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct PartInfo {
@@ -142,6 +145,9 @@ pub(super) struct Parts {
     /// Parts that are about to be deleted: they are reported as no copies, so that no
     /// leader deletes another one for their sake.
     condemned: BTreeSet<PartId>,
+    /// Epochs that parts were fenced at which are not there. A later life needs none:
+    /// no capability of this one is good then.
+    fenced: BTreeMap<PartId, Epoch>,
     /// Parts that a writer made and the masters were not told of yet.
     fresh: BTreeSet<PartId>,
 }
@@ -233,6 +239,24 @@ impl Parts {
         if let Some(info) = self.table.get_mut(&part) {
             info.epoch = info.epoch.max(epoch);
         }
+    }
+
+    /// Refuses who is older from now on, be the part there or not.
+    pub(super) fn fence(&mut self, part: PartId, epoch: Epoch) {
+        self.see_epoch(part, epoch);
+        if !self.table.contains_key(&part) {
+            if self.fenced.len() >= FENCED_MAX {
+                // The oldest chunk's writers are the longest gone.
+                self.fenced.pop_first();
+            }
+            let known = self.fenced.entry(part).or_default();
+            *known = epoch.max(*known);
+        }
+    }
+
+    /// Whether a part that is not there was fenced at a newer epoch.
+    fn is_fenced(&self, part: PartId, epoch: Epoch) -> bool {
+        self.fenced.get(&part).is_some_and(|fenced| epoch < *fenced)
     }
 
     /// Notes a bad unit; true if it is the part's first.
@@ -357,10 +381,11 @@ impl ChunkServer {
         }
     }
 
-    /// A part whose first write failed is not there.
+    /// A part whose first write failed is not there; what it was fenced at stays.
     fn drop_if_unmade(&mut self, part: PartId) {
-        if self.parts.at(part).is_some_and(|info| !info.made) {
+        if let Some(info) = self.parts.at(part).copied().filter(|info| !info.made) {
             self.parts.table.remove(&part);
+            self.parts.fence(part, info.epoch);
         }
     }
 
@@ -455,6 +480,7 @@ impl ChunkServer {
             Some(info) if epoch >= info.epoch && version < info.version => Err(PartError::Version),
             Some(info) => Ok(info.disk),
             None if self.parts.was_lost(part) => Err(PartError::Lost),
+            None if self.parts.is_fenced(part, epoch) => Err(PartError::Fenced),
             None => self.place(part, epoch),
         }
     }
@@ -480,6 +506,7 @@ impl ChunkServer {
         };
         let before = self.parts.table.insert(part, info);
         assert!(before.is_none(), "{part} is made once");
+        self.parts.fenced.remove(&part);
     }
 
     fn begin_receive(
@@ -491,6 +518,7 @@ impl ChunkServer {
         then: Then,
     ) -> Option<PartResult> {
         match self.parts.at(part) {
+            None if self.parts.is_fenced(part, epoch) => return Some(Err(PartError::Fenced)),
             None => self.place_on(part, disk, epoch),
             Some(info) if info.version > version || info.epoch > epoch => {
                 return Some(Err(PartError::Fenced));
@@ -518,7 +546,8 @@ impl ChunkServer {
         then: Then,
     ) -> Option<PartResult> {
         let known = self.parts.at(part).copied();
-        if guarded && known.is_some_and(|info| info.fences(epoch)) {
+        let fenced = known.is_some_and(|info| info.fences(epoch));
+        if guarded && (fenced || self.parts.is_fenced(part, epoch)) {
             return Some(Err(PartError::Fenced));
         }
         let disk = match known {

@@ -41,6 +41,9 @@ const STALE_PATIENCE: Duration = Duration::from_secs(5);
 /// The pause before a reconciliation of which nothing came begins anew.
 const RECONCILE_AGAIN: Duration = Duration::from_secs(1);
 
+/// The pause before copies are asked again of which none would do.
+const ASK_AGAIN: Duration = Duration::from_secs(5);
+
 /// How long released chunks gather before their copies are synced: one sync serves all.
 const SYNC_PACE: Duration = Duration::from_millis(50);
 
@@ -61,8 +64,18 @@ struct Reconcile {
     copies: Vec<(ServerId, BootId)>,
     since: Instant,
     asked: BTreeSet<ServerId>,
-    answers: BTreeMap<ServerId, Option<PartState>>,
+    answers: BTreeMap<ServerId, Answer>,
     step: Step,
+}
+
+/// What a server says of its copy.
+#[derive(Clone, Copy, Debug)]
+enum Answer {
+    Has(PartState),
+    /// It never had one that was durable.
+    Absent,
+    /// It lost it, or can't read it: what was there is not known.
+    Unknown,
 }
 
 #[derive(Clone, Debug)]
@@ -529,7 +542,12 @@ impl Master {
         };
         match result {
             CommandResult::Parts(states) if states.len() == 1 => {
-                one.answers.insert(server, states[0]);
+                let answer = states[0].map_or(Answer::Absent, Answer::Has);
+                one.answers.insert(server, answer);
+            }
+            // It answered, though not with what its part is like.
+            _ if self.servers.is_alive(server) => {
+                one.answers.insert(server, Answer::Unknown);
             }
             _ => {
                 one.asked.remove(&server);
@@ -553,12 +571,25 @@ impl Master {
         let enough = match source {
             Some((_, true)) => all || (waited >= FRESH_PATIENCE && !patient),
             Some((_, false)) => all || (waited >= STALE_PATIENCE && !patient),
-            None => false,
+            None => all || (waited >= STALE_PATIENCE && !patient),
         };
+        // What was synced is on every copy: one that has nothing proves that nothing was.
+        let is_absent = |answer: &Answer| matches!(answer, Answer::Absent);
+        let never_synced = one.base == ChunkVersion(0) && one.answers.values().any(is_absent);
         match source {
             Some((source, _)) if enough => self.equalize(chunk, source),
-            None if all && one.base == ChunkVersion(0) => self.make_empty(chunk),
+            None if enough && never_synced => self.make_empty(chunk),
+            None if all && waited >= ASK_AGAIN => self.ask_all_again(chunk),
             _ => {}
+        }
+    }
+
+    /// No copy will do as they are now: a disk may come back, or a read succeed.
+    fn ask_all_again(&mut self, chunk: ChunkId) {
+        if let Some(one) = self.leases.reconciling.get_mut(&chunk) {
+            one.since = self.now.mono;
+            one.asked.clear();
+            one.answers.clear();
         }
     }
 
@@ -569,7 +600,9 @@ impl Master {
             .get_mut(&chunk)
             .expect("the caller looked");
         let (epoch, version, part) = (one.epoch, one.version, PartId::whole(chunk));
-        let model = one.answers[&source].expect("the source has a copy");
+        let Answer::Has(model) = one.answers[&source] else {
+            panic!("the source has a copy");
+        };
         let answers = std::mem::take(&mut one.answers);
         let waits = answers.keys().copied().collect();
         one.step = Step::Equalizing {
@@ -587,7 +620,7 @@ impl Master {
             .into_iter()
             .collect();
         for (server, state) in answers {
-            let equal = state.is_some_and(|state| state.digest == model.digest);
+            let equal = matches!(state, Answer::Has(state) if state.digest == model.digest);
             let command = match equal {
                 true => Command::SetVersion {
                     part,
@@ -605,7 +638,8 @@ impl Master {
         }
     }
 
-    /// Nothing was ever durable, and nobody has anything: the chunk is empty.
+    /// Nothing was ever durable, and nobody has anything: the chunk is empty. Who can't
+    /// tell is left out.
     fn make_empty(&mut self, chunk: ChunkId) {
         let one = self
             .leases
@@ -613,7 +647,9 @@ impl Master {
             .get_mut(&chunk)
             .expect("the caller looked");
         let (epoch, version) = (one.epoch, one.version);
-        let servers: BTreeSet<ServerId> = one.answers.keys().copied().collect();
+        let absent = one.answers.iter();
+        let absent = absent.filter(|(_, answer)| matches!(answer, Answer::Absent));
+        let servers: BTreeSet<ServerId> = absent.map(|(server, _)| *server).collect();
         one.step = Step::Equalizing {
             waits: servers.clone(),
             good: BTreeSet::new(),
@@ -771,7 +807,10 @@ fn best_copy(one: &Reconcile) -> Option<(ServerId, bool)> {
     let able = one
         .answers
         .iter()
-        .filter_map(|(server, state)| Some((*server, (*state)?)));
+        .filter_map(|(server, answer)| match answer {
+            Answer::Has(state) => Some((*server, *state)),
+            Answer::Absent | Answer::Unknown => None,
+        });
     let able = able.filter(|(_, state)| state.version >= one.base);
     let ranked = able.map(|(server, state)| {
         let kept = boot_of(server) == Some(state.boot);

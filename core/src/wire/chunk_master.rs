@@ -174,8 +174,10 @@ pub enum Command {
         #[n(0)]
         parts: Vec<(PartId, ChunkVersion, Epoch)>,
     },
-    /// Refuses writers below `epoch` from now on, durably, and tells what the part is
-    /// like. Result: `Parts` with one.
+    /// Refuses writers below `epoch` from now on, durably (of a part that is not there:
+    /// as long as the server lives), and tells what the part is like. Result: `Parts`
+    /// with one, `None` if the part was never durable here; `Failed` if that is not
+    /// known, as a disk failed or the part can't be read.
     #[n(1)]
     Fence {
         /// Which.

@@ -291,3 +291,37 @@ fn a_graceful_stop_leaves_everything_durable() {
         .collect();
     assert_eq!(disks.len(), 2, "parts are spread over the disks");
 }
+
+#[test]
+fn a_part_that_is_not_there_is_fenced_too() {
+    let mut cluster = Cluster::new(1, 1);
+    let fence = Command::Fence {
+        part: part(1),
+        epoch: Epoch(5),
+    };
+    assert_eq!(states(cluster.command(0, fence)), [None]);
+    let late = cluster.copy(0, 1, 4, Right::Write);
+    let refused = cluster.write(&[late], 0, b"late", false);
+    assert_eq!(refused, Err(ChunkErrorKind::Fenced));
+    let copy = cluster.copy(0, 1, 5, Right::Write);
+    cluster.write(&[copy], 0, b"new", true).unwrap();
+}
+
+#[test]
+fn a_part_that_was_lost_or_is_bad_is_not_said_to_be_absent() {
+    let mut cluster = Cluster::new(1, 1);
+    let data = pattern(3, 8192);
+    let copy = cluster.copy(0, 1, 1, Right::Write);
+    cluster.write(&[copy], 0, &data, true).unwrap();
+    cluster.rot(0, 1, &data[100..][..32]);
+    let fence = Command::Fence {
+        part: part(1),
+        epoch: Epoch(5),
+    };
+    let store = cluster.nodes[0].stores.values_mut().next().unwrap();
+    store.vfs_mut().fail_syncs();
+    let failed = cluster.command(0, fence.clone());
+    assert!(matches!(failed, CommandResult::Failed { .. }), "{failed:?}");
+    let lost = cluster.command(0, fence);
+    assert!(matches!(lost, CommandResult::Failed { .. }), "{lost:?}");
+}
