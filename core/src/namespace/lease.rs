@@ -178,7 +178,7 @@ impl State {
         let granted = self
             .chunk(chunk)
             .expect("a chunk of a file is in the table");
-        let wanted = before.unwrap_or(usize::from(granted.copies));
+        let wanted = before.unwrap_or_else(|| usize::from(granted.copies));
         if granted.lease.copies().len() < wanted {
             // A copy that is left out falls behind: whoever knows of it drops that
             // before the first write (P6).
