@@ -134,6 +134,12 @@ impl Mutations {
             .is_some_and(|(file, at, _)| (*file, *at) == (inode, index))
     }
 
+    /// Whether a lease of a file's chunk from `first` on is on its way into the log.
+    fn is_granting_from(&self, inode: InodeId, first: u32) -> bool {
+        let range = (inode, first, 0)..=(inode, u32::MAX, u64::MAX);
+        self.granting.range(range).next().is_some()
+    }
+
     fn begin_granting(&mut self, ticket: u64) {
         if let Some(Mutation::Lease { inode, index, .. }) =
             self.pending.get(&ticket).map(|pending| &pending.mutation)
@@ -362,6 +368,10 @@ impl Master {
     /// Another session's leases behind a cut are recalled first.
     fn look_cut(&mut self, session: SessionId, inode: InodeId, from: u64) -> Ready {
         let first = u32::try_from(from / CHUNK_SIZE).unwrap_or(u32::MAX);
+        if self.mutations.is_granting_from(inode, first) {
+            // Its holder is known, and can be asked, once it is applied.
+            return Ready::Hold;
+        }
         let Ok(chunks) = self.member.state().chunks_of(inode) else {
             return Ready::Go(Choice::default());
         };
