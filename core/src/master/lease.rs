@@ -329,7 +329,7 @@ impl Master {
     }
 
     /// Logs the fence of a lease, once.
-    fn fence(&mut self, chunk: ChunkId, epoch: Epoch) {
+    pub(super) fn fence(&mut self, chunk: ChunkId, epoch: Epoch) {
         if self.leases.fencing.get(&chunk) == Some(&epoch) {
             return;
         }

@@ -637,7 +637,14 @@ impl Master {
                 if attributes.kind == FileKind::Regular {
                     self.sessions.note_open(session, attributes.inode);
                 }
-                let lease = lease.and_then(|grant| self.leased_chunk(&grant).map(Box::new));
+                let lease = lease.and_then(|grant| {
+                    let told = self.leased_chunk(&grant);
+                    if told.is_none() {
+                        // The client will not know that it holds it.
+                        self.fence(grant.chunk, grant.epoch);
+                    }
+                    told.map(Box::new)
+                });
                 Answer::Created {
                     attributes,
                     existed,
