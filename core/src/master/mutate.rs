@@ -518,7 +518,9 @@ impl Master {
             // From now on: another session may remove the name before this is answered.
             self.sessions.note_open(session, attributes.inode);
         }
-        let parents = parents(&pending.mutation);
+        // Of these directories the author may cache the names that it changed.
+        let names = names_of(&pending.mutation).into_iter();
+        let parents: Vec<InodeId> = names.map(|(parent, _)| parent).collect();
         let stale = stale_of(&applied.changes);
         let (pushes, waits) = self.sessions.push(Some(session), &stale, Some(ticket));
         let outcome = applied.outcome.expect("a client's record has an outcome");
@@ -667,20 +669,6 @@ fn is_destructive(mode: FallocateMode) -> bool {
         mode,
         FallocateMode::Punch | FallocateMode::Zero | FallocateMode::ZeroKeep
     )
-}
-
-/// The directories in which the author may cache the names that it changed.
-fn parents(mutation: &Mutation) -> Vec<InodeId> {
-    match mutation {
-        Mutation::Create { parent, .. }
-        | Mutation::Link { parent, .. }
-        | Mutation::Unlink { parent, .. }
-        | Mutation::Rmdir { parent, .. } => vec![*parent],
-        Mutation::Rename {
-            parent, new_parent, ..
-        } => vec![*parent, *new_parent],
-        _ => Vec::new(),
-    }
 }
 
 /// The names that a mutation may change.
