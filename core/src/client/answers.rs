@@ -52,7 +52,8 @@ impl Client {
                 operation,
                 from,
                 to,
-            } => self.on_renamed(operation, &from, &to, result),
+                mode,
+            } => self.on_renamed(operation, &from, &to, mode, result),
             Then::Listed { operation, inode } => self.on_listed(operation, inode, result),
             Then::XattrChanged { operation, inode } => {
                 self.on_xattr_changed(operation, inode, result);

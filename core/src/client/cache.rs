@@ -43,18 +43,18 @@ impl<K: Ord + Clone, V> Recent<K, V> {
         self.entries.get(key).map(|(value, _)| value)
     }
 
-    /// Takes an entry in; true when an older one had to go for it.
-    fn insert(&mut self, key: K, value: V, most: usize) -> bool {
+    /// Takes an entry in. Returns the older one that had to go for it.
+    fn insert(&mut self, key: K, value: V, most: usize) -> Option<(K, V)> {
         self.remove(&key);
         self.tick += 1;
         self.ticks.insert(self.tick, key.clone());
         self.entries.insert(key, (value, self.tick));
-        let is_full = self.entries.len() > most.max(1);
-        while self.entries.len() > most.max(1) {
-            let (_, oldest) = self.ticks.pop_first().expect("an entry has a tick");
-            self.entries.remove(&oldest);
+        if self.entries.len() <= most.max(1) {
+            return None;
         }
-        is_full
+        let (_, oldest) = self.ticks.pop_first().expect("an entry has a tick");
+        let (value, _) = self.entries.remove(&oldest).expect("a tick has an entry");
+        Some((oldest, value))
     }
 
     fn remove(&mut self, key: &K) -> Option<V> {
@@ -90,6 +90,11 @@ pub(super) struct Cache {
     attributes: Recent<InodeId, Attributes>,
     /// `None`: there is no such name.
     dentries: Recent<(InodeId, Vec<u8>), Option<InodeId>>,
+    /// Directories of which every name is among `dentries`: any other is absent.
+    whole: Recent<InodeId, ()>,
+    /// Names that changes of this mount may be changing now, and how many do: nothing is
+    /// known of them.
+    changing: BTreeMap<(InodeId, Vec<u8>), u32>,
     locations: Recent<Place, LocatedChunk>,
     /// The `change` that the kernel's pages of an inode show.
     pages: Recent<InodeId, u64>,
@@ -149,7 +154,41 @@ impl Cache {
 
     /// What a name leads to, `Some(None)` when it is known to be absent.
     pub(super) fn dentry(&mut self, parent: InodeId, name: &[u8]) -> Option<Option<InodeId>> {
-        self.dentries.find(&(parent, name.to_vec())).copied()
+        let key = (parent, name.to_vec());
+        if self.changing.contains_key(&key) {
+            return None;
+        }
+        let known = self.dentries.find(&key).copied();
+        known.or_else(|| self.whole.find(&parent).map(|()| None))
+    }
+
+    /// A change of these names is asked for.
+    pub(super) fn begin_change(&mut self, names: &[(InodeId, &[u8])]) {
+        for (parent, name) in names {
+            *self.changing.entry((*parent, name.to_vec())).or_insert(0) += 1;
+        }
+    }
+
+    /// The change has ended, however.
+    pub(super) fn end_change(&mut self, names: &[(InodeId, &[u8])]) {
+        for (parent, name) in names {
+            let key = (*parent, name.to_vec());
+            let count = self.changing.get_mut(&key).expect("a change ends once");
+            *count -= 1;
+            if *count == 0 {
+                self.changing.remove(&key);
+            }
+        }
+    }
+
+    /// The directory has no names but those that are added from now on.
+    pub(super) fn begin_whole(&mut self, directory: InodeId, most: usize) {
+        self.whole.insert(directory, (), most);
+    }
+
+    /// Names of the directory may be there that are not known.
+    pub(super) fn end_whole(&mut self, directory: InodeId) {
+        self.whole.remove(&directory);
     }
 
     pub(super) fn add_dentry(
@@ -161,8 +200,13 @@ impl Cache {
     ) {
         if self.overtaken {
             self.forget_dentry(parent, name);
-        } else if self.dentries.insert((parent, name.to_vec()), target, most) {
+        } else if let Some(((directory, _), lost)) =
+            self.dentries.insert((parent, name.to_vec()), target, most)
+        {
             self.names_lost_until = self.kernel_until;
+            if lost.is_some() {
+                self.end_whole(directory);
+            }
         }
     }
 
@@ -172,10 +216,12 @@ impl Cache {
         name: &[u8],
     ) -> Option<Option<InodeId>> {
         self.names_lost_until = self.kernel_until;
+        self.end_whole(parent);
         self.take_dentry(parent, name)
     }
 
-    /// A name goes that the kernel took away itself.
+    /// A name goes that the kernel took away itself; the caller says what it stands for
+    /// now, or that its directory is not whole any more.
     pub(super) fn take_dentry(&mut self, parent: InodeId, name: &[u8]) -> Option<Option<InodeId>> {
         self.dentries.remove(&(parent, name.to_vec()))
     }
@@ -183,6 +229,7 @@ impl Cache {
     /// A name changed elsewhere: it goes, and the answer tells whether the kernel may
     /// still show it.
     pub(super) fn drop_dentry(&mut self, parent: InodeId, name: &[u8], now: Instant) -> bool {
+        self.end_whole(parent);
         let known = self.dentries.remove(&(parent, name.to_vec())).is_some();
         known || now < self.names_lost_until
     }
@@ -246,6 +293,7 @@ impl Cache {
         self.attributes.clear();
         self.names_lost_until = self.kernel_until;
         self.dentries.clear();
+        self.whole.clear();
         self.locations.clear();
         self.pages.clear();
     }

@@ -116,6 +116,9 @@ impl Client {
             place: Place::Waiting,
             pushes: self.cache.pushes(),
         };
+        if let Ask::Mutation(mutation) = &call.ask {
+            self.cache.begin_change(&mutation.names());
+        }
         self.calls.calls.insert(id, call);
         self.start_call(id);
     }
@@ -246,6 +249,9 @@ impl Client {
         // The answer to a change waits until it was pushed everywhere; what was pushed
         // to this mount meanwhile may be newer than the answer.
         let is_change = matches!(call.ask, Ask::Mutation(_));
+        if let Ask::Mutation(mutation) = &call.ask {
+            self.cache.end_change(&mutation.names());
+        }
         let overtaken = is_change && call.pushes != self.cache.pushes();
         self.cache.set_overtaken(overtaken);
         self.on_call_ended(call.then, result);
@@ -299,7 +305,10 @@ impl Client {
             .map(|(&id, _)| id)
             .collect();
         for id in void {
-            self.calls.calls.remove(&id);
+            let call = self.calls.calls.remove(&id).expect("it was just found");
+            if let Ask::Mutation(mutation) = &call.ask {
+                self.cache.end_change(&mutation.names());
+            }
             self.timers.cancel(super::timers::Timer::Retry(id));
         }
         for id in sent {

@@ -162,6 +162,9 @@ impl Client {
         };
         self.cache.forget_attributes(parent);
         self.forget_target(removed);
+        if let Some(Some(inode)) = removed {
+            self.cache.end_whole(inode);
+        }
         if result.is_ok() {
             let most = self.config.limits.dentries_max;
             self.cache.add_dentry(parent, name, None, most);
@@ -212,6 +215,7 @@ impl Client {
             operation: request.operation,
             from,
             to,
+            mode,
         };
         self.mutate(&request.credentials, mutation, then);
     }
@@ -297,12 +301,29 @@ impl Client {
         operation: u64,
         from: &(InodeId, Vec<u8>),
         to: &(InodeId, Vec<u8>),
+        mode: RenameMode,
         result: Result<Answer, Errno>,
     ) {
-        for (parent, name) in [from, to] {
-            let target = self.cache.forget_dentry(*parent, name);
-            self.forget_target(target);
+        let [source, target] = [from, to].map(|(parent, name)| {
+            let inode = self.cache.dentry(*parent, name);
+            self.forget_target(inode);
             self.cache.forget_attributes(*parent);
+            inode
+        });
+        match (source, target) {
+            // Two names of one object stay as they are (rename(2)).
+            (Some(Some(source)), Some(target))
+                if result.is_ok() && mode != RenameMode::Exchange && target != Some(source) =>
+            {
+                let most = self.config.limits.dentries_max;
+                self.cache.add_dentry(from.0, &from.1, None, most);
+                self.cache.add_dentry(to.0, &to.1, Some(source), most);
+            }
+            _ => {
+                for (parent, name) in [from, to] {
+                    self.cache.forget_dentry(*parent, name);
+                }
+            }
         }
         self.answer(operation, result.map(|_| FileReply::Done));
     }

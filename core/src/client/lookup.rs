@@ -13,7 +13,7 @@ use crate::errno::Errno;
 use crate::ids::InodeId;
 use crate::marks::Mark;
 use crate::time::Duration;
-use crate::wire::client_master::{Answer, Query};
+use crate::wire::client_master::{Answer, AroundDirectory, Query};
 
 impl Client {
     /// Whether the cache may be answered from.
@@ -90,6 +90,27 @@ impl Client {
         self.answer(operation, Ok(FileReply::Entry(attributes, validity)));
     }
 
+    /// There is no such name. What the kernel is told is remembered by itself, also where
+    /// the directory is known whole: a push must find it.
+    fn answer_absent(&mut self, operation: u64, parent: InodeId, name: &[u8]) {
+        let most = self.config.limits.dentries_max;
+        self.cache.add_dentry(parent, name, None, most);
+        let validity = self.validity();
+        self.answer(operation, Ok(FileReply::Absent(validity)));
+    }
+
+    /// Takes in what an answer tells of directories. It is newer than any push that came
+    /// before, whatever the answer itself waited for.
+    pub(super) fn learn_around(&mut self, around: Vec<AroundDirectory>) {
+        for AroundDirectory { attributes, empty } in around {
+            self.learn(attributes);
+            if empty {
+                let most = self.config.limits.attributes_max;
+                self.cache.begin_whole(attributes.inode, most);
+            }
+        }
+    }
+
     /// A name leads to an object.
     pub(super) fn learn_entry(&mut self, parent: InodeId, name: &[u8], attributes: Attributes) {
         let most = self.config.limits.dentries_max;
@@ -107,10 +128,7 @@ impl Client {
     ) {
         match self.cached_entry(credentials, parent, &name) {
             Some(Some(attributes)) => self.answer_entry(operation, attributes),
-            Some(None) => {
-                let validity = self.validity();
-                self.answer(operation, Ok(FileReply::Absent(validity)));
-            }
+            Some(None) => self.answer_absent(operation, parent, &name),
             None => {
                 let query = Query::Lookup {
                     parent,
@@ -157,12 +175,7 @@ impl Client {
                 self.learn_entry(parent, name, attributes);
                 self.answer_entry(operation, attributes);
             }
-            Err(Errno::ENOENT) => {
-                let most = self.config.limits.dentries_max;
-                self.cache.add_dentry(parent, name, None, most);
-                let validity = self.validity();
-                self.answer(operation, Ok(FileReply::Absent(validity)));
-            }
+            Err(Errno::ENOENT) => self.answer_absent(operation, parent, name),
             other => self.answer(operation, Err(other.err().unwrap_or(Errno::EIO))),
         }
     }

@@ -191,7 +191,11 @@ impl Client {
                 mutation,
                 id,
                 result,
-            } => self.on_answer(mutation, id, result),
+                around,
+            } => {
+                self.on_answer(mutation, id, result);
+                self.learn_around(around);
+            }
             MasterToClient::AliveToo { echo } => self.on_alive(Instant(echo)),
             MasterToClient::Push { push, stale } => self.on_push(push, stale),
             MasterToClient::Recall { leases } => self.on_recall(leases),

@@ -1,7 +1,7 @@
 //! What follows an answer of the leader.
 
 use super::request::{ClientRequest, Handle};
-use crate::attributes::{AttributeChange, Credentials};
+use crate::attributes::{AttributeChange, Credentials, RenameMode};
 use crate::ids::InodeId;
 
 /// How a file is to be opened.
@@ -68,6 +68,7 @@ pub(super) enum Then {
         operation: u64,
         from: (InodeId, Vec<u8>),
         to: (InodeId, Vec<u8>),
+        mode: RenameMode,
     },
     Linked {
         operation: u64,

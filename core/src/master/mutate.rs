@@ -18,7 +18,7 @@ use crate::namespace::record::{
 use crate::namespace::{Applied, LeaseState, Remembered, State};
 use crate::placement;
 use crate::time::{Duration, Instant};
-use crate::wire::client_master::{Answer, MasterToClient, Stale};
+use crate::wire::client_master::{Answer, AroundDirectory, MasterToClient, Stale};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// For how long a request waits for what must come first before the client is told
@@ -230,10 +230,11 @@ impl Master {
         let settled = self.reign.is_some_and(|reign| reign.settled);
         if let Some(outcome) = remembered.filter(|_| settled) {
             self.marks.reach(Mark::ReplyRepeated);
-            return self.answer_mutation(link, session, request, outcome);
+            let parents = parents_of(&mutation);
+            return self.answer_mutation(link, session, request, outcome, parents);
         }
         if self.mutations.is_beyond(session, request) {
-            return self.answer_mutation(link, session, request, Err(Errno::EAGAIN));
+            return self.answer_mutation(link, session, request, Err(Errno::EAGAIN), Vec::new());
         }
         let ticket = self.next_ticket;
         self.next_ticket += 1;
@@ -315,7 +316,7 @@ impl Master {
             .expect("it was just looked at");
         let (link, session, request) = (pending.link, pending.session, pending.request);
         self.mutations.forget(ticket);
-        self.answer_mutation(link, session, request, Err(errno));
+        self.answer_mutation(link, session, request, Err(errno), Vec::new());
     }
 
     /// What must come before `mutation`, and what the leader chooses for it.
@@ -422,7 +423,7 @@ impl Master {
     /// What a mutation's names stand for is about to change: it is looked at again
     /// when that is known.
     fn is_renaming(&self, mutation: &Mutation) -> bool {
-        let mut names = names_of(mutation).into_iter();
+        let mut names = mutation.names().into_iter();
         names.any(|(parent, name)| self.mutations.is_naming(parent, name))
     }
 
@@ -519,8 +520,7 @@ impl Master {
             self.sessions.note_open(session, attributes.inode);
         }
         // Of these directories the author may cache the names that it changed.
-        let names = names_of(&pending.mutation).into_iter();
-        let parents: Vec<InodeId> = names.map(|(parent, _)| parent).collect();
+        let parents = parents_of(&pending.mutation);
         let stale = stale_of(&applied.changes);
         let (pushes, waits) = self.sessions.push(Some(session), &stale, Some(ticket));
         let outcome = applied.outcome.expect("a client's record has an outcome");
@@ -566,11 +566,12 @@ impl Master {
             .get(&ticket)
             .expect("it was just applied");
         let (link, session, request) = (pending.link, pending.session, pending.request);
+        let parents = parents_of(&pending.mutation);
         let Stage::Pushing { outcome, named, .. } = pending.stage.clone() else {
             unreachable!("only what was pushed is finished")
         };
         self.mutations.forget(ticket);
-        self.answer_mutation(link, session, request, *outcome);
+        self.answer_mutation(link, session, request, *outcome, parents);
         self.push_overtaken(session, named);
     }
 
@@ -597,19 +598,47 @@ impl Master {
         session: SessionId,
         id: RequestId,
         outcome: Outcome,
+        parents: Vec<InodeId>,
     ) {
         if !self.guests.contains_key(&link) {
             return;
         }
         let result = outcome.and_then(|reply| self.dress(session, reply));
+        let around = match &result {
+            Ok(answer) => self.around(session, parents, answer),
+            Err(_) => Vec::new(),
+        };
         self.tell_client(
             link,
             MasterToClient::Answer {
                 mutation: true,
                 id,
                 result,
+                around,
             },
         );
+    }
+
+    /// The directories in which a mutation changed names, and the one that it made: as
+    /// they are now, since whatever changes them later is pushed behind the answer.
+    fn around(
+        &mut self,
+        session: SessionId,
+        mut directories: Vec<InodeId>,
+        answer: &Answer,
+    ) -> Vec<AroundDirectory> {
+        if let Answer::Created { attributes, .. } = answer
+            && attributes.kind == FileKind::Directory
+        {
+            directories.push(attributes.inode);
+        }
+        directories.dedup();
+        let told = directories.into_iter().filter_map(|inode| {
+            let (attributes, empty) = self.member.state().directory_now(inode)?;
+            self.sessions.cache(session, inode);
+            Some(AroundDirectory { attributes, empty })
+        });
+        told.collect()
     }
 
     /// Attributes as they are now: they may have changed again since the reply was made,
@@ -671,22 +700,10 @@ fn is_destructive(mode: FallocateMode) -> bool {
     )
 }
 
-/// The names that a mutation may change.
-fn names_of(mutation: &Mutation) -> Vec<(InodeId, &[u8])> {
-    match mutation {
-        Mutation::Create { parent, name, .. }
-        | Mutation::Link { parent, name, .. }
-        | Mutation::Unlink { parent, name }
-        | Mutation::Rmdir { parent, name } => vec![(*parent, name)],
-        Mutation::Rename {
-            parent,
-            name,
-            new_parent,
-            new_name,
-            ..
-        } => vec![(*parent, name), (*new_parent, new_name)],
-        _ => Vec::new(),
-    }
+/// The directories whose names a mutation may change.
+fn parents_of(mutation: &Mutation) -> Vec<InodeId> {
+    let names = mutation.names().into_iter();
+    names.map(|(parent, _)| parent).collect()
 }
 
 fn flight_of(state: &State, mutation: &Mutation) -> Flight {
@@ -699,7 +716,7 @@ fn flight_of(state: &State, mutation: &Mutation) -> Flight {
         } => state.unlink_target(*new_parent, new_name),
         _ => None,
     };
-    let names = names_of(mutation).into_iter();
+    let names = mutation.names().into_iter();
     Flight {
         names: names
             .map(|(parent, name)| (parent, name.to_vec()))
@@ -721,7 +738,7 @@ fn inode_at(state: &State, parent: InodeId, name: &[u8]) -> Option<InodeId> {
 }
 
 fn names_now(state: &State, mutation: &Mutation) -> Vec<Named> {
-    let names = names_of(mutation).into_iter();
+    let names = mutation.names().into_iter();
     names
         .map(|(parent, name)| ((parent, name.to_vec()), inode_at(state, parent, name)))
         .collect()

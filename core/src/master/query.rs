@@ -137,6 +137,7 @@ impl Master {
                 mutation: false,
                 id,
                 result,
+                around: Vec::new(),
             },
         );
     }

@@ -90,6 +90,14 @@ impl State {
         Ok(self.inode(inode)?.attributes(inode))
     }
 
+    /// A directory's attributes, and whether it has no names; `None` when it is none (any
+    /// more).
+    #[must_use]
+    pub fn directory_now(&self, inode: InodeId) -> Option<(Attributes, bool)> {
+        let directory = self.directory(inode).ok()?;
+        Some((directory.attributes(inode), directory.size == 0))
+    }
+
     /// At most `most` names of a directory behind a cookie (0: from the first on), and
     /// whether there are none behind them.
     ///

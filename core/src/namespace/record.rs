@@ -373,6 +373,27 @@ pub enum Mutation {
     },
 }
 
+impl Mutation {
+    /// The names that it may change, with their directories.
+    #[must_use]
+    pub fn names(&self) -> Vec<(InodeId, &[u8])> {
+        match self {
+            Self::Create { parent, name, .. }
+            | Self::Link { parent, name, .. }
+            | Self::Unlink { parent, name }
+            | Self::Rmdir { parent, name } => vec![(*parent, name)],
+            Self::Rename {
+                parent,
+                name,
+                new_parent,
+                new_name,
+                ..
+            } => vec![(*parent, name), (*new_parent, new_name)],
+            _ => Vec::new(),
+        }
+    }
+}
+
 /// How far a chunk holds real content after a write: bytes beyond `valid` read as
 /// zeros whatever the copies say, so that truncated bytes never reappear.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Encode, Decode)]

@@ -143,6 +143,11 @@ pub enum MasterToClient {
         /// The answer.
         #[n(2)]
         result: Result<Answer, Errno>,
+        /// The directories whose names a mutation changed, and the one that it made, as
+        /// they are when it is answered.
+        #[n(3)]
+        #[cbor(default)]
+        around: Vec<AroundDirectory>,
     },
     /// Heard.
     #[n(4)]
@@ -169,6 +174,17 @@ pub enum MasterToClient {
         #[n(0)]
         leases: Vec<(InodeId, ChunkId, Epoch)>,
     },
+}
+
+/// A directory as it was when an answer left: a later change is pushed behind it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Encode, Decode)]
+pub struct AroundDirectory {
+    /// The directory.
+    #[n(0)]
+    pub attributes: Attributes,
+    /// It has no names: whatever is looked up in it is absent.
+    #[n(1)]
+    pub empty: bool,
 }
 
 /// Something that a client may have cached and that is no longer so.

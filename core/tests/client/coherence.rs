@@ -2,8 +2,9 @@
 //! waits for.
 
 use crate::world::{Target, World};
-use antler_core::attributes::AttributeChange;
+use antler_core::attributes::{AttributeChange, FileKind, RenameMode};
 use antler_core::client::request::{ClientAnswer, FileReply, FileRequest};
+use antler_core::errno::Errno;
 use antler_core::ids::InodeId;
 use antler_core::time::Duration;
 
@@ -11,6 +12,36 @@ fn look(name: &str) -> FileRequest {
     FileRequest::Lookup {
         parent: InodeId::ROOT,
         name: name.as_bytes().to_vec(),
+    }
+}
+
+fn look_in(parent: InodeId, name: &str) -> FileRequest {
+    FileRequest::Lookup {
+        parent,
+        name: name.as_bytes().to_vec(),
+    }
+}
+
+fn make_in(parent: InodeId, name: &str, kind: FileKind) -> FileRequest {
+    FileRequest::Make {
+        parent,
+        name: name.as_bytes().to_vec(),
+        kind,
+        mode: 0o755,
+        device: 0,
+        target: Vec::new(),
+    }
+}
+
+fn is_absent(answer: &Result<FileReply, Errno>) -> bool {
+    matches!(answer, Ok(FileReply::Absent(_)))
+}
+
+/// A new directory of one mount.
+fn directory(world: &mut World, mount: usize) -> InodeId {
+    match world.ask(mount, make_in(InodeId::ROOT, "d", FileKind::Directory)) {
+        Ok(FileReply::Entry(attributes, _)) => attributes.inode,
+        other => panic!("{other:?}"),
     }
 }
 
@@ -34,6 +65,70 @@ fn a_known_name_is_answered_at_once_while_the_lease_lasts() {
     assert!(world.lookup(mount, "a").is_some());
     assert!(world.lookup(mount, "b").is_none());
     assert_eq!(world.now, now, "nobody was asked");
+}
+
+#[test]
+fn in_a_directory_that_was_made_here_nobody_is_asked_for_absent_names() {
+    let mut world = World::new(11, 2, 1);
+    let mount = world.mount_ready();
+    let parent = directory(&mut world, mount);
+    let now = world.now;
+    assert!(is_absent(&world.ask(mount, look_in(parent, "a"))));
+    assert_eq!(world.now, now, "nobody was asked");
+    world.done_or_made(mount, make_in(parent, "a", FileKind::Fifo));
+    world.done_or_made(mount, make_in(parent, "b", FileKind::Fifo));
+    let rename = FileRequest::Rename {
+        parent,
+        name: b"b".to_vec(),
+        new_parent: parent,
+        new_name: b"c".to_vec(),
+        mode: RenameMode::Replace,
+    };
+    world.done(mount, rename);
+    let unlink = FileRequest::Unlink {
+        parent,
+        name: b"a".to_vec(),
+    };
+    world.done(mount, unlink);
+    let now = world.now;
+    for name in ["a", "b", "d"] {
+        assert!(
+            is_absent(&world.ask(mount, look_in(parent, name))),
+            "{name}"
+        );
+    }
+    world.attributes(mount, parent);
+    assert_eq!(world.now, now, "nobody was asked");
+    assert!(!is_absent(&world.ask(mount, look_in(parent, "c"))));
+}
+
+#[test]
+fn a_name_that_another_mount_makes_is_seen_in_a_directory_that_was_known_whole() {
+    let mut world = World::new(12, 2, 1);
+    let (here, there) = (world.mount_ready(), world.mount_ready());
+    let parent = directory(&mut world, here);
+    assert!(is_absent(&world.ask(here, look_in(parent, "a"))));
+    world.done_or_made(there, make_in(parent, "b", FileKind::Fifo));
+    assert!(!is_absent(&world.ask(here, look_in(parent, "b"))));
+    world.done_or_made(there, make_in(parent, "a", FileKind::Fifo));
+    assert!(!is_absent(&world.ask(here, look_in(parent, "a"))));
+    assert!(is_absent(&world.ask(here, look_in(parent, "c"))));
+}
+
+#[test]
+fn a_name_under_change_is_not_answered_from_what_was_known_before() {
+    let mut world = World::new(13, 2, 1);
+    let (here, there) = (world.mount_ready(), world.mount_ready());
+    let parent = directory(&mut world, here);
+    // The other mount has it cached, and its kernel does not let go.
+    assert!(is_absent(&world.ask(there, look_in(parent, "a"))));
+    world.kernel_hangs = true;
+    let asked = world.request(here, make_in(parent, "a", FileKind::Fifo));
+    world.run_for(Duration::from_millis(20));
+    // It is there for whoever asks, so for this mount too.
+    assert!(!is_absent(&world.ask(here, look_in(parent, "a"))));
+    world.release_kernel();
+    assert!(world.wait(here, asked).is_ok());
 }
 
 #[test]

@@ -17,8 +17,8 @@ use antler_core::time::Timestamp;
 use antler_core::wire::capability::{Capability, Grant, Right, derive_key};
 use antler_core::wire::chunk_master::CapabilityKey;
 use antler_core::wire::client_master::{
-    Answer, ClientToMaster, FileSystem, LeasedChunk, LocatedChunk, LocatedCopy, MasterToClient,
-    Query, Stale,
+    Answer, AroundDirectory, ClientToMaster, FileSystem, LeasedChunk, LocatedChunk, LocatedCopy,
+    MasterToClient, Query, Stale,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -107,7 +107,32 @@ impl Master {
             .partition(|(waits, _)| waits.is_empty());
         self.held = held;
         let ready: Vec<(BTreeSet<(Guest, u64)>, Said)> = ready;
-        ready.into_iter().map(|(_, said)| said).collect()
+        let said = ready.into_iter().map(|(_, said)| said);
+        said.map(|(guest, said)| (guest, self.as_now(said)))
+            .collect()
+    }
+
+    /// What an answer tells of directories is so when it leaves.
+    fn as_now(&self, mut said: MasterToClient) -> MasterToClient {
+        if let MasterToClient::Answer { around, .. } = &mut said {
+            for told in around {
+                let now = self.state.directory_now(told.attributes.inode);
+                (told.attributes, told.empty) = now.unwrap_or((told.attributes, false));
+            }
+        }
+        said
+    }
+
+    fn around(&self, names: Vec<InodeId>, result: &Result<Answer, Errno>) -> Vec<AroundDirectory> {
+        let mut inodes = names;
+        if let Ok(Answer::Created { attributes, .. }) = result {
+            inodes.push(attributes.inode);
+        }
+        let told = inodes.into_iter().filter_map(|inode| {
+            let (attributes, empty) = self.state.directory_now(inode)?;
+            Some(AroundDirectory { attributes, empty })
+        });
+        told.collect()
     }
 
     /// Another master leads: soft state is gone.
@@ -264,6 +289,8 @@ impl Master {
         }
         self.mutations.push(kind(&mutation));
         self.owed.extend(released(&mutation));
+        let names = mutation.names().into_iter();
+        let parents = names.map(|(parent, _)| parent).collect();
         let applied = self.apply(RecordBody::Client(ClientRecord {
             session,
             request,
@@ -274,7 +301,14 @@ impl Master {
         }));
         let outcome = applied.outcome.expect("a client's record has an outcome");
         let result = outcome.map(|reply| self.dress(session, reply, servers));
-        self.push(guest, &applied.changes, answer(true, request, result))
+        let around = self.around(parents, &result);
+        let said = MasterToClient::Answer {
+            mutation: true,
+            id: request,
+            result,
+            around,
+        };
+        self.push(guest, &applied.changes, said)
     }
 
     /// Pushes changes to everybody else; the answer waits for them.
@@ -729,6 +763,7 @@ fn answer(mutation: bool, id: RequestId, result: Result<Answer, Errno>) -> Maste
         mutation,
         id,
         result,
+        around: Vec::new(),
     }
 }
 

@@ -558,6 +558,12 @@ impl World {
         }
     }
 
+    /// As `done`, for what answers with what it made.
+    pub(crate) fn done_or_made(&mut self, mount: usize, body: FileRequest) {
+        let reply = self.ask(mount, body);
+        assert!(matches!(reply, Ok(FileReply::Entry(..))), "{reply:?}");
+    }
+
     pub(crate) fn done(&mut self, mount: usize, body: FileRequest) {
         let shown = format!("{body:?}");
         match self.ask(mount, body) {

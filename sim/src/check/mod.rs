@@ -130,6 +130,7 @@ impl Judges {
                 mutation: true,
                 id,
                 result,
+                ..
             } => {
                 let granted = matches!(result, Ok(Answer::Lease(_)));
                 self.on_mutation_answered(now, route, *id, result, disks);
