@@ -74,8 +74,17 @@ pub const IMAGE_PIECE_SIZE: usize = 1 << 20;
 pub const REPORT_BATCH: usize = 4096;
 /// Commands under way at one chunkserver.
 pub const COMMANDS_INFLIGHT_MAX: usize = 64;
-/// Copies being made at once on one chunkserver, as source or target.
-pub const REPAIR_INFLIGHT_MAX: usize = 4;
+/// Copies being made at once on one chunkserver, as source or target: many small ones
+/// share each sync of the target's disk.
+pub const REPAIR_INFLIGHT_MAX: usize = 32;
+/// Of these, copies of chunks with more than `REPAIR_BULK_BYTES`.
+pub const REPAIR_BULK_MAX: usize = 2;
+/// Bytes from which on a chunk's copy is bound by bandwidth instead of by round trips.
+pub const REPAIR_BULK_BYTES: u32 = 1 << 20;
+const _: () = assert!(
+    REPAIR_INFLIGHT_MAX < COMMANDS_INFLIGHT_MAX && REPAIR_BULK_MAX <= REPAIR_INFLIGHT_MAX,
+    "repair leaves room for the commands that writers wait for"
+);
 /// Operations that a chunkserver has under way on one disk; more wait in its queue.
 pub const DISK_INFLIGHT_MAX: usize = 64;
 /// Operations that wait at a chunkserver; a request beyond is answered `Busy`.

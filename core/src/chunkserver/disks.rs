@@ -46,8 +46,12 @@ pub(super) enum Issued {
     },
     /// A group commit.
     Commit(Vec<CommitItem>),
-    /// Bulk that goes to the medium before its commit.
-    Flush(Vec<CommitItem>),
+    /// Bulk that goes to the medium before its commit, and what replications received
+    /// so far.
+    Flush {
+        items: Vec<CommitItem>,
+        received: Vec<u64>,
+    },
     Checkpoint,
     Inspect,
     /// A read for the data port.
@@ -69,7 +73,7 @@ impl Issued {
     fn is_bounded(&self) -> bool {
         !matches!(
             self,
-            Self::Commit(_) | Self::Flush(_) | Self::Checkpoint | Self::Inspect
+            Self::Commit(_) | Self::Flush { .. } | Self::Checkpoint | Self::Inspect
         )
     }
 }
@@ -85,6 +89,8 @@ struct Disk {
     to_commit: Vec<CommitItem>,
     committing: bool,
     to_flush: Vec<CommitItem>,
+    /// Replications of which some is to be flushed, and their parts.
+    received: Vec<(u64, PartId)>,
     flushing: bool,
     checkpointing: bool,
     inspecting: bool,
@@ -195,6 +201,7 @@ impl ChunkServer {
             to_commit: Vec::new(),
             committing: false,
             to_flush: Vec::new(),
+            received: Vec::new(),
             flushing: false,
             checkpointing: false,
             inspecting: false,
@@ -288,19 +295,30 @@ impl ChunkServer {
 
     fn pump_flush(&mut self, disk: DiskId) {
         let one = self.disks.table.get_mut(&disk).expect("parts are on disks");
-        if one.flushing || one.to_flush.is_empty() {
+        if one.flushing || one.to_flush.is_empty() && one.received.is_empty() {
             return;
         }
         one.flushing = true;
         let items = std::mem::take(&mut one.to_flush);
-        let parts = items.iter().map(|item| item.part).collect();
-        self.operate(disk, DiskRequest::Flush { parts }, Issued::Flush(items));
+        let (received, some): (Vec<u64>, Vec<PartId>) =
+            std::mem::take(&mut one.received).into_iter().unzip();
+        let parts = items.iter().map(|item| item.part).chain(some).collect();
+        let issued = Issued::Flush { items, received };
+        self.operate(disk, DiskRequest::Flush { parts }, issued);
+    }
+
+    /// Has what a replication received so far brought to the medium, so that no single
+    /// sync gets much to do.
+    pub(super) fn flush_received(&mut self, disk: DiskId, key: u64, part: PartId) {
+        let one = self.disks.table.get_mut(&disk).expect("parts are on disks");
+        one.received.push((key, part));
+        self.pump_flush(disk);
     }
 
     fn on_flushed(
         &mut self,
         disk: DiskId,
-        items: Vec<CommitItem>,
+        (items, received): (Vec<CommitItem>, Vec<u64>),
         result: Result<DiskReply, DiskError>,
     ) {
         let one = self
@@ -309,6 +327,14 @@ impl ChunkServer {
             .get_mut(&disk)
             .expect("flushes are on disks");
         one.flushing = false;
+        for key in received {
+            self.on_received_flushed(key);
+        }
+        let one = self
+            .disks
+            .table
+            .get_mut(&disk)
+            .expect("flushes are on disks");
         match result {
             Ok(_) => one.to_commit.extend(items),
             Err(error) => {
@@ -398,7 +424,7 @@ impl ChunkServer {
                 then,
             } => self.on_changed(disk, (stored, bytes), then, result.map(drop)),
             Issued::Commit(items) => self.on_commit_done(disk, items, result),
-            Issued::Flush(items) => self.on_flushed(disk, items, result),
+            Issued::Flush { items, received } => self.on_flushed(disk, (items, received), result),
             Issued::Checkpoint => self.on_checkpoint_done(disk, &result),
             Issued::Inspect => self.on_inspected(disk, result),
             Issued::Read(reading) => self.on_read(disk, reading, result),

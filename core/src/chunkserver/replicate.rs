@@ -23,6 +23,8 @@ const WINDOW: usize = 4;
 /// The first piece is read along with the map, so that a small part takes one round
 /// trip.
 const FIRST_PIECE: u32 = 256 << 10;
+/// Bytes after which what was received is flushed; so much more may come meanwhile.
+const FLUSH_STEP: u64 = 2 << 20;
 const UNIT: u32 = UNIT_SIZE as u32;
 const PIECE: u32 = CHUNK_IO_MAX as u32;
 
@@ -56,6 +58,9 @@ struct Replication {
     steps: usize,
     /// Bytes received.
     bytes: u64,
+    /// Of these, bytes behind the last flush that began.
+    unflushed: u64,
+    flushing: bool,
     /// The source's version while it is read.
     seen: Option<ChunkVersion>,
 }
@@ -115,6 +120,8 @@ impl ChunkServer {
             asked: 0,
             steps: 0,
             bytes: 0,
+            unflushed: 0,
+            flushing: false,
             seen: None,
         };
         self.replications.table.insert(key, one);
@@ -147,7 +154,7 @@ impl ChunkServer {
         let one = self.replication(key);
         one.attempt += 1;
         (one.wanted, one.asked) = (None, 0);
-        (one.bytes, one.seen) = (0, None);
+        (one.bytes, one.unflushed, one.seen) = (0, 0, None);
         one.stage = Stage::Beginning;
         if disk.is_none() {
             one.last_error = "no disk works".to_owned();
@@ -283,7 +290,9 @@ impl ChunkServer {
         if !fits || !data.len().is_multiple_of(UNIT_SIZE) || end > CHUNK_SIZE {
             return self.source_failed(key, "its reply makes no sense", true);
         }
-        self.replication(key).bytes += data.len() as u64;
+        let one = self.replication(key);
+        one.bytes += data.len() as u64;
+        one.unflushed += data.len() as u64;
         for (first, end) in runs(present, units) {
             let step = ReceiveStep::Piece {
                 offset: offset + u32::try_from(first).expect("a piece is short") * UNIT,
@@ -297,12 +306,14 @@ impl ChunkServer {
 
     /// Asks for more, or finishes.
     fn go_on(&mut self, key: u64) {
+        self.flush_some(key);
         loop {
             let one = self.replication(key);
+            let is_ahead = one.flushing && one.unflushed >= FLUSH_STEP;
             let Some(wanted) = one.wanted.as_mut() else {
                 return;
             };
-            if one.asked + one.steps >= WINDOW {
+            if one.asked + one.steps >= WINDOW || is_ahead {
                 return;
             }
             let Some((offset, length)) = wanted.pop_front() else {
@@ -323,6 +334,29 @@ impl ChunkServer {
         };
         let part = one.part;
         self.change(part, op, Then::Replication(key));
+    }
+
+    /// Brings what was stored to the medium, step by step: a single sync of all of it
+    /// would be long, and the syncs that others wait for would queue up behind.
+    fn flush_some(&mut self, key: u64) {
+        let one = self.replication(key);
+        if one.flushing || one.unflushed < FLUSH_STEP {
+            return;
+        }
+        (one.flushing, one.unflushed) = (true, 0);
+        let (part, disk) = (one.part, one.disk.expect("it is under way"));
+        self.flush_received(disk, key, part);
+    }
+
+    /// A flush ended. If it failed, so does the disk, and the next step tells.
+    pub(super) fn on_received_flushed(&mut self, key: u64) {
+        let Some(one) = self.replications.table.get_mut(&key) else {
+            return;
+        };
+        one.flushing = false;
+        if one.stage == Stage::Reading {
+            self.go_on(key);
+        }
     }
 
     fn source_failed(&mut self, key: u64, reason: &str, bad: bool) {

@@ -2,7 +2,7 @@
 //! Every member listens, so that a new leader knows where the copies are.
 
 use super::Master;
-use super::servers::{Server, copy_of};
+use super::servers::{Load, Server, copy_of};
 use crate::ids::{Address, BootId, ChunkId, Incarnation, LinkId, ServerId};
 use crate::limits::SERVER_TIMEOUT;
 use crate::machine::Level;
@@ -109,7 +109,7 @@ impl Master {
             leaving,
             chunks,
             incoming: Vec::new(),
-            repairs: 0,
+            repairs: Load::default(),
             alive_sent: 0,
         };
         self.servers.table.insert(server, one);
@@ -225,7 +225,7 @@ impl Master {
         };
         one.link = None;
         one.incoming.clear();
-        one.repairs = 0;
+        one.repairs = Load::default();
         let was_registered = std::mem::take(&mut one.registered);
         self.touch_all_of(server);
         if was_registered {

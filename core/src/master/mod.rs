@@ -385,7 +385,7 @@ impl Master {
         self.repair.end();
         self.proposals.clear();
         for server in self.servers.table.values_mut() {
-            server.repairs = 0;
+            server.repairs = servers::Load::default();
         }
         if led {
             self.log(Level::Info, "does not lead any more".to_owned());

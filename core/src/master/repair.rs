@@ -8,8 +8,8 @@
 use super::commands::Purpose;
 use super::servers::Copy;
 use super::{Master, Proposal};
-use crate::ids::{ChunkId, ChunkVersion, PartId, ServerId};
-use crate::limits::{REPAIR_INFLIGHT_MAX, REPORT_BATCH};
+use crate::ids::{ChunkId, ChunkVersion, Epoch, PartId, ServerId};
+use crate::limits::{REPAIR_BULK_BYTES, REPORT_BATCH};
 use crate::machine::Level;
 use crate::marks::Mark;
 use crate::namespace::record::RecordBody;
@@ -23,8 +23,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// After this long a chunk that could not be repaired is looked at again.
 const AGAIN: Duration = Duration::from_secs(1);
-/// Chunks that one pump looks at: a look that finds no free server is cheap.
+/// Chunks that one pump looks at.
 const LOOKS_MAX: usize = 256;
+/// Chunks without a free server at which a pump ends: behind large ones a small one may
+/// still find room.
+const REFUSALS_MAX: usize = 16;
 
 /// How far a chunk is from its goal; the order is the order of repair.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -44,6 +47,25 @@ struct Running {
     source: ServerId,
     target: ServerId,
     version: ChunkVersion,
+    bulk: bool,
+}
+
+/// Where a new copy goes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Target {
+    At(ServerId),
+    /// Everybody who may have it has enough to do.
+    Busy,
+    Nowhere,
+}
+
+/// What came of a chunk that was due for repair.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Begun {
+    /// It is being made, or looked at again later.
+    Settled,
+    /// Every server that could take part has enough to do.
+    NoRoom,
 }
 
 /// The state of repair.
@@ -54,6 +76,9 @@ pub(super) struct Repair {
     queue: BTreeSet<(Class, ChunkId)>,
     later: BTreeSet<(Instant, ChunkId)>,
     running: BTreeMap<ChunkId, Running>,
+    /// Servers had no room for what is first in the queue: nothing is looked at until
+    /// one may have.
+    rests: bool,
     doomed: BTreeMap<ChunkId, Instant>,
     /// The doomed by when they are due.
     executions: BTreeSet<(Instant, ChunkId)>,
@@ -74,6 +99,7 @@ impl Repair {
     /// A reign ends.
     pub(super) fn end(&mut self) {
         self.begin = None;
+        self.rests = false;
         self.running.clear();
         self.later.clear();
         self.quarantined.clear();
@@ -147,6 +173,11 @@ impl Repair {
     fn postpone(&mut self, class: Class, chunk: ChunkId, until: Instant) {
         self.queue.remove(&(class, chunk));
         self.later.insert((until, chunk));
+    }
+
+    fn put_off(&mut self, class: Class, chunk: ChunkId, until: Instant) -> Begun {
+        self.postpone(class, chunk, until);
+        Begun::Settled
     }
 }
 
@@ -248,101 +279,120 @@ impl Master {
 
     /// Starts what repair has room for.
     pub(super) fn pump_repair(&mut self) {
-        if self.repair.begin.is_none_or(|begin| self.now.mono < begin)
-            || self.repair.queue.is_empty()
-        {
+        let begun = self
+            .repair
+            .begin
+            .is_some_and(|begin| self.now.mono >= begin);
+        if self.repair.rests || !begun {
             return;
         }
-        let alive = self
-            .servers
-            .table
-            .values()
-            .filter(|one| one.is_alive())
-            .count();
-        let room = (alive * REPAIR_INFLIGHT_MAX / 2).max(1);
-        let next: Vec<(Class, ChunkId)> =
-            self.repair.queue.iter().take(LOOKS_MAX).copied().collect();
+        let due = self.repair.queue.iter();
+        let due = due.take_while(|(class, _)| *class != Class::Missing);
+        let next: Vec<(Class, ChunkId)> = due.take(LOOKS_MAX).copied().collect();
+        let mut refused = 0;
         for (class, chunk) in next {
-            match class {
-                Class::Missing => break,
-                Class::Surplus => self.trim(class, chunk),
-                _ if self.repair.running.len() >= room => {}
-                _ => self.start_repair(class, chunk),
+            if class == Class::Surplus {
+                self.trim(class, chunk);
+            } else if self.start_repair(class, chunk) == Begun::NoRoom {
+                refused += 1;
+            }
+            if refused == REFUSALS_MAX {
+                break;
             }
         }
+        self.repair.rests = refused > 0;
     }
 
-    fn start_repair(&mut self, class: Class, chunk: ChunkId) {
+    fn start_repair(&mut self, class: Class, chunk: ChunkId) -> Begun {
         if self.repair.is_running(chunk) {
-            return;
+            return Begun::Settled;
         }
-        let again = self.now.mono + AGAIN;
         let one = self
             .member
             .state()
             .chunk(chunk)
             .expect("what is classified is in the table");
-        let (version, epoch) = (one.version, one.epoch);
+        let bulk = self.is_bulk(chunk, &one);
+        let later = self.now.mono + AGAIN;
         match one.lease {
             LeaseState::Settled => {}
             LeaseState::Open { .. } => {
-                self.repair.postpone(class, chunk, again);
-                return self.recall_for_repair(chunk);
+                self.repair.postpone(class, chunk, later);
+                self.recall_for_repair(chunk);
+                return Begun::Settled;
             }
-            _ => return self.repair.postpone(class, chunk, again),
+            _ => return self.repair.put_off(class, chunk, later),
         }
-        let sources = self.sources(chunk, version);
+        let sources = self.sources(chunk, one.version);
         let Some(source) = sources.first().map(|copy| copy.server) else {
-            return self.repair.postpone(class, chunk, again);
+            return self.repair.put_off(class, chunk, later);
         };
-        let Some(target) = self.target(chunk, version) else {
-            return self.repair.postpone(class, chunk, again);
-        };
-        self.repair.queue.remove(&(class, chunk));
-        self.repair.running.insert(
-            chunk,
-            Running {
-                source,
-                target,
-                version,
-            },
-        );
-        for server in [source, target] {
-            self.servers
-                .table
-                .get_mut(&server)
-                .expect("it was just chosen")
-                .repairs += 1;
+        if !self.has_repair_room(source, bulk) {
+            return Begun::NoRoom;
         }
-        let part = PartId::whole(chunk);
-        self.command(
-            target,
-            Purpose::Repair(chunk),
-            Command::Replicate {
-                part,
-                version,
-                epoch,
-                sources,
-            },
-        );
+        match self.target(chunk, one.version, bulk) {
+            Target::At(target) => {
+                let version = one.version;
+                let running = Running {
+                    source,
+                    target,
+                    version,
+                    bulk,
+                };
+                self.begin_repair(class, chunk, running, (one.epoch, sources));
+                Begun::Settled
+            }
+            Target::Busy => Begun::NoRoom,
+            Target::Nowhere => self.repair.put_off(class, chunk, later),
+        }
     }
 
-    /// Current copies to read from, the least busy first; empty when the best is full.
+    fn begin_repair(
+        &mut self,
+        class: Class,
+        chunk: ChunkId,
+        running: Running,
+        (epoch, sources): (Epoch, Vec<LocatedCopy>),
+    ) {
+        self.repair.queue.remove(&(class, chunk));
+        self.repair.running.insert(chunk, running);
+        for server in [running.source, running.target] {
+            let one = self.servers.table.get_mut(&server);
+            one.expect("it was just chosen").repairs.add(running.bulk);
+        }
+        let command = Command::Replicate {
+            part: PartId::whole(chunk),
+            version: running.version,
+            epoch,
+            sources,
+        };
+        self.command(running.target, Purpose::Repair(chunk), command);
+    }
+
+    /// Whether a chunk holds so much that its copy is bound by bandwidth.
+    fn is_bulk(&self, id: ChunkId, chunk: &Chunk) -> bool {
+        let place = self.member.state().chunk_at(chunk.inode, chunk.index);
+        match place {
+            Ok(Some((at, valid))) if at == id => valid > REPAIR_BULK_BYTES,
+            _ => true,
+        }
+    }
+
+    fn has_repair_room(&self, server: ServerId, bulk: bool) -> bool {
+        let one = self.servers.get(server);
+        one.is_some_and(|one| one.repairs.has_room(bulk))
+    }
+
+    /// Current copies to read from, the least busy first.
     fn sources(&self, chunk: ChunkId, version: ChunkVersion) -> Vec<LocatedCopy> {
         let current = self.servers.current(chunk, version);
         let alive = current.filter_map(|copy| Some((copy.server, self.servers.get(copy.server)?)));
         let mut alive: Vec<_> = alive.filter(|(_, one)| one.is_alive()).collect();
         alive.sort_by_key(|(_, one)| one.repairs);
-        if alive
-            .first()
-            .is_none_or(|(_, one)| one.repairs >= REPAIR_INFLIGHT_MAX)
-        {
-            return Vec::new();
-        }
         let grant = Grant {
             part: PartId::whole(chunk),
             version,
-            epoch: crate::ids::Epoch(0),
+            epoch: Epoch(0),
             right: Right::Read,
         };
         alive
@@ -352,7 +402,7 @@ impl Master {
     }
 
     /// Where a new copy goes: by placement, among servers with room for repair.
-    fn target(&mut self, chunk: ChunkId, version: ChunkVersion) -> Option<ServerId> {
+    fn target(&mut self, chunk: ChunkId, version: ChunkVersion, bulk: bool) -> Target {
         let holders = self.servers.current(chunk, version);
         let holders: BTreeSet<ServerId> = holders.map(|copy| copy.server).collect();
         let counting = holders
@@ -362,22 +412,23 @@ impl Master {
             .filter_map(|server| Some(&self.servers.get(*server)?.labels))
             .collect();
         let mut candidates = self.servers.candidates(&holders);
-        let busy = |server| {
-            self.servers
-                .get(server)
-                .is_none_or(|one| one.repairs >= REPAIR_INFLIGHT_MAX)
-        };
-        candidates.retain(|one| !busy(one.server));
-        placement::choose(&candidates, &present, 1, &mut self.rng).pop()
+        let any = !candidates.is_empty();
+        candidates.retain(|one| self.has_repair_room(one.server, bulk));
+        match placement::choose(&candidates, &present, 1, &mut self.rng).pop() {
+            Some(server) => Target::At(server),
+            None if any => Target::Busy,
+            None => Target::Nowhere,
+        }
     }
 
     pub(super) fn on_repaired(&mut self, server: ServerId, chunk: ChunkId, result: CommandResult) {
         let Some(running) = self.repair.running.remove(&chunk) else {
             return;
         };
+        self.repair.rests = false;
         for one in [running.source, running.target] {
             if let Some(one) = self.servers.table.get_mut(&one) {
-                one.repairs = one.repairs.saturating_sub(1);
+                one.repairs.remove(running.bulk);
             }
         }
         match result {
@@ -493,6 +544,7 @@ impl Master {
 
     pub(super) fn watch_repairs(&mut self) {
         let now = self.now.mono;
+        self.repair.rests = false;
         while let Some((due, chunk)) = self.repair.later.first().copied() {
             if due > now {
                 break;

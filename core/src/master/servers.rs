@@ -6,6 +6,7 @@
 //! the same, from both ends.
 
 use crate::ids::{Address, BootId, ChunkId, ChunkVersion, DiskId, LinkId, ServerId};
+use crate::limits::{REPAIR_BULK_MAX, REPAIR_INFLIGHT_MAX};
 use crate::placement::choose::{Candidate, Labels};
 use crate::planted::{self, Planted};
 use crate::time::Instant;
@@ -35,7 +36,32 @@ pub(super) struct Server {
     /// A report under way.
     pub(super) incoming: Vec<PartReport>,
     /// Copies being made from and to it.
-    pub(super) repairs: usize,
+    pub(super) repairs: Load,
+}
+
+/// How much repair a server takes part in.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
+pub(super) struct Load {
+    /// Large chunks among them.
+    bulk: usize,
+    copies: usize,
+}
+
+impl Load {
+    pub(super) fn add(&mut self, bulk: bool) {
+        self.copies += 1;
+        self.bulk += usize::from(bulk);
+    }
+
+    /// A copy ended that may have begun before the server came anew.
+    pub(super) fn remove(&mut self, bulk: bool) {
+        self.copies = self.copies.saturating_sub(1);
+        self.bulk = self.bulk.saturating_sub(usize::from(bulk));
+    }
+
+    pub(super) fn has_room(&self, bulk: bool) -> bool {
+        self.copies < REPAIR_INFLIGHT_MAX && (!bulk || self.bulk < REPAIR_BULK_MAX)
+    }
 }
 
 impl Server {
