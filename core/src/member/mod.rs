@@ -299,6 +299,13 @@ impl Member {
         LogPosition(self.raft.raft.raft_log.committed)
     }
 
+    /// The first position of which its log still has, or will have, the entry: what lies
+    /// before is in an image.
+    #[must_use]
+    pub fn log_begin(&self) -> LogPosition {
+        LogPosition(self.raft.raft.raft_log.first_index())
+    }
+
     /// Whether this member leads. Before `Leads`, entries of earlier terms may be
     /// committed and not yet applied.
     #[must_use]

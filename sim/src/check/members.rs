@@ -65,7 +65,13 @@ impl MembersJudge {
             return Ok(());
         }
         let from = std::mem::replace(&mut view.applied, applied);
-        let fresh = view.entries.range(from.next()..=applied);
+        // An image that it installed covers entries of its old log that were never
+        // committed; the log is emptied a moment later.
+        let from = from.next().max(member.log_begin());
+        let fresh = view
+            .entries
+            .range(from..)
+            .take_while(|(at, _)| **at <= applied);
         for (position, entry) in fresh {
             let known = self
                 .committed
