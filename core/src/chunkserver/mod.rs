@@ -36,7 +36,7 @@ use parts::Parts;
 use peers::Peers;
 use replicate::Replications;
 use requests::Jobs;
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 
 /// For how long a graceful stop waits for the disks.
 const STOP_PATIENCE: Duration = Duration::from_secs(30);
@@ -71,7 +71,9 @@ pub struct ChunkServer {
     opening: VecDeque<Effect<DiskOperation, ()>>,
     links: LinkAllocator,
     /// Links that others opened.
-    accepted: BTreeSet<LinkId>,
+    accepted: BTreeMap<LinkId, Role>,
+    /// Until then somebody waits for what this server does: repair makes room.
+    foreground_until: Instant,
     masters: Masters,
     peers: Peers,
     parts: Parts,
@@ -97,7 +99,8 @@ impl ChunkServer {
             effects: VecDeque::new(),
             opening: VecDeque::new(),
             links: LinkAllocator::default(),
-            accepted: BTreeSet::new(),
+            accepted: BTreeMap::new(),
+            foreground_until: Instant(0),
             masters: Masters::new(&config, seed),
             peers: Peers::default(),
             parts: Parts::default(),
@@ -145,7 +148,10 @@ impl ChunkServer {
 
     fn on_accepted(&mut self, link: LinkId, peer: &Peer) {
         match peer.role {
-            Role::Client | Role::ChunkServer => assert!(self.accepted.insert(link), "a new link"),
+            Role::Client | Role::ChunkServer => {
+                let before = self.accepted.insert(link, peer.role);
+                assert!(before.is_none(), "a new link");
+            }
             Role::Master | Role::Metalogger => {
                 self.close(link, "chunkservers connect to masters, not the other way");
             }
@@ -161,7 +167,7 @@ impl ChunkServer {
     }
 
     fn on_closed(&mut self, link: LinkId, reason: &str) {
-        if self.accepted.remove(&link) {
+        if self.accepted.remove(&link).is_some() {
             return;
         }
         if self.masters.has(link) {
@@ -173,7 +179,7 @@ impl ChunkServer {
 
     fn on_message(&mut self, link: LinkId, message: Message) {
         match message {
-            Message::ChunkRequest(request) if self.accepted.contains(&link) => {
+            Message::ChunkRequest(request) if self.accepted.contains_key(&link) => {
                 self.on_request(link, request);
             }
             Message::ChunkReply(reply) => self.on_reply(link, reply),
@@ -191,8 +197,9 @@ impl ChunkServer {
         self.on_closed(link, reason);
     }
 
-    /// What is due every heartbeat.
+    /// What rested long enough, and what is due every heartbeat.
     fn on_timeout(&mut self) {
+        self.resume_replications();
         if self.now < self.tick_at {
             return;
         }
@@ -265,7 +272,8 @@ impl Machine for ChunkServer {
     }
 
     fn poll_timeout(&self) -> Option<Instant> {
-        (!self.stopped).then_some(self.tick_at)
+        let next = self.tick_at.min(self.replications.resume_at());
+        (!self.stopped).then_some(next)
     }
 
     fn incarnation(&self) -> Option<Incarnation> {

@@ -12,11 +12,12 @@ use crate::chunk::operation::{DiskError, DiskReply, DiskRequest, ReceiveStep};
 use crate::ids::{ChunkVersion, DiskId, Epoch, LinkId, PartId, ServerId};
 use crate::limits::{CHUNK_IO_MAX, CHUNK_SIZE, REPAIR_INFLIGHT_MAX, UNIT_SIZE};
 use crate::marks::Mark;
+use crate::time::{Duration, Instant};
 use crate::wire::chunk_master::{CommandResult, PartState};
 use crate::wire::client_chunk::{ChunkError, ChunkErrorKind, ChunkReplyBody, ChunkRequestBody};
 use crate::wire::client_master::LocatedCopy;
 use bytes::Bytes;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// Pieces of one part under way.
 const WINDOW: usize = 4;
@@ -25,6 +26,8 @@ const WINDOW: usize = 4;
 const FIRST_PIECE: u32 = 256 << 10;
 /// Bytes after which what was received is flushed; so much more may come meanwhile.
 const FLUSH_STEP: u64 = 2 << 20;
+/// For how long a replication rests at most between two flushes.
+const REST_MAX: Duration = Duration::from_millis(200);
 const UNIT: u32 = UNIT_SIZE as u32;
 const PIECE: u32 = CHUNK_IO_MAX as u32;
 
@@ -60,7 +63,9 @@ struct Replication {
     bytes: u64,
     /// Of these, bytes behind the last flush that began.
     unflushed: u64,
-    flushing: bool,
+    /// Since when a flush is under way.
+    flushing: Option<Instant>,
+    resting: bool,
     /// The source's version while it is read.
     seen: Option<ChunkVersion>,
 }
@@ -88,6 +93,15 @@ pub(super) struct Replications {
     waiting: VecDeque<u64>,
     running: usize,
     next: u64,
+    /// Replications that make room for the foreground, by when they go on.
+    resting: BTreeSet<(Instant, u64)>,
+}
+
+impl Replications {
+    /// When the next one has rested.
+    pub(super) fn resume_at(&self) -> Instant {
+        self.resting.first().map_or(Instant::NEVER, |(at, _)| *at)
+    }
 }
 
 impl ChunkServer {
@@ -121,7 +135,8 @@ impl ChunkServer {
             steps: 0,
             bytes: 0,
             unflushed: 0,
-            flushing: false,
+            flushing: None,
+            resting: false,
             seen: None,
         };
         self.replications.table.insert(key, one);
@@ -309,11 +324,11 @@ impl ChunkServer {
         self.flush_some(key);
         loop {
             let one = self.replication(key);
-            let is_ahead = one.flushing && one.unflushed >= FLUSH_STEP;
+            let is_ahead = one.flushing.is_some() && one.unflushed >= FLUSH_STEP;
             let Some(wanted) = one.wanted.as_mut() else {
                 return;
             };
-            if one.asked + one.steps >= WINDOW || is_ahead {
+            if one.asked + one.steps >= WINDOW || is_ahead || one.resting {
                 return;
             }
             let Some((offset, length)) = wanted.pop_front() else {
@@ -339,22 +354,46 @@ impl ChunkServer {
     /// Brings what was stored to the medium, step by step: a single sync of all of it
     /// would be long, and the syncs that others wait for would queue up behind.
     fn flush_some(&mut self, key: u64) {
+        let now = self.now;
         let one = self.replication(key);
-        if one.flushing || one.unflushed < FLUSH_STEP {
+        if one.flushing.is_some() || one.resting || one.unflushed < FLUSH_STEP {
             return;
         }
-        (one.flushing, one.unflushed) = (true, 0);
+        (one.flushing, one.unflushed) = (Some(now), 0);
         let (part, disk) = (one.part, one.disk.expect("it is under way"));
         self.flush_received(disk, key, part);
     }
 
-    /// A flush ended. If it failed, so does the disk, and the next step tells.
+    /// A flush ended. If it failed, so does the disk, and the next step tells. While
+    /// others wait for this server, the disk is theirs for as long as it took.
     pub(super) fn on_received_flushed(&mut self, key: u64) {
+        let (now, is_busy) = (self.now, self.now < self.foreground_until);
         let Some(one) = self.replications.table.get_mut(&key) else {
             return;
         };
-        one.flushing = false;
-        if one.stage == Stage::Reading {
+        let began = one.flushing.take().expect("its flush was under way");
+        if is_busy {
+            one.resting = true;
+            let rest = now.since(began).min(REST_MAX);
+            self.replications.resting.insert((now + rest, key));
+        } else {
+            self.go_on_reading(key);
+        }
+    }
+
+    /// Goes on with replications that have rested.
+    pub(super) fn resume_replications(&mut self) {
+        while self.replications.resume_at() <= self.now {
+            let (_, key) = self.replications.resting.pop_first().expect("it is due");
+            if let Some(one) = self.replications.table.get_mut(&key) {
+                one.resting = false;
+                self.go_on_reading(key);
+            }
+        }
+    }
+
+    fn go_on_reading(&mut self, key: u64) {
+        if self.replication(key).stage == Stage::Reading {
             self.go_on(key);
         }
     }

@@ -12,8 +12,10 @@ use crate::chunk::operation::{DiskError, DiskReply, DiskRequest};
 use crate::hash::Digest;
 use crate::ids::{BootId, ChunkVersion, DiskId, LinkId, PartId, RequestId, ServerId};
 use crate::limits::{CHUNK_IO_MAX, CHUNK_SIZE, CHUNKSERVER_QUEUE_MAX, UNIT_SIZE};
+use crate::machine::Role;
 use crate::marks::Mark;
 use crate::planted::{self, Planted};
+use crate::time::Duration;
 use crate::wire::Message;
 use crate::wire::capability::{Capability, Right};
 use crate::wire::client_chunk::{
@@ -21,6 +23,9 @@ use crate::wire::client_chunk::{
 };
 use bytes::Bytes;
 use std::collections::BTreeMap;
+
+/// For how long after a request repair leaves room for more of them.
+const FOREGROUND_LINGER: Duration = Duration::from_millis(500);
 
 /// A read (or a map) that a disk does for somebody.
 #[derive(Debug)]
@@ -105,6 +110,11 @@ impl ChunkServer {
     pub(super) fn on_request(&mut self, link: LinkId, request: ChunkRequest) {
         if let Err(kind) = self.admit(&request) {
             return self.refuse(link, request.request, kind);
+        }
+        // What another chunkserver reads is for a copy; what it writes, for a client.
+        let of_client = self.accepted.get(&link) == Some(&Role::Client);
+        if of_client || needed_right(&request.body) == Right::Write {
+            self.foreground_until = self.now + FOREGROUND_LINGER;
         }
         match request.body {
             ChunkRequestBody::Read { offset, length } => {
@@ -376,7 +386,7 @@ impl ChunkServer {
         data: Bytes,
     ) {
         // Whoever asked may be gone.
-        if self.accepted.contains(&link) {
+        if self.accepted.contains_key(&link) {
             let reply = ChunkReply {
                 request,
                 result,
