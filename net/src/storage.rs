@@ -16,11 +16,11 @@ use antler_core::chunk::{ChunkStore, Progress, StoreError, StoreOptions, Tuning,
 use antler_core::ids::{ClusterId, DiskId, ServerId, Token};
 use antler_core::machine::{Input, Machine};
 use antler_core::vfs::{FileId, Space, VfsResult};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::path::Path;
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -183,6 +183,45 @@ struct Shared<M: Machine> {
     store: Mutex<ChunkStore<FolderVfs>>,
     files: FileTable,
     driver: Driver<M>,
+    syncs: Syncs,
+}
+
+/// Operations that wait for a thread that syncs. One that is put in wakes one thread:
+/// a channel behind a lock would have the others wake to wait for the lock.
+#[derive(Default)]
+struct Syncs {
+    queue: Mutex<SyncQueue>,
+    more: Condvar,
+}
+
+#[derive(Default)]
+struct SyncQueue {
+    waiting: VecDeque<Pending>,
+    /// Nothing more comes.
+    closed: bool,
+}
+
+impl Syncs {
+    fn push(&self, pending: Pending) {
+        self.lock().waiting.push_back(pending);
+        self.more.notify_one();
+    }
+
+    /// The next one; `None` when there is none and nothing more comes.
+    fn take(&self) -> Option<Pending> {
+        let idle = |queue: &mut SyncQueue| queue.waiting.is_empty() && !queue.closed;
+        let queue = self.more.wait_while(self.lock(), idle);
+        queue.expect("a panic ends the process").waiting.pop_front()
+    }
+
+    fn close(&self) {
+        self.lock().closed = true;
+        self.more.notify_all();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, SyncQueue> {
+        self.queue.lock().expect("a panic ends the process")
+    }
 }
 
 type Ended = Result<DiskReply, DiskError>;
@@ -201,26 +240,24 @@ impl DiskWorker {
             store: Mutex::new(self.store),
             files: self.files,
             driver,
+            syncs: Syncs::default(),
         });
-        let (to_sync, pending) = channel();
-        let pending = Arc::new(Mutex::new(pending));
         for number in 0..SYNCERS {
-            let (shared, pending) = (shared.clone(), pending.clone());
-            let work = move || sync_all(&shared, &pending);
+            let shared = shared.clone();
             thread::Builder::new()
                 .name(format!("sync-{number}"))
-                .spawn(work)?;
+                .spawn(move || sync_all(&shared))?;
         }
         let jobs = self.jobs;
         thread::Builder::new()
             .name("disk".to_owned())
-            .spawn(move || work_off(&shared, &jobs, &to_sync))?;
+            .spawn(move || work_off(&shared, &jobs))?;
         Ok(())
     }
 }
 
 /// The disk's own thread.
-fn work_off<M>(shared: &Shared<M>, jobs: &Receiver<DiskOperation>, to_sync: &Sender<Pending>)
+fn work_off<M>(shared: &Shared<M>, jobs: &Receiver<DiskOperation>)
 where
     M: Machine<Completion = DiskCompletion> + Send + 'static,
 {
@@ -233,33 +270,27 @@ where
             let mut work = shared.lock().start(operation.body);
             match shared.advance(&mut work, None) {
                 Step::Over(result) => completions.push(shared.completion(token, result)),
-                Step::Sync(file) => {
-                    let sent = to_sync.send(Pending { token, work, file });
-                    assert!(sent.is_ok(), "syncers live as long as the process");
-                }
+                Step::Sync(file) => shared.syncs.push(Pending { token, work, file }),
             }
             let goes_on = completions.len() < BATCH_MAX && began.elapsed() < BATCH_TIME;
             next = goes_on.then(|| jobs.try_recv().ok()).flatten();
         }
         shared.driver.feed_all(completions);
     }
+    shared.syncs.close();
 }
 
 /// A thread that syncs.
-fn sync_all<M>(shared: &Shared<M>, pending: &Mutex<Receiver<Pending>>)
+fn sync_all<M>(shared: &Shared<M>)
 where
     M: Machine<Completion = DiskCompletion> + Send + 'static,
 {
-    loop {
-        let next = pending.lock().expect("a panic ends the process").recv();
-        let Ok(Pending {
+    while let Some(pending) = shared.syncs.take() {
+        let Pending {
             token,
             mut work,
             mut file,
-        }) = next
-        else {
-            return;
-        };
+        } = pending;
         let result = loop {
             let synced = shared.files.sync(file);
             match shared.advance(&mut work, Some(synced)) {
