@@ -6,6 +6,7 @@
 use super::write::Place;
 use crate::attributes::Attributes;
 use crate::ids::InodeId;
+use crate::namespace::check_name;
 use crate::time::Instant;
 use crate::wire::client_master::LocatedChunk;
 use std::collections::BTreeMap;
@@ -158,8 +159,12 @@ impl Cache {
         if self.changing.contains_key(&key) {
             return None;
         }
-        let known = self.dentries.find(&key).copied();
-        known.or_else(|| self.whole.find(&parent).map(|()| None))
+        if let Some(known) = self.dentries.find(&key) {
+            return Some(*known);
+        }
+        // A name that can stand nowhere has an error of its own.
+        let is_whole = check_name(name).is_ok() && self.whole.find(&parent).is_some();
+        is_whole.then_some(None)
     }
 
     /// A change of these names is asked for.

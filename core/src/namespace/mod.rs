@@ -31,6 +31,7 @@ mod table;
 mod xattr;
 
 pub use dentry::COOKIE_MIN;
+pub(crate) use dentry::check_name;
 pub use image::{DecodeError, Section, SectionId, StateLoader};
 pub use query::{ChunkOrigin, Counts};
 pub use session::Remembered;

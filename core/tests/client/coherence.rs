@@ -100,6 +100,8 @@ fn in_a_directory_that_was_made_here_nobody_is_asked_for_absent_names() {
     world.attributes(mount, parent);
     assert_eq!(world.now, now, "nobody was asked");
     assert!(!is_absent(&world.ask(mount, look_in(parent, "c"))));
+    let too_long = world.ask(mount, look_in(parent, &"n".repeat(256)));
+    assert_eq!(too_long.err(), Some(Errno::ENAMETOOLONG));
 }
 
 #[test]

@@ -9,6 +9,7 @@ use antler_core::attributes::{Attributes, FileKind};
 use antler_core::client::request::{FileReply, FileRequest};
 use antler_core::errno::Errno;
 use antler_core::ids::{InodeId, LogPosition, RequestId, SessionId};
+use antler_core::limits::NAME_MAX;
 use antler_core::namespace::record::{ClientRecord, Record, RecordBody};
 use antler_core::wire::client_master::Answer;
 use std::collections::BTreeMap;
@@ -114,6 +115,11 @@ impl NamesJudge {
         }
         self.compared += 1;
         match (&question, result) {
+            (Question::Name(parent, name), Ok(FileReply::Absent(_))) if name.len() > NAME_MAX => {
+                Err(format!(
+                    "a name too long for {parent} was told to be absent"
+                ))
+            }
             (Question::Name(parent, name), Ok(FileReply::Absent(_))) => {
                 self.judge_name(since, *parent, name, None)
             }
@@ -143,6 +149,12 @@ impl NamesJudge {
             (Question::Xattr(inode, name), Err(Errno::ENODATA)) => {
                 let absent = |object: &Object| object.xattr(name).is_none();
                 self.judge(since, *inode, absent, || "an xattr is absent".to_owned())
+            }
+            (Question::Name(parent, name), Err(Errno::ENAMETOOLONG)) => {
+                match name.len() > NAME_MAX {
+                    true => Ok(()),
+                    false => Err(format!("a name in {parent} was told to be too long")),
+                }
             }
             (question, Err(errno)) => self.judge_error(since, question, *errno),
             _ => Ok(()),

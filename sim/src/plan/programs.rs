@@ -5,7 +5,7 @@
 use super::is_quick;
 use crate::network::Nanos;
 use crate::scenario::{Profile, Range};
-use antler_core::limits::CHUNK_SIZE;
+use antler_core::limits::{CHUNK_SIZE, NAME_MAX};
 use antler_core::rng::Rng;
 use serde::{Deserialize, Serialize};
 
@@ -407,8 +407,17 @@ impl Drawing<'_> {
                 let slot = self.slot();
                 return self.open_step(slot);
             }
+            19 => FileOperation::Stat {
+                path: too_long(&path),
+            },
             _ => FileOperation::Stat { path },
         };
         self.push(operation);
     }
+}
+
+/// A name beside `path` that no file system of ours has.
+fn too_long(path: &str) -> String {
+    let folder = path.rsplit_once('/').map_or("", |(folder, _)| folder);
+    format!("{folder}/{}", "n".repeat(NAME_MAX + 1))
 }
