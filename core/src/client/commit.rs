@@ -95,6 +95,9 @@ impl Client {
         for ending in commit.endings {
             self.on_lease_ended(ending);
         }
+        if let Some(file) = self.files.get_mut(&inode) {
+            file.forget_known_ends();
+        }
         self.cache.keep_pages(&attributes);
         self.learn(attributes);
     }

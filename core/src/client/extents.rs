@@ -350,12 +350,10 @@ impl ExtentMap {
         slices
     }
 
-    /// Where the last extent ends.
-    pub(super) fn end(&self) -> u32 {
-        self.extents
-            .iter()
-            .next_back()
-            .map_or(0, |(&at, extent)| at + extent.content.length())
+    /// Where the last dirty extent ends.
+    pub(super) fn dirty_to(&self) -> Option<u32> {
+        let last = self.dirty.last()?;
+        Some(last + self.extents[last].content.length())
     }
 
     /// Something in a range is not acknowledged by every copy.

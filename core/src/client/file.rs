@@ -153,6 +153,15 @@ impl ChunkWrite {
             .min()
     }
 
+    /// Where the last write ends that is on its way and may lengthen the file.
+    pub(super) fn growing_end(&self) -> Option<u32> {
+        let grows = |(_, piece): &(&u32, &Piece)| !piece.overwrites;
+        let mut pieces = self.pieces.iter().rev().filter(grows);
+        let piece = pieces.next();
+        let sent = piece.map(|(start, piece)| start + piece.content.length());
+        sent.max(self.extents.dirty_to())
+    }
+
     /// The oldest generation not durable on every copy.
     pub(super) fn oldest_unsynced(&self) -> Option<u64> {
         let written = self.oldest_unwritten();
@@ -368,14 +377,15 @@ impl File {
         self.uncommitted.is_some() || self.commit.is_some() || self.chunks.values().any(dirty)
     }
 
-    /// Where the last write ends that is still on its way, once some were lost.
-    pub(super) fn forget_lost_end(&mut self) {
-        let dirty = self
-            .chunks
-            .iter()
-            .filter(|(_, chunk)| chunk.extents.is_dirty());
-        let ends = dirty.map(|(&index, chunk)| start_of(index) + u64::from(chunk.extents.end()));
-        self.written_to = ends.max().unwrap_or(0).max(self.acknowledged_to);
+    /// Forgets the ends of writes that the leader knows of, or that were lost: what it
+    /// knows, another mount may have cut meanwhile.
+    pub(super) fn forget_known_ends(&mut self) {
+        let growing = |(&index, chunk): (&u32, &ChunkWrite)| {
+            Some(start_of(index) + u64::from(chunk.growing_end()?))
+        };
+        let end = self.chunks.iter().filter_map(growing).max();
+        let left = end.unwrap_or(0).max(self.acknowledged_to);
+        self.written_to = self.written_to.min(left);
     }
 
     /// Something written is not durable.

@@ -275,7 +275,7 @@ impl Client {
         if let Some(file) = self.files.get_mut(&inode) {
             file.failures += 1;
             file.failure = Some(errno);
-            file.forget_lost_end();
+            file.forget_known_ends();
             self.log(
                 crate::machine::Level::Error,
                 format!("writes to {inode} are lost: {errno}"),

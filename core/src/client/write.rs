@@ -438,9 +438,10 @@ impl Client {
             .expect("the caller found it");
         let file = self.files.get_mut(&place.0).expect("the caller found it");
         if matches!(piece.content, Content::Data(_)) {
-            let end = start_of(place.1) + u64::from(start + piece.content.length());
-            file.acknowledged_to = file.acknowledged_to.max(end);
+            // An overwrite changes no length: one told later may be cut by then.
             if !piece.overwrites {
+                let end = start_of(place.1) + u64::from(start + piece.content.length());
+                file.acknowledged_to = file.acknowledged_to.max(end);
                 note_uncommitted(file, place.1, piece.generation);
             }
             let at = self.now.mono + self.config.limits.commit_delay;
