@@ -532,12 +532,16 @@ fn is_usable(grant: &LeasedChunk, index: u32) -> bool {
     grant.index == index && !grant.copies.is_empty()
 }
 
-/// Somebody waits for what was acknowledged in the chunk to be durable.
+/// Somebody waits for what was acknowledged in the chunk to be durable, and everything
+/// else that he waits for is written too, or can't be before a recalled lease ended.
 pub(super) fn sync_due(file: &File, chunk: &ChunkWrite) -> bool {
     let Some(acknowledged) = chunk.acknowledged else {
         return false;
     };
-    let unwritten = chunk.oldest_unwritten().unwrap_or(u64::MAX);
+    let held_back =
+        |oldest: &u64| matches!(chunk.ending, Some((EndCause::Recalled, until)) if *oldest > until);
+    let unwritten = chunk.oldest_unwritten().filter(|oldest| !held_back(oldest));
+    let unwritten = unwritten.unwrap_or(u64::MAX);
     file.goals
         .iter()
         .filter(|goal| goal.synced)
