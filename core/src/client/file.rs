@@ -352,6 +352,8 @@ pub(super) struct File {
     /// Counts lost writes; a handle that saw fewer is told.
     pub(super) failures: u64,
     pub(super) failure: Option<Errno>,
+    /// How many of them some handle was told of: one opened later is told the rest.
+    pub(super) failures_told: u64,
 }
 
 impl File {

@@ -296,14 +296,16 @@ impl Client {
         }
     }
 
-    /// The error of writes that were lost since this handle was last told.
+    /// The error of writes that were lost since this handle was last told, or before
+    /// it was opened if nobody was told of them yet.
     fn take_failure(&mut self, inode: InodeId, handle: Handle) -> Result<(), Errno> {
-        let Some(file) = self.files.get(&inode) else {
+        let Some(file) = self.files.get_mut(&inode) else {
             return Ok(());
         };
         let Some(open) = self.handles.get_mut(&handle) else {
             return Ok(());
         };
+        file.failures_told = file.failures;
         if std::mem::replace(&mut open.failures, file.failures) == file.failures {
             return Ok(());
         }

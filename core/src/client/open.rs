@@ -144,7 +144,7 @@ impl Client {
             inode,
             read: flags.read,
             write: flags.write,
-            failures: file.failures,
+            failures: file.failures_told,
             ahead: Ahead::default(),
         };
         self.handles.insert(handle, open);
