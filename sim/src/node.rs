@@ -373,6 +373,14 @@ impl Node {
         }
     }
 
+    /// Whether a mount that runs here has nothing left to write.
+    pub(crate) fn is_written_out(&self) -> bool {
+        match &self.process {
+            Some(Process::Client(process)) => process.machine.is_written_out(),
+            _ => true,
+        }
+    }
+
     /// What a chunkserver's stores hold.
     pub(crate) fn stored_parts(&self) -> impl Iterator<Item = StoredPart> + '_ {
         let runners = match &self.process {

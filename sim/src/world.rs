@@ -760,7 +760,8 @@ impl World {
 
     fn tick_finishing(&mut self, deadline: Nanos) {
         let ready = self.mounts.iter().all(|(_, ready)| *ready);
-        if ready && self.runners.iter().all(Runner::is_done) {
+        let written = self.nodes.iter().all(Node::is_written_out);
+        if ready && written && self.runners.iter().all(Runner::is_done) {
             self.auditors = self.mounts.iter().map(|_| Auditor::new()).collect();
             self.phase = Phase::Auditing { deadline };
             for client in 0..self.auditors.len() {
@@ -769,7 +770,8 @@ impl World {
         } else if self.now > deadline {
             let hanging = self.runners.iter().filter(|runner| !runner.is_done());
             let hanging: Vec<String> = hanging.map(Runner::describe).collect();
-            self.stuck(format!("mounts ready: {ready}; programs hang: {hanging:?}"));
+            let mounts = format!("mounts ready: {ready}, written out: {written}");
+            self.stuck(format!("{mounts}; programs hang: {hanging:?}"));
         }
     }
 

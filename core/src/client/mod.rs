@@ -162,6 +162,12 @@ impl Client {
         }
     }
 
+    /// Whether everything that was written is part of its file, or was lost and told.
+    #[must_use]
+    pub fn is_written_out(&self) -> bool {
+        !self.files.values().any(file::File::is_dirty)
+    }
+
     fn tell(&mut self, answer: ClientAnswer) {
         self.effects.push_back(Effect::Answer(answer));
     }

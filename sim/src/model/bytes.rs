@@ -460,14 +460,13 @@ impl FileBytes {
         }
     }
 
-    /// Joins neighbours that are alike within a grain, and zeros at the end.
+    /// Joins neighbours that are alike and certain. What is uncertain stays apart: one
+    /// write may have ended where the other segment begins, and each reads as what it is.
     fn merge(&mut self) {
         let mut merged: Vec<(u64, Segment)> = Vec::with_capacity(self.segments.len());
         for (start, segment) in std::mem::take(&mut self.segments) {
             match merged.last_mut() {
-                Some((first, last)) if last.joins(*first, &segment, start) => {
-                    last.end = segment.end
-                }
+                Some((_, last)) if last.joins(&segment) => last.end = segment.end,
                 _ => merged.push((start, segment)),
             }
         }
@@ -539,13 +538,10 @@ impl Segment {
         allowed
     }
 
-    fn joins(&self, start: u64, next: &Self, next_start: u64) -> bool {
+    fn joins(&self, next: &Self) -> bool {
         let plain = self.under_way.is_empty() && next.under_way.is_empty();
         let certain = self.now.len() == 1 && self.after_crash.len() == 1;
-        plain
-            && self.now == next.now
-            && self.after_crash == next.after_crash
-            && (certain || start / GRAIN == next_start / GRAIN)
+        plain && certain && self.now == next.now && self.after_crash == next.after_crash
     }
 }
 

@@ -213,3 +213,29 @@ fn a_lost_mounts_write_may_lie_over_what_another_wrote_and_did_not_commit() {
         file.end_read(found.into(), 7, 8, &bytes).expect("either");
     }
 }
+
+#[test]
+fn a_write_of_unknown_rank_may_end_within_a_grain() {
+    // A hole is made while another mount writes, and the writer cuts the file: the
+    // write may have come behind the hole, and ends where the cut begins.
+    let mut file = FileBytes::default();
+    let hole = file.begin_zero(1, 0, 4096, 4096);
+    let change = file.begin_write(2, W1, 0, 4096);
+    file.answer_write(1, hole, 4096);
+    file.answer_write(2, change, 4096);
+    file.commit(1, hole, Commit::Durable);
+    let cut = file.begin_truncate(2, 1000);
+    file.answer_truncate(2, cut, 1000);
+    file.commit(2, change, Commit::Durable);
+    let grown = file.begin_zero(2, 4096, 0, 4096);
+    file.answer_write(2, grown, 4096);
+    let mut found = bytes(W1, 0, 4096);
+    found[1000..].fill(0);
+    file.begin_read(1, 3, 0, 4096);
+    file.end_read(1, SEED, 4096, &found)
+        .expect("the write, cut");
+    found[..500].fill(0);
+    file.begin_read(2, 3, 0, 4096);
+    let torn = file.end_read(2, SEED, 4096, &found);
+    assert!(torn.is_err(), "no write ended at 500");
+}
