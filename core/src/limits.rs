@@ -50,6 +50,10 @@ const _: () = assert!(CHUNK_IO_MAX <= FRAME_DATA_MAX, "one request fits a frame"
 /// Requests of one session that the master remembers or has under way. A
 /// client never has more unanswered; a request beyond is answered EAGAIN.
 pub const SESSION_WINDOW: u64 = 1024;
+/// Questions and heartbeats that wait at a leader until it knows that it leads still. A
+/// question beyond is answered EAGAIN; a heartbeat beyond is not answered, and another
+/// one follows soon.
+pub const QUESTIONS_MAX: usize = 64 << 10;
 /// Bytes of log entries that one append carries to the disk.
 pub const LOG_BATCH_MAX: usize = 1 << 20;
 /// Records proposed as one log entry.

@@ -1,7 +1,7 @@
 //! The master alone, its disk answered at once, its clients and chunkservers
 //! played by the test: what it says to whom, and in which order.
 
-use antler_core::attributes::{Credentials, FileKind};
+use antler_core::attributes::{Credentials, FileKind, XattrMode};
 use antler_core::errno::Errno;
 use antler_core::ids::{
     Address, BootId, ChunkId, ChunkVersion, DiskId, Epoch, Incarnation, InodeId, LinkId, MemberId,
@@ -11,7 +11,7 @@ use antler_core::journal::Recovered;
 use antler_core::journal::operation::{
     HardState, ImageMeta, JournalCompletion, JournalOperation, JournalReply,
 };
-use antler_core::limits::CACHE_LEASE;
+use antler_core::limits::{CACHE_LEASE, XATTR_VALUE_MAX};
 use antler_core::machine::{Effect, Input, Machine, Peer, Role};
 use antler_core::marks::Marks;
 use antler_core::master::{Master, MasterConfig};
@@ -33,6 +33,9 @@ struct Bench {
     now: Now,
     sent: Vec<(LinkId, Message)>,
     next_link: u64,
+    /// The disk does not answer for now: what it is asked waits.
+    stalls: bool,
+    stalled: Vec<JournalOperation>,
 }
 
 impl Bench {
@@ -80,6 +83,8 @@ impl Bench {
             now,
             sent: Vec::new(),
             next_link: 2,
+            stalls: false,
+            stalled: Vec::new(),
         };
         bench.drain();
         bench.pass(Duration::from_secs(4));
@@ -98,6 +103,7 @@ impl Bench {
             while let Some(effect) = self.master.poll_effect() {
                 match effect {
                     Effect::Send { link, message } => self.sent.push((link, message)),
+                    Effect::Operate(operation) if self.stalls => self.stalled.push(operation),
                     Effect::Operate(operation) => done.push(complete(operation)),
                     Effect::Stop { reason, .. } => panic!("the master stopped: {reason}"),
                     Effect::Connect { .. }
@@ -115,6 +121,14 @@ impl Bench {
             }
         }
         self.master.check_invariants(true);
+    }
+
+    /// The disk answers again.
+    fn go_on(&mut self) {
+        self.stalls = false;
+        for operation in std::mem::take(&mut self.stalled) {
+            self.input(Input::Completed(complete(operation)));
+        }
     }
 
     fn collect(&mut self) {
@@ -944,4 +958,27 @@ fn a_copy_that_cannot_be_read_is_not_taken_for_an_empty_one() {
         "one that surely has nothing tells that nothing was synced: {made:?}"
     );
     assert_eq!(bench.commands(two), []);
+}
+
+#[test]
+fn the_end_of_a_session_that_the_log_did_not_take_comes_later() {
+    let mut bench = Bench::new();
+    let writers = [bench.mount(1).0, bench.mount(2).0];
+    let (leaving, session) = bench.mount(3);
+    bench.stalls = true;
+    for link in writers {
+        for request in 1..=600 {
+            let mutation = Mutation::SetXattr {
+                inode: InodeId::ROOT,
+                name: b"user.filler".to_vec(),
+                value: vec![7; XATTR_VALUE_MAX],
+                mode: XattrMode::Any,
+            };
+            bench.say(link, mutate(request, mutation));
+        }
+    }
+    bench.say(leaving, ClientToMaster::Goodbye);
+    bench.go_on();
+    bench.pass(Duration::from_secs(1));
+    assert!(!bench.master.state().has_session(session), "it has left");
 }

@@ -198,9 +198,23 @@ impl Master {
     fn close_orphans(&mut self, session: SessionId, inodes: Vec<InodeId>) {
         if !inodes.is_empty() {
             self.propose(
-                Proposal::CloseOrphans,
+                Proposal::CloseOrphans(session, inodes.clone()),
                 RecordBody::CloseOrphans { session, inodes },
             );
+        }
+    }
+
+    /// Records about sessions that the log took none of are proposed again.
+    pub(super) fn propose_dropped(&mut self) {
+        for session in self.sessions.take_unended() {
+            if self.member.state().has_session(session) {
+                self.end_session(session);
+            }
+        }
+        for (session, inodes) in self.sessions.take_unclosed() {
+            let kept = |inode: &InodeId| self.member.state().is_orphan_of(*inode, session);
+            let inodes = inodes.into_iter().filter(kept).collect();
+            self.close_orphans(session, inodes);
         }
     }
 
@@ -224,6 +238,9 @@ impl Master {
     fn on_alive(&mut self, link: LinkId, session: SessionId, echo: u64) {
         if let Some(one) = self.sessions.table.get_mut(&session) {
             one.heard = self.now.mono;
+        }
+        if self.questions.are_full() {
+            return;
         }
         let ticket = self.next_ticket;
         self.next_ticket += 1;
@@ -329,7 +346,10 @@ impl Master {
         if let Some(one) = self.sessions.table.get_mut(&session) {
             one.heard = self.now.mono;
         }
-        self.propose(Proposal::EndSession, RecordBody::EndSession { session });
+        self.propose(
+            Proposal::EndSession(session),
+            RecordBody::EndSession { session },
+        );
     }
 
     pub(super) fn on_session_ended(&mut self, session: SessionId) {

@@ -22,7 +22,7 @@ mod sessions;
 mod status;
 
 use crate::hash::Digest;
-use crate::ids::{ChunkId, Epoch, Incarnation, LinkId, ServerId, SessionId};
+use crate::ids::{ChunkId, Epoch, Incarnation, InodeId, LinkId, ServerId, SessionId};
 use crate::journal::Recovered;
 use crate::journal::operation::{JournalCompletion, JournalOperation};
 use crate::limits;
@@ -104,7 +104,7 @@ enum Proposal {
     /// A session for the client on this link.
     Session(LinkId),
     /// Ends a session.
-    EndSession,
+    EndSession(SessionId),
     /// A batch of settled chunks.
     Settled(Vec<(ChunkId, Epoch)>),
     /// A fence of a chunk.
@@ -112,7 +112,7 @@ enum Proposal {
     /// The outcome of a chunk's reconciliation.
     Reconciled(ChunkId),
     /// Orphans of a session that it closed.
-    CloseOrphans,
+    CloseOrphans(SessionId, Vec<InodeId>),
     /// The first record.
     Found,
     /// A newer copy is taken over.
@@ -312,6 +312,7 @@ impl Master {
             self.tell_keys();
         }
         self.expire_sessions();
+        self.propose_dropped();
         self.expire_commands();
         self.recheck = true;
         self.watch_reconciliations();
@@ -496,9 +497,9 @@ impl Master {
                     .begin(self.member.state().capability_secret(), term, self.now.mono);
                 self.tell_keys();
             }
-            Proposal::EndSession
+            Proposal::EndSession(_)
             | Proposal::Fence(_)
-            | Proposal::CloseOrphans
+            | Proposal::CloseOrphans(..)
             | Proposal::Adopt => {}
         }
         self.push_unowned(&applied.changes);
@@ -520,7 +521,11 @@ impl Master {
                 self.leases.look_again(chunk);
             }
             Some(Proposal::Session(link)) => self.close(link, "too busy for a new session"),
-            _ => {}
+            Some(Proposal::EndSession(session)) => self.sessions.end_again(session),
+            Some(Proposal::CloseOrphans(session, inodes)) => {
+                self.sessions.close_again(session, inodes);
+            }
+            Some(Proposal::Found | Proposal::Adopt) | None => {}
         }
         if let Some(link) = asked.filter(|link| self.guests.contains_key(link)) {
             self.close(link, "whether this master leads is in doubt");

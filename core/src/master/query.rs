@@ -10,7 +10,7 @@ use crate::errno::Errno;
 use crate::ids::{
     BootId, ChunkId, ChunkVersion, Epoch, InodeId, LinkId, PartId, RequestId, ServerId, SessionId,
 };
-use crate::limits::CHUNK_SIZE;
+use crate::limits::{CHUNK_SIZE, QUESTIONS_MAX};
 use crate::machine::Level;
 use crate::member::Barrier;
 use crate::namespace::record::LeaseGrant;
@@ -59,6 +59,11 @@ impl Questions {
         self.greetings.remove(&link);
     }
 
+    /// There is no room for one more that waits.
+    pub(super) fn are_full(&self) -> bool {
+        self.waiting.len() + self.beats.len() + self.opening.len() >= QUESTIONS_MAX
+    }
+
     /// A heartbeat waits for the barrier.
     pub(super) fn beat(&mut self, ticket: u64, beat: Heartbeat) {
         self.beats.insert(ticket, beat);
@@ -81,6 +86,9 @@ impl Master {
         credentials: Credentials,
         query: Query,
     ) {
+        if self.questions.are_full() {
+            return self.tell_answer(link, id, Err(Errno::EAGAIN));
+        }
         let question = Question {
             link,
             session,
@@ -131,6 +139,10 @@ impl Master {
             return;
         }
         let result = self.answer(session, &credentials, query);
+        self.tell_answer(link, id, result);
+    }
+
+    fn tell_answer(&mut self, link: LinkId, id: RequestId, result: Result<Answer, Errno>) {
         self.tell_client(
             link,
             MasterToClient::Answer {

@@ -65,6 +65,10 @@ pub(super) struct PushOut {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Sessions {
     pub(super) table: BTreeMap<SessionId, Session>,
+    /// Ends of sessions that the log did not take.
+    unended: BTreeSet<SessionId>,
+    /// Closed orphans that it did not take.
+    unclosed: BTreeMap<SessionId, Vec<InodeId>>,
     interested: BTreeMap<InodeId, Vec<SessionId>>,
 }
 
@@ -75,6 +79,24 @@ pub(super) fn cache_lease_widened() -> Duration {
 }
 
 impl Sessions {
+    /// The log did not take the end of a session: to be proposed again.
+    pub(super) fn end_again(&mut self, session: SessionId) {
+        self.unended.insert(session);
+    }
+
+    /// The log did not take it that a session closed orphans: to be proposed again.
+    pub(super) fn close_again(&mut self, session: SessionId, inodes: Vec<InodeId>) {
+        self.unclosed.entry(session).or_default().extend(inodes);
+    }
+
+    pub(super) fn take_unended(&mut self) -> BTreeSet<SessionId> {
+        std::mem::take(&mut self.unended)
+    }
+
+    pub(super) fn take_unclosed(&mut self) -> BTreeMap<SessionId, Vec<InodeId>> {
+        std::mem::take(&mut self.unclosed)
+    }
+
     /// A session that the replicated state has and nobody has been heard of yet.
     pub(super) fn expect(&mut self, session: SessionId, now: Instant) {
         self.table
