@@ -354,6 +354,7 @@ fn commit(inode: InodeId, grant: &LeaseGrant) -> Mutation {
         index: 0,
         chunk: grant.chunk,
         valid: 4096,
+        fences: grant.epoch.fences(grant.version),
     };
     let end = LeaseEnd {
         chunk: grant.chunk,

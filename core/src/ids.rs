@@ -93,6 +93,14 @@ id!(
     /// Ties an effect that finishes later to its one completion input.
     Token, "#");
 
+impl Epoch {
+    /// How often a chunk of this epoch and version was fenced in its life.
+    #[must_use]
+    pub fn fences(self, version: ChunkVersion) -> u64 {
+        self.0.saturating_sub(version.0)
+    }
+}
+
 impl InodeId {
     /// The root directory.
     pub const ROOT: Self = Self(1);

@@ -457,6 +457,7 @@ fn write_and_close(bench: &mut Bench, link: LinkId) -> InodeId {
             index: 0,
             chunk: lease.chunk,
             valid: 100,
+            fences: lease.epoch.fences(lease.version),
         }],
         release: vec![LeaseEnd {
             chunk: lease.chunk,
@@ -553,6 +554,7 @@ fn a_lease_is_recalled_from_its_holder_for_another_writer() {
             index: 0,
             chunk: lease.chunk,
             valid: 10,
+            fences: lease.epoch.fences(lease.version),
         }],
         release: vec![LeaseEnd {
             chunk: lease.chunk,
@@ -593,6 +595,7 @@ fn commit_and_release(inode: InodeId, lease: &LeasedChunk, synced: bool) -> Muta
             index: 0,
             chunk: lease.chunk,
             valid: 100,
+            fences: lease.epoch.fences(lease.version),
         }],
         release: vec![LeaseEnd {
             chunk: lease.chunk,
@@ -776,6 +779,7 @@ fn a_lease_whose_every_copy_was_restarted_does_not_wait_for_its_holder() {
         index: 0,
         chunk: lease.chunk,
         valid: 10,
+        fences: lease.epoch.fences(lease.version),
     }];
     let commit = Mutation::CommitWrite {
         inode,

@@ -83,12 +83,7 @@ impl Client {
             } => self.on_allocated(inode, operation, (offset, length), alone, result),
             Then::Lease { inode, index } => self.on_lease((inode, index), result),
             Then::Committed { inode } => self.on_committed(inode, result),
-            Then::Released { leases } => {
-                for ending in leases {
-                    self.on_lease_ended(ending);
-                    self.drive(ending.inode);
-                }
-            }
+            Then::Released { leases } => self.on_released(leases, result),
             Then::Located { inode, index } => self.on_located(inode, index, result),
             Then::Abandoned => self.on_abandoned(result),
             _ => {}

@@ -6,7 +6,7 @@
 
 use super::Client;
 use super::file::{ChunkWrite, Commit, File, Lease};
-use super::lease::is_ready;
+use super::lease::{fences, is_ready};
 use super::then::Then;
 use super::timers::Timer;
 use crate::attributes::{Attributes, Credentials};
@@ -102,17 +102,17 @@ impl Client {
         self.learn(attributes);
     }
 
-    /// A chunk is no longer at its place: somebody truncated the file meanwhile. What
-    /// is still kept is written again, the rest was cut with the chunk.
+    /// A chunk is no longer at its place, as somebody truncated the file, or its lease
+    /// was fenced meanwhile. What is still kept is written again; the rest was cut with
+    /// the chunk, or is durable.
     fn on_commit_stale(&mut self, inode: InodeId, commit: Commit) {
-        let generation = self.files[&inode].generation;
+        let generation = commit.generation.unwrap_or(self.files[&inode].generation);
         for (index, _, _) in commit.chunks {
             let is_kept = self.edit((inode, index), |chunk| {
                 super::lease::restart_writes(chunk, generation);
                 chunk.grant = None;
-                chunk.ending = None;
-                chunk.acknowledged = None;
-                chunk.extents.is_dirty()
+                chunk.acknowledged = chunk.acknowledged.filter(|_| chunk.owed.is_some());
+                chunk.extents.is_dirty() || chunk.owed.is_some()
             });
             match is_kept {
                 Some(true) => self.want_lease((inode, index)),
@@ -121,7 +121,7 @@ impl Client {
             }
         }
         for ending in commit.endings {
-            self.on_lease_ended(ending);
+            self.resume_ending(ending);
         }
         let file = self.files.get_mut(&inode).expect("a commit has a file");
         file.close_generation();
@@ -192,6 +192,7 @@ fn written_extents(file: &File) -> Vec<WrittenExtent> {
             index,
             chunk: chunk_id,
             valid: chunk.written_end,
+            fences: chunk.grant.as_ref().map_or(0, fences),
         })
     };
     file.chunks.iter().filter_map(told).collect()

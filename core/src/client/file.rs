@@ -211,6 +211,15 @@ impl ChunkWrite {
         self.doubted = None;
     }
 
+    /// Its lease is to be given back with writes up to a generation that are not known
+    /// to be durable, and the leader has not taken it yet.
+    pub(super) fn is_ending(&self, generation: u64) -> bool {
+        let due = self.ending.is_some_and(|(_, until)| until <= generation);
+        let held = matches!(self.lease, Lease::Held | Lease::Ending);
+        let unsynced = !self.is_synced || self.acknowledged.is_some();
+        due && held && self.is_written && unsynced
+    }
+
     /// The master knows the chunk to hold content up to `end`.
     pub(super) fn on_committed(&mut self, end: u32) {
         self.committed_end = self.committed_end.max(end);
@@ -249,13 +258,24 @@ impl ChunkWrite {
     }
 }
 
+/// How far writes are to get.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Reach {
+    /// Acknowledged by every copy, and part of the file.
+    Committed,
+    /// Also, leases that are to end are given back: none was fenced meanwhile, with
+    /// which what was acknowledged may have been lost.
+    GivenBack,
+    /// Committed and durable on every copy.
+    Synced,
+}
+
 /// Someone waits until everything up to a generation got so far.
 #[derive(Debug)]
 pub(super) struct Goal {
     pub(super) id: u64,
     pub(super) generation: u64,
-    /// Durable, not only acknowledged and committed.
-    pub(super) synced: bool,
+    pub(super) reach: Reach,
     pub(super) after: After,
 }
 
@@ -411,19 +431,16 @@ impl File {
     }
 
     /// Whether everything up to a generation got as far as a goal says.
-    pub(super) fn is_reached(&self, generation: u64, synced: bool) -> bool {
+    pub(super) fn is_reached(&self, generation: u64, reach: Reach) -> bool {
         let behind = |oldest: Option<u64>| oldest.is_some_and(|oldest| oldest <= generation);
         let committing = self.commit.as_ref().and_then(|commit| commit.generation);
         if behind(self.uncommitted) || behind(committing) {
             return false;
         }
-        self.chunks.values().all(|chunk| {
-            let oldest = if synced {
-                chunk.oldest_unsynced()
-            } else {
-                chunk.oldest_unwritten()
-            };
-            !behind(oldest)
+        self.chunks.values().all(|chunk| match reach {
+            Reach::Committed => !behind(chunk.oldest_unwritten()),
+            Reach::GivenBack => !behind(chunk.oldest_unwritten()) && !chunk.is_ending(generation),
+            Reach::Synced => !behind(chunk.oldest_unsynced()),
         })
     }
 
@@ -431,7 +448,7 @@ impl File {
     pub(super) fn sync_goal(&self) -> Option<u64> {
         self.goals
             .iter()
-            .filter(|goal| goal.synced)
+            .filter(|goal| goal.reach == Reach::Synced)
             .map(|goal| goal.generation)
             .max()
     }

@@ -2,12 +2,13 @@
 //! upkeep of a file after each event. Leaves sending to `write`, leases to `lease`.
 //!
 //! Invariant: a goal is told only when nothing of its generations is dirty, under
-//! way, uncommitted, or (for a synced one) not durable; or when it was lost, with
+//! way, uncommitted, under a lease that may have been fenced, or (for a synced one) not
+//! durable; or when it was lost, with
 //! the error.
 
 use super::Client;
 use super::extents::Progress;
-use super::file::{After, ChunkWrite, File, Goal, Lease};
+use super::file::{After, ChunkWrite, File, Goal, Lease, Reach};
 use super::lease::sync_due;
 use super::request::{FileReply, Handle};
 use super::servers::{ChunkOutcome, ChunkThen};
@@ -35,7 +36,7 @@ impl Client {
             self.end_all_soon(inode, until);
         }
         let after = After::Tell { operation, handle };
-        self.add_goal(inode, until, false, after);
+        self.add_goal(inode, until, Reach::GivenBack, after);
     }
 
     /// fsync(2): what any handle of the mount wrote to the file before is durable,
@@ -67,25 +68,25 @@ impl Client {
                 chunk.acknowledged = Some(chunk.acknowledged.unwrap_or(until).min(until));
             }
         }
-        self.add_goal(inode, until, true, after);
+        self.add_goal(inode, until, Reach::Synced, after);
     }
 
     /// Writes a file out and commits it, then does what follows.
     pub(super) fn commit_file(&mut self, inode: InodeId, after: After) {
         let file = self.files.entry(inode).or_default();
         let until = file.close_generation();
-        self.add_goal(inode, until, false, after);
+        self.add_goal(inode, until, Reach::Committed, after);
     }
 
-    fn add_goal(&mut self, inode: InodeId, generation: u64, synced: bool, after: After) {
+    fn add_goal(&mut self, inode: InodeId, generation: u64, reach: Reach, after: After) {
         let id = self.next_goal;
         self.next_goal += 1;
         let file = self.files.get_mut(&inode).expect("the caller made it");
-        let is_reached = file.is_reached(generation, synced);
+        let is_reached = file.is_reached(generation, reach);
         file.goals.push(Goal {
             id,
             generation,
-            synced,
+            reach,
             after,
         });
         if let Some(patience) = self.config.retry_for.filter(|_| !is_reached) {
@@ -271,7 +272,7 @@ impl Client {
             let Some(file) = self.files.get_mut(&inode) else {
                 return;
             };
-            let reached = |goal: &Goal| file.is_reached(goal.generation, goal.synced);
+            let reached = |goal: &Goal| file.is_reached(goal.generation, goal.reach);
             let Some(place) = file.goals.iter().position(reached) else {
                 return;
             };

@@ -5,7 +5,7 @@
 //! so that its copies are equal; one that can't be is told as `NotHeld`.
 
 use super::Client;
-use super::file::{ChunkWrite, EndCause, File, Lease};
+use super::file::{ChunkWrite, EndCause, File, Goal, Lease, Reach};
 use super::then::{Ending, Then};
 use super::timers::Timer;
 use super::write::Place;
@@ -28,8 +28,9 @@ pub(super) struct Owed {
     copies: Vec<(ServerId, BootId)>,
 }
 
-fn fences(grant: &LeasedChunk) -> u64 {
-    grant.epoch.0.saturating_sub(grant.version.0)
+/// How often the chunk had been fenced when its lease was granted.
+pub(super) fn fences(grant: &LeasedChunk) -> u64 {
+    grant.epoch.fences(grant.version)
 }
 
 impl Owed {
@@ -398,9 +399,7 @@ impl Client {
         }
         for index in ready {
             let (end, ending) = self.begin_ending((inode, index));
-            let urgent = self
-                .chunk((inode, index))
-                .is_some_and(|chunk| matches!(chunk.ending, Some((EndCause::Recalled, _))));
+            let urgent = self.is_end_awaited((inode, index));
             self.releases.push((end, Some(ending)));
             if urgent {
                 self.flush_batch();
@@ -408,6 +407,18 @@ impl Client {
                 self.schedule_batch();
             }
         }
+    }
+
+    /// The leader waits for a lease's end, or a close does.
+    fn is_end_awaited(&self, place: Place) -> bool {
+        let Some(chunk) = self.chunk(place) else {
+            return false;
+        };
+        let recalled = matches!(chunk.ending, Some((EndCause::Recalled, _)));
+        let mut goals = self.files[&place.0].goals.iter();
+        let closes =
+            |goal: &Goal| goal.reach == Reach::GivenBack && chunk.is_ending(goal.generation);
+        recalled || goals.any(closes)
     }
 
     /// Marks a lease as being given back.
@@ -424,6 +435,7 @@ impl Client {
             let ending = Ending {
                 inode: place.0,
                 index: place.1,
+                chunk: grant.chunk,
                 synced,
             };
             (end, ending)
@@ -431,8 +443,53 @@ impl Client {
         .expect("the caller found it")
     }
 
-    /// A lease is given back, or void: what was acknowledged under it is the leader's
-    /// to sync now, unless somebody still waits for that.
+    /// The leader's answer to leases given back.
+    pub(super) fn on_released(&mut self, endings: Vec<Ending>, result: Result<Answer, Errno>) {
+        let void = match result {
+            Ok(Answer::Released { void }) => void,
+            _ => Vec::new(),
+        };
+        for ending in endings {
+            if void.contains(&ending.chunk) {
+                self.on_lease_void(ending);
+            } else {
+                self.on_lease_ended(ending);
+            }
+            self.drive(ending.inode);
+        }
+    }
+
+    /// The commit that a lease was to end with changed nothing: it is still to end.
+    pub(super) fn resume_ending(&mut self, ending: Ending) {
+        self.edit((ending.inode, ending.index), |chunk| {
+            if chunk.lease == Lease::Ending {
+                chunk.lease = Lease::Held;
+            }
+        });
+    }
+
+    /// A lease had been fenced when it was given back: what was acknowledged under it
+    /// and is still kept is written again, under another.
+    fn on_lease_void(&mut self, ending: Ending) {
+        let place = (ending.inode, ending.index);
+        let is_kept = |chunk: &ChunkWrite| !chunk.extents.is_empty() || chunk.owed.is_some();
+        let Some(chunk) = self.chunk(place).filter(|chunk| is_kept(chunk)) else {
+            return self.on_lease_ended(ending);
+        };
+        if chunk.lease != Lease::Ending {
+            return;
+        }
+        self.marks.reach(Mark::UnsyncedResent);
+        self.unsynced.remove(&place);
+        let generation = self.files[&place.0].generation;
+        self.edit(place, |chunk| restart_writes(chunk, generation));
+        let file = self.files.get_mut(&place.0).expect("it has a chunk");
+        file.close_generation();
+        self.want_lease(place);
+    }
+
+    /// A lease is given back: what was acknowledged under it is the leader's to sync
+    /// now, unless somebody still waits for that.
     pub(super) fn on_lease_ended(&mut self, ending: Ending) {
         let place = (ending.inode, ending.index);
         let Some(chunk) = self.chunk(place) else {
@@ -544,7 +601,7 @@ pub(super) fn sync_due(file: &File, chunk: &ChunkWrite) -> bool {
     let unwritten = unwritten.unwrap_or(u64::MAX);
     file.goals
         .iter()
-        .filter(|goal| goal.synced)
+        .filter(|goal| goal.reach == Reach::Synced)
         .any(|goal| goal.generation >= acknowledged && goal.generation < unwritten)
 }
 
@@ -590,14 +647,16 @@ fn apply_grant(chunk: &mut ChunkWrite, grant: LeasedChunk) {
     chunk.grant = Some(grant);
 }
 
-/// Everything not durable is to be sent again, on behalf of whoever waits longest.
+/// Everything not durable is to be sent again, on behalf of whoever waits longest: as
+/// of a generation, or of an older one that is not durable.
 pub(super) fn restart_writes(chunk: &mut ChunkWrite, generation: u64) {
     let oldest = chunk.oldest_unsynced();
     chunk.pieces.clear();
     let owed = chunk.acknowledged.into_iter().chain(chunk.syncing).min();
     chunk.acknowledged = owed;
     chunk.syncing = None;
-    chunk.extents.dirty_all(oldest.unwrap_or(generation));
+    let oldest = oldest.map_or(generation, |oldest| oldest.min(generation));
+    chunk.extents.dirty_all(oldest);
     let dropped = chunk.drop_from.into_iter().chain(chunk.dropped_from.take());
     chunk.drop_from = dropped.min();
     if chunk.lease != Lease::Asked {

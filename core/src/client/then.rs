@@ -2,7 +2,7 @@
 
 use super::request::{ClientRequest, Handle};
 use crate::attributes::{AttributeChange, Credentials, RenameMode};
-use crate::ids::InodeId;
+use crate::ids::{ChunkId, InodeId};
 
 /// How a file is to be opened.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -17,6 +17,7 @@ pub(super) struct OpenFlags {
 pub(super) struct Ending {
     pub(super) inode: InodeId,
     pub(super) index: u32,
+    pub(super) chunk: ChunkId,
     /// It was said to be synced.
     pub(super) synced: bool,
 }

@@ -653,6 +653,7 @@ impl Master {
     fn dress(&mut self, session: SessionId, reply: Reply) -> Result<Answer, Errno> {
         Ok(match reply {
             Reply::Done | Reply::Session(_) => Answer::Done,
+            Reply::Released { void } => Answer::Released { void },
             Reply::Entry(attributes) => {
                 let attributes = self.newest(attributes);
                 self.sessions.cache(session, attributes.inode);

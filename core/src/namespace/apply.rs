@@ -204,6 +204,9 @@ impl State {
                 extents,
                 release,
             } => {
+                if !self.void_ends(step.session, release).is_empty() {
+                    return Err(Errno::ESTALE);
+                }
                 self.commit_write(step, *inode, *size, extents)?;
                 self.release(step, release);
                 self.entry(*inode)
@@ -214,8 +217,9 @@ impl State {
                 failed: _,
             } => self.lease(step, *inode, *index),
             Mutation::Release { leases } => {
+                let void = self.void_ends(step.session, leases);
                 self.release(step, leases);
-                Ok(Reply::Done)
+                Ok(Reply::Released { void })
             }
             Mutation::Fallocate {
                 inode,

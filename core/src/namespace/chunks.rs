@@ -373,8 +373,9 @@ impl State {
         Ok(())
     }
 
-    /// ESTALE when the chunk is not at that place, or when more of it is to be valid
-    /// and the session does not hold its lease: what it wrote may be lost by then.
+    /// ESTALE when the chunk is not at that place, was fenced since the lease that it
+    /// was written under, or when more of it is to be valid and the session does not
+    /// hold its lease: what it wrote may be lost by then.
     fn judge_extent(
         &self,
         session: SessionId,
@@ -389,7 +390,11 @@ impl State {
         let found = found
             .filter(|extent| extent.chunk == written.chunk)
             .ok_or(Errno::ESTALE)?;
-        if written.valid <= found.valid || self.held.has(&(session, found.chunk)) {
+        let stored = self.chunks.get(&found.chunk);
+        let stored = stored.expect("a file's chunk is in the table");
+        if stored.epoch.fences(stored.version) != written.fences {
+            Err(Errno::ESTALE)
+        } else if written.valid <= found.valid || self.held.has(&(session, found.chunk)) {
             Ok(())
         } else {
             Err(Errno::ESTALE)

@@ -194,6 +194,17 @@ impl State {
         })
     }
 
+    /// Of leases to be given back, the chunks that are there and not leased so. (What was
+    /// written to a chunk that is gone went before the cut that took it.)
+    pub(crate) fn void_ends(&self, session: SessionId, ends: &[LeaseEnd]) -> Vec<ChunkId> {
+        let is_void = |end: &&LeaseEnd| {
+            let stored = self.chunks.get(&end.chunk);
+            let held = self.held.has(&(session, end.chunk));
+            stored.is_some_and(|stored| stored.epoch != end.epoch || !held)
+        };
+        ends.iter().filter(is_void).map(|end| end.chunk).collect()
+    }
+
     /// `Mutation::Release`, and the leases that end with a commit.
     pub(crate) fn release(&mut self, step: &mut Step<'_>, ends: &[LeaseEnd]) {
         for end in ends {

@@ -307,7 +307,9 @@ pub enum Mutation {
     },
     /// Makes written data part of the file: the length grows to at least `size`,
     /// mtime and ctime become the record's time, `change` counts up. Reply: `Entry`.
-    /// ESTALE if a named chunk is no longer at that place of the file; then nothing changes.
+    /// ESTALE if a named chunk is no longer at that place of the file, or was fenced
+    /// since it was written, or a lease that is to end is not held any more: what was
+    /// acknowledged may be lost, and is to be written again. Then nothing changes.
     #[n(9)]
     CommitWrite {
         /// The file.
@@ -339,7 +341,7 @@ pub enum Mutation {
         #[n(2)]
         failed: Vec<(ServerId, BootId)>,
     },
-    /// Ends leases. Reply: `Done`.
+    /// Ends leases. Reply: `Released`.
     #[n(11)]
     Release {
         /// Which.
@@ -407,6 +409,9 @@ pub struct WrittenExtent {
     /// Its `valid` becomes at least this, 1..=CHUNK_SIZE.
     #[n(2)]
     pub valid: u32,
+    /// How often it had been fenced when its lease was granted.
+    #[n(3)]
+    pub fences: u64,
 }
 
 /// A lease given back.
@@ -415,7 +420,7 @@ pub struct LeaseEnd {
     /// Of which chunk.
     #[n(0)]
     pub chunk: ChunkId,
-    /// Ignored unless it is the present epoch.
+    /// Under which epoch it was held.
     #[n(1)]
     pub epoch: Epoch,
     /// Every copy acknowledged a sync after the last write: the chunk is settled at
@@ -455,6 +460,14 @@ pub enum Reply {
     /// The session's id.
     #[n(4)]
     Session(#[n(0)] SessionId),
+    /// Leases were given back.
+    #[n(5)]
+    Released {
+        /// Chunks that are there and whose lease was not held any more: what was
+        /// acknowledged under it and not synced may be lost.
+        #[n(0)]
+        void: Vec<ChunkId>,
+    },
 }
 
 /// A write lease as the replicated state knows it (addresses and capabilities are

@@ -391,6 +391,14 @@ pub enum Answer {
     /// A file.
     #[n(10)]
     Info(#[n(0)] Box<FileInfo>),
+    /// Leases were given back.
+    #[n(11)]
+    Released {
+        /// Chunks whose lease was not held any more: what was acknowledged under it
+        /// and not synced is to be written again.
+        #[n(0)]
+        void: Vec<ChunkId>,
+    },
 }
 
 /// One copy that a client may use.

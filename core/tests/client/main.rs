@@ -9,6 +9,7 @@ mod world;
 mod coherence;
 mod copies;
 mod failover;
+mod fenced;
 mod files;
 mod model;
 mod order;

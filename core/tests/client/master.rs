@@ -490,6 +490,7 @@ impl Master {
     ) -> Answer {
         match reply {
             Reply::Done | Reply::Session(_) => Answer::Done,
+            Reply::Released { void } => Answer::Released { void },
             Reply::Entry(attributes) => Answer::Entry(attributes),
             Reply::Created {
                 attributes,
@@ -681,6 +682,16 @@ impl Master {
                     self.reconcile(chunk, (one.epoch, one.version, base), &copies, servers);
                 }
                 LeaseState::Settled => self.repair(chunk, servers),
+            }
+        }
+    }
+
+    /// Fences every open lease, as for servers that all restarted.
+    pub(crate) fn fence_open(&mut self) {
+        for chunk in self.state.chunks_from(ChunkId(0), usize::MAX) {
+            let one = self.state.chunk(chunk).expect("it was listed");
+            if matches!(one.lease, LeaseState::Open { .. }) {
+                self.fence(chunk, one.epoch);
             }
         }
     }

@@ -122,6 +122,7 @@ fn a_commit_is_refused_whole() {
         index,
         chunk,
         valid,
+        fences: 0,
     };
     assert_eq!(
         commit(vec![good, place(1, first.chunk, 10)], 0),
@@ -165,6 +166,7 @@ fn what_was_valid_before_may_be_committed_without_a_lease() {
             index: 0,
             chunk,
             valid: 5000,
+            fences: 0,
         }],
         release: Vec::new(),
     };

@@ -95,6 +95,7 @@ impl Draw {
             index: self.index(),
             chunk: self.chunk(),
             valid: self.0.below(CHUNK_SIZE + CHUNK_SIZE / 8) as u32,
+            fences: self.0.below(2),
         }
     }
 

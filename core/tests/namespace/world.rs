@@ -377,6 +377,7 @@ pub(crate) fn extent(grant: &LeaseGrant, valid: u32) -> WrittenExtent {
         index: grant.index,
         chunk: grant.chunk,
         valid,
+        fences: grant.epoch.fences(grant.version),
     }
 }
 

@@ -1,0 +1,163 @@
+//! Leases that were fenced or recalled behind the holder's back, and files that others
+//! cut: what a mount wrote is neither lost nor brought back.
+
+use crate::world::{World, write_request};
+use antler_core::attributes::AttributeChange;
+use antler_core::client::request::FileRequest;
+use antler_core::errno::Errno;
+use antler_core::ids::{InodeId, ServerId};
+use antler_core::time::Duration;
+
+/// Every server loses power, and the leader fences what was written there.
+fn lose_everything(world: &mut World) {
+    for server in [ServerId(1), ServerId(2)] {
+        world.power_cycle(server);
+    }
+    world.master.fence_open();
+    world.run_for(Duration::from_millis(50));
+}
+
+/// A mount that commits or gives its leases back no sooner than told to.
+fn world_with(commit_delay: Duration) -> (World, usize, usize) {
+    let mut world = World::new(20, 2, 1);
+    let mut config = world.config();
+    config.limits.commit_delay = commit_delay;
+    config.limits.lease_idle = Duration::from_secs(60);
+    let mount = world.mount(config);
+    world.run_until(|world| world.mounts[mount].is_ready);
+    let other = world.mount_ready();
+    (world, mount, other)
+}
+
+fn cut(world: &mut World, mount: usize, inode: InodeId, size: u64) {
+    let change = AttributeChange {
+        size: Some(size),
+        ..AttributeChange::default()
+    };
+    let reply = world.ask(mount, FileRequest::SetAttributes { inode, change });
+    reply.expect("root may cut a file");
+}
+
+#[test]
+fn a_close_with_a_commit_writes_again_what_a_fenced_lease_held() {
+    let (mut world, mount, other) = world_with(Duration::from_secs(60));
+    let file = world.create(mount, "a");
+    world.write(mount, file, 0, &[1; 5000]);
+    world.fsync(mount, file);
+    world.write(mount, file, 0, &[2; 5000]);
+    world.run_for(Duration::from_millis(200));
+    lose_everything(&mut world);
+    world.close(mount, file);
+    let again = (file.0, world.open(other, file.0));
+    assert_eq!(world.read(other, again, 0, 5000)[..], [2; 5000]);
+}
+
+#[test]
+fn a_close_that_only_gives_a_fenced_lease_back_writes_again() {
+    let (mut world, mount, other) = world_with(Duration::from_millis(100));
+    let file = world.create(mount, "a");
+    world.write(mount, file, 0, &[1; 5000]);
+    world.fsync(mount, file);
+    world.write(mount, file, 0, &[2; 5000]);
+    world.run_for(Duration::from_millis(500));
+    lose_everything(&mut world);
+    world.close(mount, file);
+    let again = (file.0, world.open(other, file.0));
+    assert_eq!(world.read(other, again, 0, 5000)[..], [2; 5000]);
+}
+
+#[test]
+fn what_grew_under_a_fenced_lease_is_written_again_by_an_fsync() {
+    let (mut world, mount, other) = world_with(Duration::from_millis(100));
+    let file = world.create(mount, "a");
+    world.write(mount, file, 0, &[1; 5000]);
+    world.run_for(Duration::from_millis(500));
+    lose_everything(&mut world);
+    world.fsync(mount, file);
+    lose_everything(&mut world);
+    let again = (file.0, world.open(other, file.0));
+    assert_eq!(world.read(other, again, 0, 5000)[..], [1; 5000]);
+}
+
+#[test]
+fn a_lease_fenced_between_commits_is_noticed_by_the_next() {
+    let (mut world, mount, other) = world_with(Duration::from_millis(100));
+    let file = world.create(mount, "a");
+    let second = (file.0, world.open(mount, file.0));
+    world.write(mount, file, 0, &[1; 5000]);
+    world.fsync(mount, file);
+    world.write(mount, file, 0, &[2; 5000]);
+    world.run_for(Duration::from_millis(60));
+    lose_everything(&mut world);
+    // Another handle keeps the lease: this close commits, and gives nothing back.
+    let (inode, handle) = second;
+    world.done(mount, FileRequest::Flush { inode, handle });
+    let again = (inode, world.open(other, inode));
+    assert_eq!(world.read(other, again, 0, 5000)[..], [2; 5000]);
+}
+
+#[test]
+fn an_overwrite_does_not_lengthen_what_another_mount_cut_since() {
+    let (mut world, mount, other) = world_with(Duration::from_secs(60));
+    let file = world.create(mount, "a");
+    world.write(mount, file, 0, &[1; 10_000]);
+    world.fsync(mount, file);
+    world.write(mount, file, 5000, &[2; 5000]);
+    world.fsync(mount, file);
+    cut(&mut world, other, file.0, 100);
+    assert_eq!(world.attributes(mount, file.0).size, 100);
+    world.write(mount, file, 0, &[3; 50]);
+    world.close(mount, file);
+    assert_eq!(world.attributes(other, file.0).size, 100);
+}
+
+#[test]
+fn a_mount_that_writes_on_sees_the_cut_of_another() {
+    let (mut world, mount, other) = world_with(Duration::from_secs(60));
+    let file = world.create(mount, "a");
+    world.write(mount, file, 0, &[1; 10_000]);
+    // The next write is taken before the commit is answered: the file stays dirty.
+    let (inode, handle) = file;
+    let sync = world.request(mount, FileRequest::Fsync { inode, handle });
+    world.run_for(Duration::from_millis(1));
+    world.request(mount, write_request(file, 0, &[2; 50]));
+    world.wait(mount, sync).expect("servers are there");
+    cut(&mut world, other, file.0, 100);
+    assert_eq!(world.attributes(mount, file.0).size, 100);
+}
+
+#[test]
+fn an_fsync_with_a_write_behind_a_recall_ends() {
+    for early in 0..8 {
+        for late in 0..8 {
+            let mut world = World::new(early * 8 + late, 2, 1);
+            let (mount, other) = (world.mount_ready(), world.mount_ready());
+            let file = world.create(mount, "a");
+            let rival = (file.0, world.open(other, file.0));
+            world.write(mount, file, 0, &[1; 5000]);
+            world.run_for(Duration::from_micros(49_000 + early * 250));
+            world.request(other, write_request(rival, 0, &[9; 10]));
+            world.run_for(Duration::from_micros(late * 250));
+            world.request(mount, write_request(file, 5000, &[2; 5000]));
+            world.fsync(mount, file);
+        }
+    }
+}
+
+#[test]
+fn a_loss_that_nobody_was_told_of_is_told_to_a_handle_opened_later() {
+    let mut world = World::new(21, 2, 1);
+    let mount = world.mount_ready();
+    world.master.is_full = true;
+    let file = world.create(mount, "a");
+    world.write(mount, file, 0, &[1; 5000]);
+    world.run_for(Duration::from_millis(200));
+    let sync = |world: &mut World, (inode, handle)| {
+        world.ask(mount, FileRequest::Fsync { inode, handle }).err()
+    };
+    let second = (file.0, world.open(mount, file.0));
+    assert_eq!(sync(&mut world, second), Some(Errno::ENOSPC));
+    assert_eq!(sync(&mut world, file), Some(Errno::ENOSPC));
+    let third = (file.0, world.open(mount, file.0));
+    assert_eq!(sync(&mut world, third), None, "it was told");
+}
