@@ -986,3 +986,37 @@ fn the_end_of_a_session_that_the_log_did_not_take_comes_later() {
     bench.pass(Duration::from_secs(1));
     assert!(!bench.master.state().has_session(session), "it has left");
 }
+
+#[test]
+fn a_late_answer_gives_no_lease_that_its_holder_was_asked_for() {
+    let mut bench = Bench::new();
+    bench.serve(1);
+    bench.serve(2);
+    let (other, _) = bench.mount(2);
+    let (holder, _) = bench.mount(1);
+    // The other one caches the root's names: the answer waits for its push.
+    assert_eq!(bench.say(other, lookup("f")).len(), 1);
+    assert!(bench.say(holder, mutate(1, create("f"))).is_empty());
+    let push = bench.heard(other).into_iter().find_map(|told| match told {
+        MasterToClient::Push { push, .. } => Some(push),
+        _ => None,
+    });
+    let inode = InodeId(2);
+    let wanted = Mutation::Lease {
+        inode,
+        index: 0,
+        failed: vec![],
+    };
+    bench.say(other, mutate(1, wanted));
+    let recalled = bench.heard(holder).into_iter().find_map(|told| match told {
+        MasterToClient::Recall { leases } => Some(leases[0]),
+        _ => None,
+    });
+    let (file, chunk, epoch) = recalled.expect("the other one needs it");
+    assert_eq!(file, inode);
+    bench.say(holder, ClientToMaster::NotHeld { chunk, epoch });
+    let push = push.expect("a name was cached");
+    bench.say(other, ClientToMaster::PushDone { push });
+    let (_, lease) = created(&bench.heard(holder));
+    assert!(lease.is_none(), "it is fenced: {lease:?}");
+}

@@ -136,6 +136,11 @@ impl Leases {
         self.synced.extend(chunks);
     }
 
+    /// A fence of that epoch is on its way into the log.
+    pub(super) fn is_fencing(&self, chunk: ChunkId, epoch: Epoch) -> bool {
+        self.fencing.get(&chunk) == Some(&epoch)
+    }
+
     /// A record about the chunk's lease did not reach the log: it is looked at again.
     pub(super) fn look_again(&mut self, chunk: ChunkId) {
         self.fencing.remove(&chunk);

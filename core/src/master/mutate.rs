@@ -13,12 +13,12 @@ use crate::ids::{BootId, ChunkId, InodeId, LinkId, RequestId, ServerId, SessionI
 use crate::limits::{CHUNK_SIZE, SESSION_WINDOW};
 use crate::marks::Mark;
 use crate::namespace::record::{
-    Choice, ClientRecord, Mutation, Outcome, Record, RecordBody, Reply,
+    Choice, ClientRecord, LeaseGrant, Mutation, Outcome, Record, RecordBody, Reply,
 };
 use crate::namespace::{Applied, LeaseState, Remembered, State};
 use crate::placement;
 use crate::time::{Duration, Instant};
-use crate::wire::client_master::{Answer, AroundDirectory, MasterToClient, Stale};
+use crate::wire::client_master::{Answer, AroundDirectory, LeasedChunk, MasterToClient, Stale};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// For how long a request waits for what must come first before the client is told
@@ -648,8 +648,18 @@ impl Master {
         now.unwrap_or(replied)
     }
 
+    /// A lease for its holder. Not one that was fenced, or is being, since the reply was
+    /// made (the holder may have been asked for it and not known it yet), nor one of
+    /// which a copy is unknown here.
+    fn granted(&self, session: SessionId, grant: &LeaseGrant) -> Option<LeasedChunk> {
+        let one = self.member.state().chunk(grant.chunk)?;
+        let holds = one.epoch == grant.epoch && one.lease.holder() == Some(session);
+        let is_fenced = self.leases.is_fencing(grant.chunk, grant.epoch);
+        let is_good = holds && !is_fenced;
+        self.leased_chunk(grant).filter(|_| is_good)
+    }
+
     /// A reply of the replicated state with what the leader adds to it.
-    /// A lease of which a copy is unknown here is no answer: the client asks anew.
     fn dress(&mut self, session: SessionId, reply: Reply) -> Result<Answer, Errno> {
         Ok(match reply {
             Reply::Done | Reply::Session(_) => Answer::Done,
@@ -670,7 +680,7 @@ impl Master {
                     self.sessions.note_open(session, attributes.inode);
                 }
                 let lease = lease.and_then(|grant| {
-                    let told = self.leased_chunk(&grant);
+                    let told = self.granted(session, &grant);
                     if told.is_none() {
                         // The client will not know that it holds it.
                         self.fence(grant.chunk, grant.epoch);
@@ -684,7 +694,10 @@ impl Master {
                 }
             }
             Reply::Lease(grant) => {
-                Answer::Lease(Box::new(self.leased_chunk(&grant).ok_or(Errno::EAGAIN)?))
+                // Without one the client asks anew.
+                Answer::Lease(Box::new(
+                    self.granted(session, &grant).ok_or(Errno::EAGAIN)?,
+                ))
             }
         })
     }
