@@ -165,13 +165,11 @@ impl Client {
             self.commit_file(inode, After::Exclusive);
             return;
         };
-        let known = file.chunks.get(&index).and_then(|chunk| {
-            let granted = chunk.grant.is_some();
-            granted.then_some(chunk.written_end)
-        });
-        match known {
-            Some(valid) => self.zero_border((inode, index), from, to, valid),
-            None => self.locate(inode, index, Waiter::Exclusive(inode)),
+        let chunk = file.chunks.get(&index);
+        if chunk.is_some_and(|chunk| chunk.grant.is_some()) {
+            self.zero_border((inode, index), from, to);
+        } else {
+            self.locate(inode, index, Waiter::Exclusive(inode));
         }
     }
 
@@ -192,25 +190,29 @@ impl Client {
         };
         match result {
             Err(errno) => self.fail_exclusive(inode, errno),
-            Ok(located) => {
-                let valid = located.chunk.map_or(0, |_| located.valid);
-                self.zero_border((inode, index), from, to, valid);
+            Ok(located) if located.chunk.is_some() => {
+                self.zero_border((inode, index), from, to);
             }
+            Ok(_) => self.pass_border(inode),
         }
     }
 
-    /// Zeroes a part of a chunk, unless it reaches to the end of its content: then
-    /// the master lowers `valid`.
-    fn zero_border(&mut self, place: Place, from: u32, to: u32, valid: u32) {
-        if to < valid {
-            self.drop_ahead(place.0, start_of(place.1), CHUNK_SIZE);
-            self.overlay(place, from, Content::Zeros(to - from));
-        }
-        let file = self.files.get_mut(&place.0).expect("it is held");
+    /// Zeroes a part of a chunk under its lease, which tells where its content ends: a
+    /// writer that it is recalled from may have more than the master knows of. Where the
+    /// part reaches to that end the master lowers `valid` besides.
+    fn zero_border(&mut self, place: Place, from: u32, to: u32) {
+        self.drop_ahead(place.0, start_of(place.1), CHUNK_SIZE);
+        self.overlay(place, from, Content::Zeros(to - from));
+        self.pass_border(place.0);
+    }
+
+    /// Goes on to the next border.
+    fn pass_border(&mut self, inode: InodeId) {
+        let file = self.files.get_mut(&inode).expect("it is held");
         if let Some((Exclusive::Fallocate { borders, .. }, _)) = &mut file.exclusive {
             borders.pop();
         }
-        self.locate_border(place.0);
+        self.locate_border(inode);
     }
 
     /// Asks the leader once nothing of the file is under way.

@@ -2,7 +2,7 @@
 //! cut: what a mount wrote is neither lost nor brought back.
 
 use crate::world::{World, write_request};
-use antler_core::attributes::AttributeChange;
+use antler_core::attributes::{AttributeChange, FallocateMode};
 use antler_core::client::request::FileRequest;
 use antler_core::errno::Errno;
 use antler_core::ids::{InodeId, ServerId};
@@ -160,4 +160,27 @@ fn a_loss_that_nobody_was_told_of_is_told_to_a_handle_opened_later() {
     assert_eq!(sync(&mut world, file), Some(Errno::ENOSPC));
     let third = (file.0, world.open(mount, file.0));
     assert_eq!(sync(&mut world, third), None, "it was told");
+}
+
+#[test]
+fn a_hole_reaches_what_another_mount_wrote_and_did_not_commit() {
+    let (mut world, mount, other) = world_with(Duration::from_secs(60));
+    let file = world.create(mount, "a");
+    world.write(mount, file, 0, &[1; 1000]);
+    world.fsync(mount, file);
+    world.write(mount, file, 1000, &[2; 19_000]);
+    world.run_for(Duration::from_millis(200));
+    let (inode, handle) = (file.0, world.open(other, file.0));
+    let hole = FileRequest::Fallocate {
+        inode,
+        handle,
+        mode: FallocateMode::Zero,
+        offset: 500,
+        length: 2000,
+    };
+    world.done(other, hole);
+    let found = world.read(other, (inode, handle), 0, 20_000);
+    assert_eq!(found[..500], [1; 500]);
+    assert_eq!(found[500..2500], [0; 2000]);
+    assert_eq!(found[2500..], [2; 17_500]);
 }
