@@ -988,6 +988,26 @@ fn the_end_of_a_session_that_the_log_did_not_take_comes_later() {
 }
 
 #[test]
+fn a_lease_of_which_a_copy_is_gone_is_not_taken_back_unsynced() {
+    let mut bench = Bench::new();
+    let (_, two) = (bench.serve(1), bench.serve(2));
+    let (link, _) = bench.mount(1);
+    let (inode, lease) = created(&bench.say(link, mutate(1, create("f"))));
+    let lease = lease.expect("there are servers");
+    let reason = "power cut".into();
+    bench.input(Input::Closed { link: two, reason });
+    bench.heard(link);
+    let commit = commit_and_release(inode, &lease, false);
+    let told = bench.say(link, mutate(2, commit));
+    let answer = MasterToClient::Answer {
+        mutation: true,
+        id: RequestId(2),
+        result: Err(Errno::ESTALE),
+    };
+    assert_eq!(told, [answer]);
+}
+
+#[test]
 fn a_late_answer_gives_no_lease_that_its_holder_was_asked_for() {
     let mut bench = Bench::new();
     bench.serve(1);

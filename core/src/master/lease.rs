@@ -328,7 +328,7 @@ impl Master {
     }
 
     /// The servers had time to register with this leader.
-    fn knows_servers(&self) -> bool {
+    pub(super) fn knows_servers(&self) -> bool {
         self.reign
             .is_some_and(|reign| self.now.mono.since(reign.since) >= self.config.repair_delay)
     }

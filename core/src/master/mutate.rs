@@ -13,7 +13,7 @@ use crate::ids::{BootId, ChunkId, InodeId, LinkId, RequestId, ServerId, SessionI
 use crate::limits::{CHUNK_SIZE, SESSION_WINDOW};
 use crate::marks::Mark;
 use crate::namespace::record::{
-    Choice, ClientRecord, LeaseGrant, Mutation, Outcome, Record, RecordBody, Reply,
+    Choice, ClientRecord, LeaseEnd, LeaseGrant, Mutation, Outcome, Record, RecordBody, Reply,
 };
 use crate::namespace::{Applied, LeaseState, Remembered, State};
 use crate::placement;
@@ -351,6 +351,8 @@ impl Master {
                 offset,
                 ..
             } if is_destructive(*mode) => self.look_cut(session, *inode, *offset),
+            Mutation::Release { leases } => self.look_release(session, leases, false),
+            Mutation::CommitWrite { release, .. } => self.look_release(session, release, true),
             Mutation::Unlink { .. } | Mutation::Rename { .. } if self.is_renaming(mutation) => {
                 Ready::Hold
             }
@@ -364,6 +366,31 @@ impl Master {
             } => self.look_rename((*parent, name), (*new_parent, new_name)),
             _ => Ready::Go(Choice::default()),
         }
+    }
+
+    /// A lease of which a copy is gone is not taken back unsynced: what was written under
+    /// it may be lost, others may just not be known to be gone too, and its holder still
+    /// has it. It would be fenced at once in any case: it is first, so that the record
+    /// finds it void.
+    fn look_release(&mut self, session: SessionId, ends: &[LeaseEnd], commits: bool) -> Ready {
+        for end in ends.iter().filter(|end| !end.synced) {
+            let state = self.member.state();
+            let Some(one) = state.chunk(end.chunk) else {
+                continue;
+            };
+            let place = state.chunk_at(one.inode, one.index);
+            let is_empty = matches!(place, Ok(Some((_, 0)))) && !commits;
+            let lives = |&(server, boot): &(ServerId, BootId)| self.servers.lives(server, boot);
+            let held = one.epoch == end.epoch && one.lease.holder() == Some(session);
+            if !held || is_empty || one.lease.copies().iter().all(lives) {
+                continue;
+            }
+            if !self.knows_servers() {
+                return Ready::Hold;
+            }
+            self.fence(end.chunk, end.epoch);
+        }
+        Ready::Go(Choice::default())
     }
 
     /// Another session's leases behind a cut are recalled first.
