@@ -410,6 +410,15 @@ impl File {
         self.written_to = self.written_to.min(left);
     }
 
+    /// Nothing is left to commit once the chunks that had something are lost.
+    pub(super) fn forget_lost_commit(&mut self) {
+        if !self.chunks.values().any(|chunk| chunk.is_uncommitted) {
+            self.uncommitted = None;
+            self.commit_wanted = false;
+            self.acknowledged_to = 0;
+        }
+    }
+
     /// Something written is not durable.
     pub(super) fn is_unsynced(&self) -> bool {
         self.is_dirty()

@@ -256,6 +256,9 @@ impl Client {
         };
         let lost = !chunk.extents.is_empty() || chunk.is_uncommitted;
         self.disown_chunk(place);
+        if let Some(file) = self.files.get_mut(&place.0) {
+            file.forget_lost_commit();
+        }
         if lost {
             self.fail_writes(place.0, errno);
         }
