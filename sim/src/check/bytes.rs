@@ -134,7 +134,7 @@ impl BytesJudge {
             DataEffect::Write { offset, length } if done => {
                 file.answer_write(mount, change, offset + length);
             }
-            DataEffect::Zero { grows_to, .. } if done => file.answer_write(mount, change, grows_to),
+            DataEffect::Zero { grows_to, .. } if done => file.answer_zero(mount, change, grows_to),
             DataEffect::Write { .. } | DataEffect::Zero { .. } => file.fail(change),
             DataEffect::Truncate { size } if done => file.answer_truncate(mount, change, size),
             DataEffect::Truncate { .. } => file.fail_truncate(change),

@@ -11,7 +11,7 @@
 //! allowed here broke a promise; the reverse does not hold.
 
 use super::content::Source;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Old or new content after a crash: at this granularity.
 const GRAIN: u64 = 4096;
@@ -56,6 +56,16 @@ struct Truncation {
     rivalled: bool,
 }
 
+/// A write that is not answered yet.
+#[derive(Clone, Copy, Debug)]
+struct Growing {
+    mount: MountId,
+    /// Up to where it goes.
+    end: u64,
+    /// The least length that the file was cut to meanwhile.
+    limit: u64,
+}
+
 /// A read that is under way: what it may return, widened by what happens meanwhile.
 #[derive(Clone, Debug)]
 struct ReadUnderWay {
@@ -90,9 +100,11 @@ pub struct FileBytes {
     truncations: Vec<Truncation>,
     /// What was written and not committed may be lost.
     doubtful: bool,
-    /// Writes not answered yet, by their order: the least length that the file was
-    /// cut to meanwhile.
-    growing: BTreeMap<u64, (MountId, u64)>,
+    /// Writes not answered yet, by their order.
+    growing: BTreeMap<u64, Growing>,
+    /// Lengths that the file was given: content may end there for whoever reads what a
+    /// writer has not committed, or what a crash left.
+    ends: BTreeSet<u64>,
     order: u64,
     reads: Vec<ReadUnderWay>,
 }
@@ -113,6 +125,7 @@ impl Default for FileBytes {
             truncations: Vec::new(),
             doubtful: false,
             growing: BTreeMap::new(),
+            ends: BTreeSet::new(),
             order: 0,
             reads: Vec::new(),
         }
@@ -134,8 +147,14 @@ impl FileBytes {
             read.size_high = read.size_high.max(high);
         }
         let change = self.begin(mount, source, offset, offset + length);
-        self.growing.insert(change.0, (mount, self.least_cut()));
+        self.grow(mount, change, offset + length);
         change
+    }
+
+    fn grow(&mut self, mount: MountId, change: ChangeId, end: u64) {
+        let limit = self.least_cut();
+        self.growing.insert(change.0, Growing { mount, end, limit });
+        self.ends.insert(end);
     }
 
     /// A mount begins to make a range read as zeros, growing the file to a length.
@@ -152,7 +171,7 @@ impl FileBytes {
             read.size_high = read.size_high.max(high);
         }
         let change = self.begin(mount, Source::Zero, offset, offset + length);
-        self.growing.insert(change.0, (mount, self.least_cut()));
+        self.grow(mount, change, grows_to);
         change
     }
 
@@ -170,7 +189,8 @@ impl FileBytes {
         });
         self.size_low = self.size_low.min(size);
         self.size_high = self.size_high.max(size);
-        let growing = self.growing.values_mut().map(|(_, limit)| limit);
+        self.ends.insert(size);
+        let growing = self.growing.values_mut().map(|growing| &mut growing.limit);
         for end in self.written.values_mut().chain(growing) {
             *end = (*end).min(size);
         }
@@ -208,12 +228,22 @@ impl FileBytes {
 
     /// A write was answered as done: the mount itself sees it from now on.
     pub fn answer_write(&mut self, mount: MountId, change: ChangeId, end: u64) {
-        let (_, limit) = self.growing.remove(&change.0).unwrap_or((mount, u64::MAX));
+        let growing = self.growing.remove(&change.0);
+        let limit = growing.map_or(u64::MAX, |growing| growing.limit);
         let written = self.written.entry(mount).or_default();
         *written = (*written).max(end.min(limit));
         for segment in self.segments.values_mut() {
             segment.answer(change.0);
         }
+    }
+
+    /// A range was made zeros, and the file grew: at the master too, so that a
+    /// truncation under way may have come before or behind it.
+    pub fn answer_zero(&mut self, mount: MountId, change: ChangeId, grows_to: u64) {
+        for truncation in &mut self.truncations {
+            truncation.rivalled |= grows_to > truncation.size;
+        }
+        self.answer_write(mount, change, grows_to);
     }
 
     /// A truncation was answered as done: it is visible and durable.
@@ -238,12 +268,17 @@ impl FileBytes {
 
     /// Whether a write is under way that may lengthen the file again.
     fn others_write_beyond(&self, mount: MountId, upto: u64, size: u64) -> bool {
-        self.segments.range(..).any(|(_, segment)| {
-            segment.end > size
-                && segment.under_way.iter().any(|entry| {
-                    entry.source != Source::Zero && (entry.mount != mount || entry.order > upto)
-                })
-        })
+        let grows = |(&order, growing): (&u64, &Growing)| {
+            growing.end > size && (growing.mount != mount || order > upto)
+        };
+        let growing = self.growing.iter().any(grows);
+        growing
+            || self.segments.range(..).any(|(_, segment)| {
+                segment.end > size
+                    && segment.under_way.iter().any(|entry| {
+                        entry.source != Source::Zero && (entry.mount != mount || entry.order > upto)
+                    })
+            })
     }
 
     /// The number of the newest change begun: what a flush that begins now covers.
@@ -305,7 +340,7 @@ impl FileBytes {
     /// A mount died: the fate of all that it had not committed is unknown.
     pub fn lose_mount(&mut self, mount: MountId) {
         self.truncations.retain(|t| t.mount != mount);
-        self.growing.retain(|_, (whose, _)| *whose != mount);
+        self.growing.retain(|_, growing| growing.mount != mount);
         self.written.remove(&mount);
         self.give_up(|entry| entry.mount == mount);
     }
@@ -462,11 +497,14 @@ impl FileBytes {
 
     /// Joins neighbours that are alike and certain. What is uncertain stays apart: one
     /// write may have ended where the other segment begins, and each reads as what it is.
+    /// So does what content may end between.
     fn merge(&mut self) {
         let mut merged: Vec<(u64, Segment)> = Vec::with_capacity(self.segments.len());
         for (start, segment) in std::mem::take(&mut self.segments) {
             match merged.last_mut() {
-                Some((_, last)) if last.joins(&segment) => last.end = segment.end,
+                Some((_, last)) if last.joins(&segment) && !self.ends.contains(&start) => {
+                    last.end = segment.end;
+                }
                 _ => merged.push((start, segment)),
             }
         }

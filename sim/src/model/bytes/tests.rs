@@ -239,3 +239,32 @@ fn a_write_of_unknown_rank_may_end_within_a_grain() {
     let torn = file.end_read(2, SEED, 4096, &found);
     assert!(torn.is_err(), "no write ended at 500");
 }
+
+#[test]
+fn a_write_over_the_end_of_the_content_may_show_up_to_there() {
+    let mut file = FileBytes::default();
+    let cut = file.begin_truncate(1, 1000);
+    file.answer_truncate(1, cut, 1000);
+    let grown = file.begin_zero(1, 4096, 0, 4096);
+    file.answer_zero(1, grown, 4096);
+    file.commit(1, grown, Commit::Durable);
+    let change = file.begin_write(1, W1, 0, 4096);
+    file.answer_write(1, change, 4096);
+    let mut found = bytes(W1, 0, 4096);
+    found[1000..].fill(0);
+    file.begin_read(1, 2, 0, 4096);
+    file.end_read(1, SEED, 4096, &found).expect("not committed");
+    file.commit(1, change, Commit::Visible);
+    file.begin_read(2, 2, 0, 4096);
+    assert!(file.end_read(2, SEED, 4096, &found).is_err(), "committed");
+}
+
+#[test]
+fn a_file_that_is_cut_while_it_grows_has_either_length() {
+    let mut file = FileBytes::default();
+    let cut = file.begin_truncate(1, 0);
+    let grown = file.begin_zero(2, 100, 100, 200);
+    file.answer_truncate(1, cut, 0);
+    file.answer_zero(2, grown, 200);
+    assert_eq!(file.size(3), (0, 200));
+}
