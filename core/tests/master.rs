@@ -999,12 +999,14 @@ fn a_lease_of_which_a_copy_is_gone_is_not_taken_back_unsynced() {
     bench.heard(link);
     let commit = commit_and_release(inode, &lease, false);
     let told = bench.say(link, mutate(2, commit));
-    let answer = MasterToClient::Answer {
-        mutation: true,
-        id: RequestId(2),
-        result: Err(Errno::ESTALE),
+    let is_refused = |told: &MasterToClient| {
+        let result = match told {
+            MasterToClient::Answer { result, .. } => result,
+            _ => return false,
+        };
+        *result == Err(Errno::ESTALE)
     };
-    assert_eq!(told, [answer]);
+    assert!(told.iter().any(is_refused), "{told:?}");
 }
 
 #[test]
