@@ -97,6 +97,8 @@ marks! {
     /// A read was refused because the server's own lease had lapsed.
     ServeLeaseLapsed = "serve-lease-lapsed";
     // Repair.
+    /// Nothing but copies on disks that take no writes any more was there to read.
+    SuspectRead = "suspect-read";
     /// A missing copy was made anew.
     CopyRepaired = "copy-repaired";
     /// A stale copy was not counted.

@@ -842,6 +842,7 @@ fn a_bad_copy_is_made_up_for_and_then_deleted() {
         epoch: Epoch(1),
         disk: DiskId(0),
         bad: true,
+        suspect: false,
     };
     let parts = vec![report];
     bench.tell(bad, ChunkToMaster::Gained { parts });
@@ -873,6 +874,57 @@ fn a_bad_copy_is_made_up_for_and_then_deleted() {
     let told = bench.commands(bad);
     let deleted = told.iter().any(|(_, body)| *body == wanted);
     assert_eq!(deleted, to == spare, "{told:?}");
+}
+
+#[test]
+fn copies_on_failed_disks_are_the_last_to_be_read_and_to_repair_from() {
+    let mut bench = Bench::new();
+    let (servers, chunk) = settled_on_two(&mut bench);
+    let [(first, one), (_, two), (_, spare)] = servers[..] else {
+        panic!("there are three")
+    };
+    let part = PartId::whole(chunk);
+    let report = PartReport {
+        part,
+        version: ChunkVersion(1),
+        epoch: Epoch(1),
+        disk: DiskId(0),
+        bad: false,
+        suspect: true,
+    };
+    let fail = |bench: &mut Bench, link| {
+        bench.tell(link, ChunkToMaster::Lost { parts: vec![part] });
+        let parts = vec![report];
+        bench.tell(link, ChunkToMaster::Gained { parts });
+    };
+    let sources = |told: Vec<(u64, Command)>| match told.last() {
+        Some((command, Command::Replicate { sources, .. })) => {
+            let servers = sources.iter().map(|source| source.server.0);
+            (*command, servers.collect::<Vec<_>>())
+        }
+        other => panic!("no repair: {other:?}"),
+    };
+    fail(&mut bench, two);
+    bench.pass(Duration::from_secs(2));
+    let (command, from) = sources([bench.commands(two), bench.commands(spare)].concat());
+    assert_eq!(
+        from,
+        [first],
+        "not from the suspect while there is a good one"
+    );
+    fail(&mut bench, one);
+    let result = CommandResult::Failed {
+        reason: "the source's disk failed".into(),
+        bad_source: None,
+    };
+    for link in [two, spare] {
+        let result = result.clone();
+        bench.tell(link, ChunkToMaster::CommandDone { command, result });
+    }
+    bench.pass(Duration::from_secs(2));
+    let told = [one, two, spare].map(|link| bench.commands(link)).concat();
+    let (_, from) = sources(told);
+    assert_eq!(from.len(), 2, "both can still be read");
 }
 
 #[test]

@@ -291,7 +291,7 @@ impl World {
             if count == 0 {
                 continue;
             }
-            if fault.action.destroys() && !self.can_lose(index, fault.action) {
+            if fault.action.destroys() && !self.can_lose(index, fault) {
                 self.retry(number);
                 return;
             }
@@ -338,7 +338,7 @@ impl World {
 
     /// Whether everything on a node would survive the loss of its disks: a majority
     /// of the masters keeps theirs, every chunk has another copy that counts.
-    fn can_lose(&self, index: usize, action: Action) -> bool {
+    fn can_lose(&self, index: usize, fault: &FaultPlan) -> bool {
         let node = &self.nodes[index];
         let harmed =
             |node: &Node| node.power == Power::Lost || node.disks.iter().any(node::is_faulty);
@@ -356,17 +356,17 @@ impl World {
                 lost * 2 < masters.len()
             }
             Role::ChunkServer => {
-                let others_rot = action == Action::Rot
+                let others_rot = fault.action == Action::Rot
                     && self.nodes.iter().any(|other| {
                         other.role == Role::ChunkServer && other.index.0 != index && harmed(other)
                     });
-                !others_rot && self.copies_elsewhere(index)
+                !others_rot && self.copies_elsewhere(index, fault.is_hasty())
             }
             Role::Metalogger | Role::Client => true,
         }
     }
 
-    fn copies_elsewhere(&self, index: usize) -> bool {
+    fn copies_elsewhere(&self, index: usize, hasty: bool) -> bool {
         let Some(state) = leading_state(&self.nodes) else {
             return false;
         };
@@ -374,15 +374,16 @@ impl World {
         state
             .chunks_from(antler_core::ids::ChunkId(0), usize::MAX)
             .into_iter()
-            .all(|chunk| self.has_other_copy(state, chunk, server))
+            .all(|chunk| self.has_other_copy(state, chunk, (server, hasty)))
     }
 
-    /// Whether a chunk has a current copy on another healthy server that is up.
+    /// Whether a chunk has a current copy on another healthy server that is up; to be
+    /// hasty, a settled one may be where it can only be read any more.
     fn has_other_copy(
         &self,
         state: &State,
         id: antler_core::ids::ChunkId,
-        server: ServerId,
+        (server, hasty): (ServerId, bool),
     ) -> bool {
         let Some(chunk) = state.chunk(id) else {
             return true;
@@ -394,12 +395,17 @@ impl World {
                 && !node.disks.iter().any(node::is_faulty)
         };
         let mut others = self.nodes.iter().filter(healthy);
+        let holds = |node: &Node| {
+            let mut parts = node.stored_parts();
+            parts.any(|one| one.part == PartId::whole(id) && one.version == chunk.version)
+        };
+        let mut readable = self
+            .nodes
+            .iter()
+            .filter(|node| node.power == Power::Up && node.disks.iter().all(node::is_readable));
         match &chunk.lease {
-            LeaseState::Settled => others.any(|node| {
-                node.stored_parts().any(|stored| {
-                    stored.part == PartId::whole(id) && stored.version == chunk.version
-                })
-            }),
+            LeaseState::Settled if hasty => readable.any(holds),
+            LeaseState::Settled => others.any(holds),
             lease => others.any(|node| {
                 lease
                     .copies()
@@ -461,6 +467,13 @@ impl Action {
                 | Self::LyingSyncs
                 | Self::Rot
         )
+    }
+}
+
+impl FaultPlan {
+    /// Whether it leaves what can be read as it is, and need not wait for other copies.
+    fn is_hasty(&self) -> bool {
+        self.hasty && matches!(self.action, Action::FailWrites | Action::FailSyncs)
     }
 }
 

@@ -2,7 +2,7 @@
 //! life after life. Owns how each role is started from what its disks hold.
 
 use crate::check::disks::{Disks, MemberDisk, ServerDisk};
-use crate::disk::{DiskOptions, DiskSpeed, SimDisk};
+use crate::disk::{DiskOptions, DiskSpeed, Failing, SimDisk};
 use crate::network::{Nanos, NodeIndex};
 use crate::plan::{ClusterPlan, Plan};
 use crate::process::{
@@ -533,6 +533,12 @@ pub(crate) fn is_faulty(disk: &SimDisk) -> bool {
     let faults = disk.faults();
     let counts = disk.counts();
     faults.vanished || faults.full || counts.failed_calls > 0 || !disk.is_honest()
+}
+
+/// Whether what is on a disk can be read, be it written or not.
+pub(crate) fn is_readable(disk: &SimDisk) -> bool {
+    let faults = disk.faults();
+    !faults.vanished && faults.read == Failing::Never && disk.is_honest()
 }
 
 fn failed_disk(disk: DiskId, path: String, reason: String) -> OpenedDisk {

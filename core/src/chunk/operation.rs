@@ -230,7 +230,7 @@ pub enum DiskError {
     /// No space; nothing changed (of a commit of many parts, some may be durable).
     #[error("the disk is full")]
     Full,
-    /// The disk failed; nothing more is accepted on it.
+    /// The disk failed; nothing more is accepted on it but reads.
     #[error("the disk failed: {0}")]
     Medium(String),
 }

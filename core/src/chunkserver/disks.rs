@@ -16,6 +16,7 @@ use crate::limits::{DISK_INFLIGHT_MAX, REPORT_BATCH};
 use crate::machine::{Effect, Level};
 use crate::marks::Mark;
 use crate::vfs::Space;
+use crate::wire::chunk_master::PartReport;
 use crate::wire::client_master::DiskStatus;
 use std::collections::{BTreeMap, VecDeque};
 
@@ -518,6 +519,11 @@ impl ChunkServer {
 
     /// What an operation's error says about the part and the disk.
     pub(super) fn on_disk_error(&mut self, disk: DiskId, part: PartId, error: &DiskError) {
+        if matches!(error, DiskError::Corrupt { .. } | DiskError::Medium(_))
+            && self.parts.drop_suspect(part)
+        {
+            return self.say_lost(vec![part]);
+        }
         match error {
             DiskError::Corrupt { unit } => self.on_corrupt(part, *unit),
             DiskError::Full => {
@@ -545,7 +551,8 @@ impl ChunkServer {
         }
     }
 
-    /// A disk failed: its parts are lost, and what waits for it is answered.
+    /// A disk failed: it takes no writes any more, its parts are lost as copies, and what
+    /// waits for it is answered.
     fn fail_disk(&mut self, disk: DiskId, reason: String) {
         let one = self
             .disks
@@ -558,7 +565,12 @@ impl ChunkServer {
         one.failed = Some(reason.clone());
         self.marks.reach(Mark::DiskFailed);
         one.copies = 0;
-        let waiting = std::mem::take(&mut one.waiting);
+        // Reads go on.
+        let (reads, waiting) = std::mem::take(&mut one.waiting)
+            .into_iter()
+            .partition(|(_, issued)| matches!(issued, Issued::Read(_)));
+        one.waiting = reads;
+        let waiting: VecDeque<(DiskRequest, Issued)> = waiting;
         let mut to_commit = std::mem::take(&mut one.to_commit);
         to_commit.append(&mut one.to_flush);
         let parts = self.lose_parts(disk);
@@ -566,8 +578,15 @@ impl ChunkServer {
             Level::Error,
             format!("{disk} failed and {} parts with it: {reason}", parts.len()),
         );
+        // The leader puts nothing here any more before it makes new copies of those.
+        self.say_disks();
         for batch in parts.chunks(REPORT_BATCH) {
             self.say_lost(batch.to_vec());
+        }
+        let suspects = parts.iter().filter_map(|part| self.parts.suspect(*part));
+        let suspects: Vec<PartReport> = suspects.collect();
+        for batch in suspects.chunks(REPORT_BATCH) {
+            self.say_gained(batch.to_vec());
         }
         for (_, issued) in waiting {
             self.on_result(disk, issued, Err(DiskError::Medium(reason.clone())));

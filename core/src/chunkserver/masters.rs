@@ -193,6 +193,11 @@ impl ChunkServer {
         }
     }
 
+    /// Tells the members at once what the disks are like.
+    pub(super) fn say_disks(&mut self) {
+        self.say_alive(&self.masters.up_links());
+    }
+
     fn say_alive(&mut self, links: &[LinkId]) {
         let (disks, load) = (self.disk_statuses(), self.load());
         for &link in links {

@@ -142,6 +142,9 @@ pub(super) struct Parts {
     dirty: BTreeSet<(Instant, PartId)>,
     /// Parts that a failed disk had.
     lost: BTreeSet<PartId>,
+    /// Of them those that the disk holds as they were last acknowledged. They are not
+    /// written any more, and read as long as that succeeds.
+    suspects: BTreeMap<PartId, PartInfo>,
     /// Parts that are about to be deleted: they are reported as no copies, so that no
     /// leader deletes another one for their sake.
     condemned: BTreeSet<PartId>,
@@ -160,6 +163,24 @@ impl Parts {
     /// The part, if the store has it.
     pub(super) fn made(&self, part: PartId) -> Option<&PartInfo> {
         self.table.get(&part).filter(|info| info.made)
+    }
+
+    /// The part, if it can be read: of a failed disk, too.
+    pub(super) fn readable(&self, part: PartId) -> Option<&PartInfo> {
+        self.made(part).or_else(|| self.suspects.get(&part))
+    }
+
+    /// A suspect could not be read, or is not needed any more; true if it was one.
+    pub(super) fn drop_suspect(&mut self, part: PartId) -> bool {
+        self.suspects.remove(&part).is_some()
+    }
+
+    /// Nobody needs a suspect of at most that version any more.
+    fn forget_suspect(&mut self, part: PartId, most: ChunkVersion) {
+        let known = self.suspects.get(&part);
+        if known.is_some_and(|info| info.version <= most) {
+            self.drop_suspect(part);
+        }
     }
 
     pub(super) fn add(&mut self, disk: DiskId, stored: StoredPart) -> bool {
@@ -201,6 +222,16 @@ impl Parts {
     pub(super) fn reports(&self) -> impl Iterator<Item = PartReport> {
         let made = self.table.iter().filter(|(_, info)| info.made);
         made.map(|(&part, info)| self.report_of(part, info))
+            .chain(self.suspects.keys().filter_map(|part| self.suspect(*part)))
+    }
+
+    /// What the masters are told of a part that can only be read.
+    pub(super) fn suspect(&self, part: PartId) -> Option<PartReport> {
+        let info = self.suspects.get(&part)?;
+        Some(PartReport {
+            suspect: true,
+            ..self.report_of(part, info)
+        })
     }
 
     pub(super) fn report(&self, part: PartId) -> Option<PartReport> {
@@ -214,6 +245,7 @@ impl Parts {
             epoch: info.epoch,
             disk: info.disk,
             bad: info.bad || self.condemned.contains(&part),
+            suspect: false,
         }
     }
 
@@ -414,7 +446,11 @@ impl ChunkServer {
                     let disk = info.disk;
                     self.commit(disk, part, CommitAction::Delete, then, 0)
                 }
-                _ => Some(Ok(None)),
+                Some(_) => Some(Ok(None)),
+                None => {
+                    self.parts.forget_suspect(part, most);
+                    Some(Ok(None))
+                }
             },
         }
     }
@@ -647,6 +683,7 @@ impl ChunkServer {
         }
         if received {
             self.parts.lost.remove(&part);
+            self.parts.drop_suspect(part);
         }
     }
 
@@ -698,7 +735,13 @@ impl ChunkServer {
         self.release_commits();
     }
 
-    /// All parts of a failed disk are lost.
+    /// Whether all that was acknowledged of a part is durable, and nothing is under way.
+    fn is_clean(&self, part: PartId, info: &PartInfo) -> bool {
+        let idle = !self.parts.queues.contains_key(&part) && info.written.is_none();
+        info.made && !info.bad && idle && !self.parts.condemned.contains(&part)
+    }
+
+    /// All parts of a failed disk are lost; those that it holds whole can still be read.
     pub(super) fn lose_parts(&mut self, disk: DiskId) -> Vec<PartId> {
         let on_disk = self
             .parts
@@ -707,8 +750,11 @@ impl ChunkServer {
             .filter(|(_, info)| info.disk == disk);
         let parts: Vec<PartId> = on_disk.map(|(&part, _)| part).collect();
         for part in &parts {
-            self.parts.remove(*part);
+            let info = self.parts.remove(*part).expect("it was just there");
             self.parts.lost.insert(*part);
+            if self.is_clean(*part, &info) {
+                self.parts.suspects.insert(*part, info);
+            }
         }
         parts
     }

@@ -179,7 +179,7 @@ impl ChunkServer {
             self.parts.see_epoch(part, epoch);
             return Ok(());
         }
-        match self.parts.made(part) {
+        match self.parts.readable(part) {
             None if self.parts.was_lost(part) => Err(ChunkErrorKind::Medium),
             None => Err(ChunkErrorKind::NotFound),
             Some(info) if right == Right::Read && info.version < version => {
@@ -192,7 +192,8 @@ impl ChunkServer {
     fn read_part(&mut self, link: LinkId, request: &ChunkRequest, body: DiskRequest) {
         let capability = &request.capability;
         let part = capability.part;
-        let disk = self.parts.made(part).expect("it was admitted").disk;
+        let disk = self.parts.readable(part);
+        let disk = disk.expect("it was admitted").disk;
         let reading = Reading {
             link,
             request: request.request,

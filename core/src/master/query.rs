@@ -327,9 +327,8 @@ impl Master {
     fn readable_copies(&self, id: ChunkId, chunk: &Chunk) -> Vec<(ServerId, BootId, ChunkVersion)> {
         match &chunk.lease {
             LeaseState::Settled => {
-                let current = self.servers.current(id, chunk.version);
-                let alive = current.filter(|copy| self.servers.is_alive(copy.server));
-                let named = alive.filter_map(|copy| {
+                let readable = self.servers.readable(id, chunk.version).into_iter();
+                let named = readable.filter_map(|copy| {
                     Some((
                         copy.server,
                         self.servers.get(copy.server)?.boot,

@@ -32,7 +32,7 @@ const REFUSALS_MAX: usize = 16;
 /// How far a chunk is from its goal; the order is the order of repair.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 enum Class {
-    /// One copy left of several.
+    /// One copy left of several, or none but on disks that take no writes any more.
     Endangered,
     /// Fewer than wanted.
     Under,
@@ -210,10 +210,15 @@ impl Master {
         let chunk = self.member.state().chunk(id)?;
         let (count, wanted) = (self.counting(id, &chunk).len(), usize::from(chunk.copies));
         let settled = matches!(chunk.lease, LeaseState::Settled);
-        let stale =
-            |copy: &Copy| !copy.is_current(chunk.version) && self.servers.is_alive(copy.server);
+        let stale = |copy: &Copy| {
+            let is_good = copy.is_current(chunk.version) || copy.suspect;
+            !is_good && self.servers.is_alive(copy.server)
+        };
         let unclean = settled && self.servers.copies(id).iter().any(stale);
         match count {
+            0 if settled && !self.servers.readable(id, chunk.version).is_empty() => {
+                Some((Class::Endangered, false))
+            }
             0 => Some((Class::Missing, false)),
             1 if wanted > 1 => Some((Class::Endangered, false)),
             _ if count < wanted => Some((Class::Under, false)),
@@ -383,11 +388,15 @@ impl Master {
         one.is_some_and(|one| one.repairs.has_room(bulk))
     }
 
-    /// Current copies to read from, the least busy first.
-    fn sources(&self, chunk: ChunkId, version: ChunkVersion) -> Vec<LocatedCopy> {
-        let current = self.servers.current(chunk, version);
-        let alive = current.filter_map(|copy| Some((copy.server, self.servers.get(copy.server)?)));
-        let mut alive: Vec<_> = alive.filter(|(_, one)| one.is_alive()).collect();
+    /// Copies to read from, the least busy first.
+    fn sources(&mut self, chunk: ChunkId, version: ChunkVersion) -> Vec<LocatedCopy> {
+        let readable = self.servers.readable(chunk, version);
+        if readable.iter().any(|copy| copy.suspect) {
+            self.marks.reach(Mark::SuspectRead);
+        }
+        let alive = readable.into_iter();
+        let alive = alive.filter_map(|copy| Some((copy.server, self.servers.get(copy.server)?)));
+        let mut alive: Vec<_> = alive.collect();
         alive.sort_by_key(|(_, one)| one.repairs);
         let grant = Grant {
             part: PartId::whole(chunk),
@@ -490,7 +499,7 @@ impl Master {
             .servers
             .copies(chunk)
             .iter()
-            .filter(|copy| self.servers.is_alive(copy.server))
+            .filter(|copy| self.servers.is_alive(copy.server) && !copy.suspect)
             .copied()
             .collect();
         let current: Vec<ServerId> = alive

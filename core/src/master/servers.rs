@@ -85,13 +85,21 @@ pub(super) struct Copy {
     pub(super) disk: DiskId,
     /// It was found damaged, or may be about to be deleted: it counts for nothing.
     pub(super) bad: bool,
+    /// Its disk failed and is only read: it counts for nothing, but it is read when
+    /// there is no other.
+    pub(super) suspect: bool,
 }
 
 impl Copy {
     /// Whether it is a good copy of that version.
     pub(super) fn is_current(&self, version: ChunkVersion) -> bool {
         let planted = planted::is(Planted::CountStaleCopy) && self.version < version;
-        (self.version == version || planted) && !self.bad
+        (self.version == version || planted) && !self.bad && !self.suspect
+    }
+
+    /// Whether it is of that version on a disk that takes no writes any more.
+    pub(super) fn is_suspect(&self, version: ChunkVersion) -> bool {
+        self.version == version && !self.bad && self.suspect
     }
 }
 
@@ -158,10 +166,31 @@ impl Servers {
         copies.filter(move |copy| copy.is_current(version))
     }
 
+    /// Copies of that version to read from, on servers that can be asked: the good ones
+    /// or, when there are none, those on disks that take no writes any more.
+    pub(super) fn readable(&self, chunk: ChunkId, version: ChunkVersion) -> Vec<Copy> {
+        let alive = |copy: &&Copy| self.is_alive(copy.server);
+        let good: Vec<Copy> = self
+            .current(chunk, version)
+            .filter(alive)
+            .copied()
+            .collect();
+        if !good.is_empty() {
+            return good;
+        }
+        let suspects = self.copies(chunk).iter().filter(alive);
+        suspects
+            .filter(|copy| copy.is_suspect(version))
+            .copied()
+            .collect()
+    }
+
     /// Whether the server said that it has no good copy.
     pub(super) fn has_lost(&self, server: ServerId, chunk: ChunkId) -> bool {
         self.lost.contains(&(chunk, server))
-            || self.copy(server, chunk).is_some_and(|copy| copy.bad)
+            || self
+                .copy(server, chunk)
+                .is_some_and(|copy| copy.bad || copy.suspect)
     }
 
     pub(super) fn known_chunks(&self) -> impl Iterator<Item = ChunkId> + '_ {
@@ -209,8 +238,12 @@ impl Servers {
             version,
             disk: DiskId(0),
             bad: false,
+            suspect: false,
         };
         let known = self.copy(server, chunk).copied().unwrap_or(fresh);
+        if known.suspect {
+            return;
+        }
         let version = known.version.max(version);
         self.set_copy(chunk, Copy { version, ..known });
     }
@@ -327,5 +360,6 @@ pub(super) fn copy_of(server: ServerId, report: &PartReport) -> Copy {
         version: report.version,
         disk: report.disk,
         bad: report.bad,
+        suspect: report.suspect,
     }
 }

@@ -109,6 +109,7 @@ impl Master {
         let state = match (server.is_alive(), in_lease) {
             (false, _) => "away",
             (true, _) if copy.bad => "bad",
+            (true, _) if copy.suspect => "suspect",
             (true, Some((_, boot))) if *boot == server.boot => "current",
             (true, Some(_)) => "doubtful",
             (true, None) if copy.version == chunk.version => "current",

@@ -104,6 +104,11 @@ pub struct PartReport {
     #[n(4)]
     #[cbor(default)]
     pub bad: bool,
+    /// Its disk failed and takes no more writes, but all that was acknowledged of the
+    /// part is on it and may still be read: no copy, but better than none.
+    #[n(5)]
+    #[cbor(default)]
+    pub suspect: bool,
 }
 
 /// From a member to a chunkserver.

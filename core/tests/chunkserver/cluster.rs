@@ -524,6 +524,12 @@ impl Cluster {
         lost.flatten().collect()
     }
 
+    /// Parts that the server told can only be read any more.
+    pub fn suspects(&self, at: usize) -> Vec<PartId> {
+        let told = self.told(at).filter(|report| report.suspect);
+        told.map(|report| report.part).collect()
+    }
+
     fn told(&self, at: usize) -> impl Iterator<Item = &PartReport> {
         let told = self.from_servers.iter();
         let told = told.filter_map(move |(from, message)| match message {

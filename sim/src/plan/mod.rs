@@ -125,6 +125,9 @@ pub struct FaultPlan {
     pub factor: u64,
     /// Only the next call fails.
     pub once: bool,
+    /// What is settled and can still be read need not have another copy.
+    #[serde(default)]
+    pub hasty: bool,
     /// Draws the target when it strikes.
     pub pick: u64,
 }
@@ -292,6 +295,7 @@ fn draw_fault(fault: &Fault, rng: &mut Rng) -> Vec<FaultPlan> {
             lasts: fault.duration.map(|lasts| lasts.draw(rng)),
             factor: fault.factor.map_or(20, |factor| factor.draw(rng)),
             once: fault.once,
+            hasty: fault.hasty,
             pick: rng.word(),
         });
         at = at.map(|at| at + fault.every.map_or(0, |every| every.draw(rng)));

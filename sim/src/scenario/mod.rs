@@ -216,6 +216,10 @@ pub struct Fault {
     /// `fail-reads`, `fail-writes`, `fail-syncs`: only the next call.
     #[serde(default)]
     pub once: bool,
+    /// `fail-writes`, `fail-syncs`: does not wait until what the disk can still be read
+    /// for has another copy.
+    #[serde(default)]
+    pub hasty: bool,
 }
 
 /// What goes wrong.
