@@ -303,6 +303,7 @@ impl Master {
                 .iter()
                 .copied()
                 .filter(|(server, boot)| self.servers.lives(*server, *boot))
+                .filter(|(server, _)| !self.servers.has_lost(*server, chunk))
                 .collect(),
             LeaseState::Broken { .. } | LeaseState::Reconciling { .. } => return None,
         };

@@ -490,8 +490,8 @@ impl Master {
             }
             Ok(Some((chunk, _))) => chunk,
         };
-        let waits_for_repair =
-            self.repair.is_running(chunk) && self.now.mono.since(since) < REPAIR_HOLD_MAX;
+        let waits_for_repair = self.now.mono.since(since) < REPAIR_HOLD_MAX
+            && (self.repair.is_running(chunk) || self.repair_before_lease(chunk));
         if waits_for_repair || !self.recall_from_others(session, chunk) {
             return Ready::Hold;
         }

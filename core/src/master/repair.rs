@@ -388,6 +388,38 @@ impl Master {
         one.is_some_and(|one| one.repairs.has_room(bulk))
     }
 
+    /// A chunk with too few copies gets a new one before its next lease, if that can
+    /// begin now or as soon as its last lease is settled: one that is written without
+    /// pause would never get it. True when it can.
+    pub(super) fn repair_before_lease(&mut self, chunk: ChunkId) -> bool {
+        let has_begun = self
+            .repair
+            .begin
+            .is_some_and(|begin| begin <= self.now.mono);
+        let Some((class @ (Class::Endangered | Class::Under), _)) = self.class(chunk) else {
+            return false;
+        };
+        let Some(one) = self.member.state().chunk(chunk).filter(|_| has_begun) else {
+            return false;
+        };
+        match one.lease {
+            LeaseState::Settled => {
+                self.start_repair(class, chunk);
+            }
+            LeaseState::Closing { .. } => {
+                let holders = self.counting(chunk, &one).into_iter().collect();
+                self.leases.hurry();
+                return self
+                    .servers
+                    .candidates(&holders)
+                    .iter()
+                    .any(|to| to.free > 0);
+            }
+            _ => {}
+        }
+        self.repair.is_running(chunk)
+    }
+
     /// Copies to read from, the least busy first.
     fn sources(&mut self, chunk: ChunkId, version: ChunkVersion) -> Vec<LocatedCopy> {
         let readable = self.servers.readable(chunk, version);
