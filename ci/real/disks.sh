@@ -1,6 +1,6 @@
 #!/bin/bash
 # Disks that fail under load, one server's at a time: every operation answers
-# EIO for a while, then rotten bytes in chunk files. No error reaches the
+# EIO for a while, then rotten bytes in what chunks hold. No error reaches the
 # writer, everything acknowledged reads back, redundancy returns.
 . "$(dirname "$0")/lib.sh"
 need jq
@@ -45,18 +45,21 @@ cluster_up
 wait_healthy 180
 
 say "bit rot"
-# Bytes past the first 64 KiB of chunk files, so that headers stay readable.
+# In the content of chunks: what says where that is has its own checksums, and a disk
+# where it is damaged is refused as a whole.
 rotten=0
 while read -r file; do
     size=$(stat -c %s "$file")
-    printf '\377\000\377\000rot' | dd of="$file" bs=1 seek=$((65536 + (RANDOM * 32768 + RANDOM) % (size - 65536 - 16))) conv=notrunc status=none
-    rotten=$((rotten + 1))
-done < <(find "$DIR"/chunkserver-4/disk* -type f -size +80k | sort | head -n 20)
-[ "$rotten" -gt 0 ] || fail "chunkserver-4 has no chunk file to damage"
+    for _ in $(seq 20); do
+        printf '\377\000\377\000rot' | dd of="$file" bs=1 seek=$(((RANDOM * 32768 + RANDOM) % (size - 16))) conv=notrunc status=none
+        rotten=$((rotten + 1))
+    done
+done < <(find "$DIR"/chunkserver-4/disk* -type f -name 'slots-*' -size +80k)
+[ "$rotten" -gt 0 ] || fail "chunkserver-4 has no slot file to damage"
 cluster_down
 cluster_up
 witness_check "$MNT/witness" "$WORK/journal"
 wait_healthy 180
-figure "disks: $rotten chunk files of one server damaged, everything read back"
+figure "disks: $rotten places of one server's disk damaged, everything read back"
 cluster_down
 umount "$DIR"
