@@ -6,6 +6,9 @@
 //! **Invariant: after a crash every part is exactly as at its last commit, or at
 //! a later one that was under way; of what was written since, nothing is seen.**
 //!
+//! Of an erasure-coded chunk `geometry` says which bytes are where and `erasure`
+//! computes them; the store keeps one part of it as it keeps a whole copy.
+//!
 //! # How
 //! Content lies in *slots* of 64 KiB in a few big sparse files (`slots`); the
 //! *journal* of group commits (`journal`) is the only truth about which slot is
@@ -46,6 +49,8 @@
 //! found: in content and slot table by the CRCs when a unit is read (`Corrupt`),
 //! in identity, table and journal when the disk is opened, which is then refused.
 
+pub mod erasure;
+pub mod geometry;
 pub mod operation;
 
 mod checkpoint;
@@ -61,6 +66,7 @@ mod store;
 mod table;
 mod write;
 
+pub use antler_simd::{CodeError, PartSet};
 pub use store::{ChunkStore, Progress, StoreMark, StoreOptions, Tuning, Work};
 
 use crate::vfs::VfsError;
