@@ -429,6 +429,7 @@ fn header(id: PartId, part: &Part, blocks: usize, kind: RecordKind) -> PartHeade
         epoch: part.epoch,
         count: u32::try_from(blocks).expect("a chunk has 1024 blocks"),
         kind,
+        stripe: part.stripe,
     }
 }
 

@@ -28,8 +28,12 @@
 //! 9   1  trailer algorithm (0) 40  8  epoch
 //! 10  2  trailer bytes a unit  48  4  count: blocks, or runs of blocks
 //! 12  4  index in the file     52  1  kind (journal), else 0
-//! 16  8  inode (0: not known)  53  3  zero
+//! 16  8  inode (0: not known)  53  2  data and parity parts of its stripe, 1 each
+//!                              55  1  zero
 //! ```
+//! A whole copy is part 0 and has 0+0 there. A part of a stripe numbers from 1, data
+//! parts first, so the header alone says what it is; `geometry` draws its content.
+//!
 //! In the part table runs of 8 bytes follow: block 2, blocks 2, first slot 4.
 //! In the journal blocks follow:
 //! ```text
@@ -42,6 +46,7 @@
 //! ..  .. each embedded unit: length 2, bytes (zeros up to 4096 follow)
 //! ```
 
+use super::geometry::StripeShape;
 use crate::ids::{ChunkId, ChunkVersion, ClusterId, DiskId, Epoch, PartId, ServerId};
 use crate::limits::{BLOCKS_PER_CHUNK, UNIT_SIZE, UNITS_PER_BLOCK};
 
@@ -271,6 +276,8 @@ pub(super) struct PartHeader {
     pub(super) epoch: Epoch,
     pub(super) count: u32,
     pub(super) kind: RecordKind,
+    /// Of what stripe it is a part; `None` for a whole copy.
+    pub(super) stripe: Option<StripeShape>,
 }
 
 impl PartHeader {
@@ -286,7 +293,9 @@ impl PartHeader {
             RecordKind::Replace => 1,
             RecordKind::Gone => 2,
         });
-        into.extend([0; 3]);
+        let parts = |shape: StripeShape| [shape.data() as u8, shape.parity() as u8];
+        into.extend(self.stripe.map_or([0, 0], parts));
+        into.push(0);
     }
 
     pub(super) fn decode(reader: &mut Reader<'_>) -> Result<Self, FormatError> {
@@ -304,7 +313,8 @@ impl PartHeader {
             2 => RecordKind::Gone,
             _ => return Err(FormatError::Field("kind")),
         };
-        reader.zeros(3)?;
+        let stripe = (reader.u8()?, reader.u8()?);
+        reader.zeros(1)?;
         let part = PartId { chunk, part };
         Ok(Self {
             part,
@@ -312,8 +322,19 @@ impl PartHeader {
             epoch,
             count,
             kind,
+            stripe: decode_stripe(part, stripe)?,
         })
     }
+}
+
+/// The stripe that a part is of, which must have such a part.
+fn decode_stripe(part: PartId, stripe: (u8, u8)) -> Result<Option<StripeShape>, FormatError> {
+    if stripe == (0, 0) {
+        return Ok(None);
+    }
+    let shape = StripeShape::new(stripe.0, stripe.1).ok();
+    let shape = shape.filter(|shape| shape.index_of(part).is_some());
+    shape.map(Some).ok_or(FormatError::Field("stripe"))
 }
 
 /// A block of a journal record, its embedded content still in the record.

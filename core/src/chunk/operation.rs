@@ -1,6 +1,7 @@
 //! What a chunkserver asks of one disk, and what comes back. The same
 //! [`crate::chunk`] store executes it in the daemon and in the simulator.
 
+use super::geometry::StripeShape;
 use crate::ids::{ChunkVersion, DiskId, Epoch, PartId, Token};
 use crate::vfs::Space;
 use bytes::Bytes;
@@ -31,6 +32,7 @@ pub struct DiskCompletion {
 /// - operations that change one part are serialised. Reads may run beside them:
 ///   everything but `Commit`, `Flush` and `Checkpoint` is done in one step, and
 ///   those change no content;
+/// - a part of a stripe is made by `Receive`, which alone says of what stripe it is;
 /// - at most one `Commit`, one `Flush` and one `Checkpoint` are under way on a
 ///   disk, and they may run beside each other.
 #[derive(Clone, Debug)]
@@ -150,7 +152,11 @@ pub enum CommitAction {
 #[derive(Clone, Debug)]
 pub enum ReceiveStep {
     /// Begin with nothing (an earlier unfinished one is dropped).
-    Begin,
+    Begin {
+        /// Of what stripe the part is: the only way to make one that knows. `None`
+        /// for a whole copy.
+        stripe: Option<StripeShape>,
+    },
     /// Present units at an offset (a multiple of UNIT_SIZE), whole units.
     Piece {
         /// Where.

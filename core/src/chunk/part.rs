@@ -5,6 +5,7 @@
 //! touched in place before the next commit is durable.
 
 use super::format::{Entry, NO_SLOT, units_of};
+use super::geometry::StripeShape;
 use crate::ids::{ChunkVersion, Epoch, PartId};
 use crate::limits::{UNIT_SIZE, UNITS_PER_BLOCK};
 use bytes::Bytes;
@@ -15,6 +16,8 @@ use std::collections::BTreeMap;
 pub(super) struct Part {
     pub(super) version: ChunkVersion,
     pub(super) epoch: Epoch,
+    /// Of what stripe it is a part; set when it is made, `None` for a whole copy.
+    pub(super) stripe: Option<StripeShape>,
     /// The blocks of the last commit.
     pub(super) slots: Slots,
     /// What changed since; `None`: nothing.

@@ -217,6 +217,7 @@ impl Replay {
             }
             let part = self.parts.entry(header.part).or_default();
             (part.version, part.epoch) = (header.version, header.epoch);
+            part.stripe = header.stripe;
             for _ in 0..header.count {
                 let record = BlockRecord::decode(&mut reader)?;
                 self.apply_block(sequence, header.part, &record);

@@ -8,6 +8,7 @@ use super::checkpoint::CheckpointWork;
 use super::commit::{CommitWork, FlushWork};
 use super::disk::Disk;
 use super::format::Identity;
+use super::geometry::StripeShape;
 use super::journal::{Journal, Mark};
 use super::operation::{DiskError, DiskReply, DiskRequest, ReceiveStep, StoredPart};
 use super::part::{Dirty, Part};
@@ -232,6 +233,11 @@ impl<V: Vfs> ChunkStore<V> {
         self.parts.iter().map(|(&id, part)| stored(id, part))
     }
 
+    /// Of what stripe a part is; `None` for a whole copy, and if it is not there.
+    pub fn stripe(&self, part: PartId) -> Option<StripeShape> {
+        self.parts.get(&part)?.stripe
+    }
+
     /// The files, back.
     pub fn into_vfs(self) -> V {
         self.disk.vfs
@@ -336,9 +342,14 @@ impl<V: Vfs> ChunkStore<V> {
 
     fn receive(&mut self, id: PartId, step: ReceiveStep) -> Result<DiskReply, DiskError> {
         match step {
-            ReceiveStep::Begin => {
+            ReceiveStep::Begin { stripe } => {
+                let fits = stripe.is_none_or(|shape| shape.index_of(id).is_some());
+                assert!(fits, "{id} is no part of a stripe of {stripe:?}");
                 self.abandon(id);
-                let part = new_part(ChunkVersion(0), Epoch(0));
+                let part = Part {
+                    stripe,
+                    ..new_part(ChunkVersion(0), Epoch(0))
+                };
                 self.receiving.insert(id, part);
             }
             ReceiveStep::Piece {

@@ -92,6 +92,7 @@ impl Piece {
             epoch,
             count: u32::try_from(runs.len()).expect("a chunk has 1024 blocks"),
             kind: RecordKind::Change,
+            stripe: part.stripe,
         };
         header.encode(&mut self.bytes);
         for (block, length, slot) in runs {
@@ -240,6 +241,7 @@ fn read_part(reader: &mut Reader<'_>) -> Result<(PartId, Part), FormatError> {
     let part = Part {
         version: header.version,
         epoch: header.epoch,
+        stripe: header.stripe,
         slots,
         ..Part::default()
     };

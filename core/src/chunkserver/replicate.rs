@@ -177,7 +177,7 @@ impl ChunkServer {
         match disk.filter(|_| !one.sources.is_empty()) {
             Some(disk) => {
                 one.disk = Some(disk);
-                self.receive(key, ReceiveStep::Begin);
+                self.receive(key, ReceiveStep::Begin { stripe: None });
             }
             None => self.abandon(key),
         }

@@ -135,7 +135,7 @@ fn a_part_is_received_beside_the_old_one_and_replaces_it() {
     );
     write(&mut store, part(1), 0, &old).unwrap();
     keep(&mut store, part(1)).unwrap();
-    receive(&mut store, part(1), ReceiveStep::Begin).unwrap();
+    receive(&mut store, part(1), ReceiveStep::Begin { stripe: None }).unwrap();
     let piece = ReceiveStep::Piece {
         offset: BLOCK - UNIT,
         data: Bytes::copy_from_slice(&new),

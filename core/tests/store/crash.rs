@@ -4,11 +4,12 @@
 
 use crate::bench::*;
 use crate::files::{Files, Shared};
+use antler_core::chunk::geometry::StripeShape;
 use antler_core::chunk::operation::{
     CommitAction, DiskError, DiskReply, DiskRequest, PartCommit, ReceiveStep,
 };
 use antler_core::chunk::{ChunkStore, Progress, StoreMark, Work};
-use antler_core::ids::{ChunkVersion, Epoch, PartId};
+use antler_core::ids::{ChunkId, ChunkVersion, Epoch, PartId};
 use antler_core::limits::UNIT_SIZE;
 use antler_core::rng::Rng;
 use antler_core::vfs::{FileId, Vfs};
@@ -21,11 +22,23 @@ const PARTS: u64 = 5;
 /// Parts are worked on up to here: six blocks.
 const EXTENT: usize = 6 << 16;
 
+/// Some are whole copies, some parts of stripes.
+fn name(chunk: u64) -> PartId {
+    match chunk {
+        1 | 3 => PartId {
+            chunk: ChunkId(chunk),
+            part: 2,
+        },
+        _ => part(chunk),
+    }
+}
+
 /// What a part is like: its units, each of UNIT_SIZE bytes.
 #[derive(Clone, PartialEq, Eq, Default)]
 struct Content {
     version: u64,
     epoch: u64,
+    stripe: Option<StripeShape>,
     units: BTreeMap<usize, Rc<Vec<u8>>>,
 }
 
@@ -116,7 +129,7 @@ impl World {
     }
 
     fn part(&mut self) -> PartId {
-        part(self.rng.below(PARTS))
+        name(self.rng.below(PARTS))
     }
 
     fn is_committing(&self, part: PartId) -> bool {
@@ -242,11 +255,16 @@ impl World {
             return;
         }
         if !self.model.received.contains_key(&part) || self.rng.one_in(6) {
-            if self.change(DiskRequest::Receive {
-                part,
-                step: ReceiveStep::Begin,
-            }) {
-                self.model.received.insert(part, Content::default());
+            let shape = [(2, 1), (4, 2)][self.rng.below(2) as usize];
+            let shape = StripeShape::new(shape.0, shape.1).unwrap();
+            let stripe = (part.part > 0).then_some(shape);
+            let step = ReceiveStep::Begin { stripe };
+            if self.change(DiskRequest::Receive { part, step }) {
+                let content = Content {
+                    stripe,
+                    ..Content::default()
+                };
+                self.model.received.insert(part, content);
             }
             return;
         }
@@ -282,7 +300,7 @@ impl World {
         let mut changes = Vec::new();
         for chunk in 0..PARTS {
             if self.rng.one_in(2) {
-                let part = part(chunk);
+                let part = name(chunk);
                 let action = self.action(part);
                 self.model.target.insert(part, self.target(part, action));
                 changes.push(PartCommit { part, action });
@@ -482,6 +500,7 @@ impl World {
         Some(Content {
             version: stored.version.0,
             epoch: stored.epoch.0,
+            stripe: self.store.stripe(part),
             units: units.collect(),
         })
     }
@@ -552,13 +571,18 @@ impl World {
         let target = std::mem::take(&mut self.model.target);
         self.model.now.clear();
         for chunk in 0..PARTS {
-            let part = part(chunk);
+            let part = name(chunk);
             let actual = self.actual(part);
             let before = self.model.durable.remove(&part);
             let allowed = before == actual || target.get(&part).is_some_and(|next| *next == actual);
             if !allowed {
                 let tell = |content: &Option<Content>| match content {
-                    Some(content) => format!("v{} {:x?}", content.version, content.present()),
+                    Some(content) => {
+                        let Content {
+                            version, stripe, ..
+                        } = content;
+                        format!("v{version} {stripe:?} {:x?}", content.present())
+                    }
                     None => "nothing".to_owned(),
                 };
                 panic!(

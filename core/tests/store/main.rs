@@ -11,3 +11,4 @@ mod basics;
 mod crash;
 mod full;
 mod rot;
+mod stripes;
