@@ -13,6 +13,7 @@ impl Default for Digest {
 
 impl Digest {
     /// Takes one number in.
+    #[inline]
     pub fn word(&mut self, word: u64) -> &mut Self {
         self.0 = mix(self.0 ^ word);
         self
@@ -38,6 +39,7 @@ impl Digest {
 
 /// A bijective mix of 64 bits (the finalizer of SplitMix64; Steele et al. 2014).
 #[must_use]
+#[inline]
 pub fn mix(word: u64) -> u64 {
     let word = word.wrapping_add(0x9e37_79b9_7f4a_7c15);
     let word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

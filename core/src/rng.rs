@@ -15,6 +15,7 @@ impl Rng {
     }
 
     /// The next 64 random bits.
+    #[inline]
     pub fn word(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         mix(self.0)
@@ -24,6 +25,7 @@ impl Rng {
     ///
     /// # Panics
     /// When `bound` is 0.
+    #[inline]
     pub fn below(&mut self, bound: u64) -> u64 {
         assert!(bound > 0, "a range has a member");
         let wide = u128::from(self.word()) * u128::from(bound);
@@ -36,6 +38,7 @@ impl Rng {
     }
 
     /// True once in `n` times.
+    #[inline]
     pub fn one_in(&mut self, n: u64) -> bool {
         self.below(n) == 0
     }

@@ -4,14 +4,14 @@
 //! Invariant: unless a sync failed (`ghosts`), the durable version with all
 //! pending and staged changes applied is the current version.
 
-use super::content::{Content, SECTOR};
+use super::content::{Content, Data, SECTOR};
 use antler_core::rng::Rng;
 use std::rc::Rc;
 
 /// A change of a file's bytes.
 #[derive(Clone, Debug)]
 pub(super) enum Change {
-    Write { offset: u64, data: Rc<[u8]> },
+    Write(Data),
     Truncate { length: u64 },
     Discard { offset: u64, length: u64 },
 }
@@ -19,7 +19,7 @@ pub(super) enum Change {
 impl Change {
     fn apply(&self, content: &mut Content) {
         match self {
-            Self::Write { offset, data } => content.write(*offset, data),
+            Self::Write(data) => content.write(data),
             Self::Truncate { length } => content.truncate(*length),
             Self::Discard { offset, length } => {
                 let end = (offset + length).min(content.len());
@@ -33,16 +33,17 @@ impl Change {
         match (self, rng.below(3)) {
             (_, 0) => {}
             (_, 1) | (Self::Truncate { .. } | Self::Discard { .. }, _) => self.apply(content),
-            (Self::Write { offset, data }, _) => tear(content, *offset, data, rng),
+            (Self::Write(data), _) => tear(content, data, rng),
         }
     }
 }
 
 /// Keeps a random subset of a write's sectors: now one by one, now a prefix, now a
 /// suffix, so that both scattered and clean cuts come up.
-fn tear(content: &mut Content, offset: u64, data: &[u8], rng: &mut Rng) {
+fn tear(content: &mut Content, data: &Data, rng: &mut Rng) {
+    let (offset, end) = (data.offset(), data.offset() + data.len());
     let first = offset / SECTOR;
-    let sectors = (offset + data.len() as u64).div_ceil(SECTOR) - first;
+    let sectors = end.div_ceil(SECTOR) - first;
     let style = rng.below(3);
     let cut = rng.below(sectors + 1);
     for sector in 0..sectors {
@@ -53,11 +54,8 @@ fn tear(content: &mut Content, offset: u64, data: &[u8], rng: &mut Rng) {
         };
         if kept {
             let from = ((first + sector) * SECTOR).max(offset);
-            let to = ((first + sector + 1) * SECTOR).min(offset + data.len() as u64);
-            content.write(
-                from,
-                &data[(from - offset) as usize..(to - offset) as usize],
-            );
+            let to = ((first + sector + 1) * SECTOR).min(end);
+            content.write_within(data, from, to);
         }
     }
 }
@@ -111,7 +109,7 @@ impl File {
         self.pending
             .iter()
             .map(|pending| match &pending.change {
-                Change::Write { data, .. } => data.len() as u64,
+                Change::Write(data) => data.len(),
                 _ => 0,
             })
             .sum()
@@ -127,8 +125,8 @@ impl File {
         let durable = Rc::make_mut(&mut self.durable);
         for pending in self.pending.drain(..covered) {
             match &pending.change {
-                Change::Write { offset, data } if sharable && data.len() >= 2048 => {
-                    durable.share(&self.current, *offset, data.len() as u64);
+                Change::Write(data) if sharable && data.len() >= 2048 => {
+                    durable.share(&self.current, data.offset(), data.len());
                 }
                 change => change.apply(durable),
             }

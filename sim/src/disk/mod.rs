@@ -25,7 +25,7 @@ pub use faults::{DiskFaults, DiskSpeed, Failing};
 
 use antler_core::rng::Rng;
 use antler_core::vfs::{FileId, Space, Vfs, VfsError, VfsResult};
-use content::{PAGE, SECTOR};
+use content::{Data, PAGE, SECTOR};
 use file::{Change, File};
 use names::{FileNumber, NameChange, Names};
 use std::cell::{Ref, RefCell, RefMut};
@@ -497,8 +497,8 @@ impl Disk {
             false => data.len(),
         };
         if kept > 0 {
-            let data = Rc::from(&data[..kept]);
-            self.change_file(number, Change::Write { offset, data });
+            let data = Data::new(offset, &data[..kept]);
+            self.change_file(number, Change::Write(data));
         }
         match failed {
             true => Err(VfsError::Io("EIO on write".to_owned())),

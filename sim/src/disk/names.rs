@@ -6,6 +6,7 @@
 
 use antler_core::rng::Rng;
 use std::collections::BTreeMap;
+use std::rc::Rc;
 
 /// Numbers a file of one disk, whatever its name.
 pub(super) type FileNumber = u64;
@@ -65,8 +66,9 @@ fn folder_of(name: &str) -> &str {
 
 #[derive(Clone, Debug, Default)]
 pub(super) struct Names {
-    current: Map,
-    durable: Map,
+    /// Shared with each other, and with copies, while they are equal.
+    current: Rc<Map>,
+    durable: Rc<Map>,
     pending: Vec<(u64, NameChange)>,
 }
 
@@ -93,7 +95,7 @@ impl Names {
     }
 
     pub(super) fn change(&mut self, change: &NameChange) {
-        change.apply(&mut self.current);
+        change.apply(Rc::make_mut(&mut self.current));
     }
 
     pub(super) fn submit(&mut self, sequence: u64, change: NameChange) {
@@ -102,7 +104,10 @@ impl Names {
 
     /// A sync of `folder` that covers every change up to one succeeded.
     pub(super) fn sync(&mut self, folder: &str, upto: u64) {
-        let durable = &mut self.durable;
+        if self.pending.is_empty() {
+            return;
+        }
+        let durable = Rc::make_mut(&mut self.durable);
         self.pending.retain(|(sequence, change)| {
             let covered = *sequence <= upto && change.lies_in(folder);
             if covered {
@@ -122,23 +127,23 @@ impl Names {
             kept.sort_by_cached_key(|_| rng.word());
         }
         for (_, change) in kept {
-            change.apply(&mut self.durable);
+            change.apply(Rc::make_mut(&mut self.durable));
         }
-        self.current.clone_from(&self.durable);
+        self.current = Rc::clone(&self.durable);
     }
 
     /// The program died.
     pub(super) fn forget_unsubmitted(&mut self) {
-        self.current.clone_from(&self.durable);
+        self.current = Rc::clone(&self.durable);
         for (_, change) in &self.pending {
-            change.apply(&mut self.current);
+            change.apply(Rc::make_mut(&mut self.current));
         }
     }
 
     pub(super) fn durable_copy(&self) -> Self {
         Self {
-            current: self.durable.clone(),
-            durable: self.durable.clone(),
+            current: Rc::clone(&self.durable),
+            durable: Rc::clone(&self.durable),
             pending: Vec::new(),
         }
     }
