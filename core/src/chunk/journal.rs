@@ -23,13 +23,16 @@
 use super::StoreError;
 use super::format::{FORMAT, FormatError, Reader};
 use crate::ids::DiskId;
-use crate::vfs::{FileId, Vfs, VfsResult};
+use crate::vfs::{FileId, Vfs, VfsError, VfsResult};
 use std::collections::{BTreeMap, VecDeque};
 
 /// Bytes of a sector: what the medium writes whole or not at all.
 const SECTOR: usize = 512;
 const SECTOR_HEADER: usize = 16;
 const SECTOR_CONTENT: usize = SECTOR - SECTOR_HEADER;
+const ZEROS: [u8; SECTOR] = [0; SECTOR];
+/// Sectors read at once of a journal that is read on.
+const READ_ON: usize = 8;
 /// Length and CRC before a frame's records.
 const FRAME_HEADER: usize = 8;
 const MAGIC: [u8; 8] = *b"ANTJRNL1";
@@ -128,6 +131,44 @@ impl Journal {
             "the journal does not change while it is read"
         );
         Ok(())
+    }
+
+    /// Gives the frames behind `from` to `apply`, in order, and tells the new end. What
+    /// lies before them is taken for granted, and what lies behind the last one is not
+    /// looked at: for judges, who let recovery decide about both.
+    pub(super) fn read_on<V: Vfs>(
+        vfs: &mut V,
+        shape: (DiskId, u32),
+        from: Mark,
+        mut apply: impl FnMut(u64, Vec<u8>) -> Result<(), StoreError>,
+    ) -> Result<Mark, StoreError> {
+        let mut end = from;
+        for number in from.position.segment.. {
+            let file = match vfs.open(&name(number)) {
+                Err(VfsError::NotFound(_)) => break,
+                other => other?,
+            };
+            let segment = Segment { number, file };
+            let is_known = number == from.position.segment;
+            let sector = if is_known { from.position.sector } else { 1 };
+            let mut at = Mark {
+                sequence: end.sequence,
+                position: Position {
+                    segment: number,
+                    sector,
+                },
+            };
+            if is_known || is_whole(vfs, segment, shape)? {
+                read_segment_on(vfs, segment, shape, &mut at, &mut apply)?;
+            }
+            vfs.close(file);
+            if at.sequence > end.sequence {
+                end = at;
+            } else if !is_known {
+                break;
+            }
+        }
+        Ok(end)
     }
 
     fn find_segments<V: Vfs>(&mut self, vfs: &mut V, first: u64) -> Result<(), StoreError> {
@@ -326,6 +367,40 @@ impl Journal {
     }
 }
 
+/// Whether a segment has its header and its length.
+fn is_whole<V: Vfs>(
+    vfs: &mut V,
+    segment: Segment,
+    (disk, segment_size): (DiskId, u32),
+) -> VfsResult<bool> {
+    let mut header = [0; SECTOR];
+    vfs.read_at(segment.file, 0, &mut header)?;
+    let length = vfs.len(segment.file)?;
+    Ok(header == segment_header(disk) && length >= u64::from(segment_size))
+}
+
+/// Takes in the frames of one segment from a mark on, and moves the mark behind them.
+fn read_segment_on<V: Vfs>(
+    vfs: &mut V,
+    segment: Segment,
+    shape: (DiskId, u32),
+    at: &mut Mark,
+    apply: &mut impl FnMut(u64, Vec<u8>) -> Result<(), StoreError>,
+) -> Result<(), StoreError> {
+    let sectors = shape.1 as usize / SECTOR;
+    while (at.position.sector as usize) < sectors {
+        let sector = at.position.sector as usize;
+        let image = Image::read_piece(vfs, segment, shape, sector)?;
+        let Some(frame) = image.frame(sector, at.sequence + 1) else {
+            break;
+        };
+        at.sequence += 1;
+        at.position.sector += u32::try_from(frame.sectors).expect("segments are small");
+        apply(at.sequence, frame.records)?;
+    }
+    Ok(())
+}
+
 /// Makes a segment; a failure leaves none.
 fn create<V: Vfs>(vfs: &mut V, disk: DiskId, number: u64, size: u32) -> VfsResult<FileId> {
     let file = vfs.create(&name(number))?;
@@ -405,7 +480,7 @@ enum Sector {
 }
 
 fn classify(disk: DiskId, sector: &[u8]) -> Sector {
-    if sector.iter().all(|byte| *byte == 0) {
+    if sector == ZEROS {
         return Sector::Zero;
     }
     let mut reader = Reader::new(sector);
@@ -422,10 +497,14 @@ struct Frame {
     sectors: usize,
 }
 
-/// A segment in memory.
+/// A segment in memory, or a piece of it.
 struct Image {
     segment: Segment,
     disk: DiskId,
+    /// The sector that its bytes begin at.
+    from: usize,
+    /// Sectors of the whole segment.
+    sectors: usize,
     bytes: Vec<u8>,
     is_whole: bool,
 }
@@ -438,6 +517,8 @@ impl Image {
         let image = Self {
             segment,
             disk: journal.disk,
+            from: 0,
+            sectors: bytes.len() / SECTOR,
             is_whole: got == bytes.len() && bytes[..SECTOR] == header,
             bytes,
         };
@@ -451,19 +532,57 @@ impl Image {
         }
     }
 
-    fn sector(&self, sector: usize) -> Option<&[u8]> {
-        self.bytes.get(sector * SECTOR..(sector + 1) * SECTOR)
+    /// Reads a piece of a whole segment: some sectors from one on, or more if the frame
+    /// that begins there is longer.
+    fn read_piece<V: Vfs>(
+        vfs: &mut V,
+        segment: Segment,
+        (disk, segment_size): (DiskId, u32),
+        from: usize,
+    ) -> VfsResult<Self> {
+        let mut image = Self {
+            segment,
+            disk,
+            from,
+            sectors: segment_size as usize / SECTOR,
+            bytes: Vec::new(),
+            is_whole: true,
+        };
+        image.load(vfs, READ_ON)?;
+        let frame = image.extent(from).map_or(0, |(sectors, ..)| sectors);
+        if frame > READ_ON {
+            image.load(vfs, frame)?;
+        }
+        Ok(image)
     }
 
-    /// The frame that begins at a sector, if it is the one expected and whole.
-    fn frame(&self, sector: usize, expected: u64) -> Option<Frame> {
+    /// Reads up to so many sectors in all.
+    fn load<V: Vfs>(&mut self, vfs: &mut V, sectors: usize) -> VfsResult<()> {
+        let (before, at) = (self.bytes.len(), self.from * SECTOR + self.bytes.len());
+        let sectors = sectors.min(self.sectors - self.from);
+        self.bytes.resize(sectors * SECTOR, 0);
+        vfs.read_at(self.segment.file, at as u64, &mut self.bytes[before..])?;
+        Ok(())
+    }
+
+    fn sector(&self, sector: usize) -> Option<&[u8]> {
+        let at = (sector - self.from) * SECTOR;
+        self.bytes.get(at..at + SECTOR)
+    }
+
+    /// How many sectors, bytes of records, and which CRC the frame that begins at a
+    /// sector says that it has, if it fits.
+    fn extent(&self, sector: usize) -> Option<(usize, usize, u32)> {
         let first = self.sector(sector).filter(|_| self.is_whole)?;
         let mut reader = Reader::new(&first[SECTOR_HEADER..]);
         let (length, checksum) = (reader.u32().ok()? as usize, reader.u32().ok()?);
         let sectors = (FRAME_HEADER + length).div_ceil(SECTOR_CONTENT);
-        if sectors > self.bytes.len() / SECTOR - sector {
-            return None;
-        }
+        (sectors <= self.sectors - sector).then_some((sectors, length, checksum))
+    }
+
+    /// The frame that begins at a sector, if it is the one expected and whole.
+    fn frame(&self, sector: usize, expected: u64) -> Option<Frame> {
+        let (sectors, length, checksum) = self.extent(sector)?;
         let mut content = Vec::with_capacity(sectors * SECTOR_CONTENT);
         for index in 0..sectors {
             let bytes = self.sector(sector + index)?;
@@ -484,7 +603,8 @@ impl Image {
     /// Returns the sectors of a torn frame.
     fn check_tail(&self, sector: usize, expected: u64) -> Result<Vec<usize>, StoreError> {
         let mut torn = Vec::new();
-        for sector in sector..self.bytes.len() / SECTOR {
+        assert_eq!(self.from, 0, "the whole segment is checked");
+        for sector in sector..self.sectors {
             match classify(
                 self.disk,
                 &self.bytes[sector * SECTOR..(sector + 1) * SECTOR],

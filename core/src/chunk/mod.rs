@@ -64,10 +64,12 @@ mod recover;
 mod slots;
 mod store;
 mod table;
+mod watch;
 mod write;
 
 pub use antler_simd::{CodeError, PartSet};
 pub use store::{ChunkStore, Progress, StoreMark, StoreOptions, Tuning, Work};
+pub use watch::StoreWatch;
 
 use crate::vfs::VfsError;
 use std::fmt;

@@ -57,7 +57,7 @@ impl<V: Vfs> ChunkStore<V> {
     }
 }
 
-fn read_identity<V: Vfs>(vfs: &mut V) -> Result<Option<Identity>, StoreError> {
+pub(super) fn read_identity<V: Vfs>(vfs: &mut V) -> Result<Option<Identity>, StoreError> {
     let file = match vfs.open(IDENTITY) {
         Err(VfsError::NotFound(_)) => return Ok(None),
         other => other?,
@@ -137,10 +137,7 @@ fn recover<V: Vfs>(
     // durable yet, and what follows builds on it.
     vfs.sync_dir("")?;
     let table = read_newest_table(&mut vfs)?;
-    let mut replay = Replay {
-        parts: table.parts,
-        embedded: BTreeMap::new(),
-    };
+    let mut replay = Replay::new(table.parts);
     let (disk, size) = (identity.disk, identity.segment_size);
     let mut journal = Journal::open(&mut vfs, disk, size, table.mark, |_, sequence, records| {
         let applied = replay.apply(sequence, records);
@@ -178,7 +175,7 @@ fn recover<V: Vfs>(
 
 /// Reads the newest table and removes what a checkpoint that was cut short left.
 /// An older table must not stand in for a damaged one: its journal may be gone.
-fn read_newest_table<V: Vfs>(vfs: &mut V) -> Result<table::Table, StoreError> {
+pub(super) fn read_newest_table<V: Vfs>(vfs: &mut V) -> Result<table::Table, StoreError> {
     let names = vfs.list("")?;
     let numbers: BTreeSet<u64> = names
         .iter()
@@ -198,14 +195,24 @@ fn read_newest_table<V: Vfs>(vfs: &mut V) -> Result<table::Table, StoreError> {
 }
 
 /// Parts as the frames make them, and where the newest embedded units are.
-struct Replay {
-    parts: BTreeMap<PartId, Part>,
+#[derive(Debug)]
+pub(super) struct Replay {
+    pub(super) parts: BTreeMap<PartId, Part>,
     /// For each slot and unit whose newest content is embedded: in which frame.
     embedded: BTreeMap<(u32, u8), u64>,
 }
 
 impl Replay {
-    fn apply(&mut self, sequence: u64, records: &[u8]) -> Result<(), FormatError> {
+    /// The parts as a table has them.
+    pub(super) fn new(parts: BTreeMap<PartId, Part>) -> Self {
+        Self {
+            parts,
+            embedded: BTreeMap::new(),
+        }
+    }
+
+    /// Takes in what a frame says.
+    pub(super) fn apply(&mut self, sequence: u64, records: &[u8]) -> Result<(), FormatError> {
         let mut reader = Reader::new(records);
         while !reader.is_empty() {
             let header = PartHeader::decode(&mut reader)?;
@@ -263,7 +270,7 @@ impl Replay {
     }
 
     /// For every slot whether a part has it.
-    fn used_slots(&self) -> Vec<bool> {
+    pub(super) fn used_slots(&self) -> Vec<bool> {
         let slots = || self.parts.values().flat_map(|part| part.slots.iter());
         let end = slots()
             .map(|(_, slot)| slot as usize + 1)
@@ -295,16 +302,18 @@ fn rewrite_places<V: Vfs>(
 ) -> Result<(), StoreError> {
     let Disk { vfs, slots, .. } = disk;
     journal.replay(vfs, from, |vfs, sequence, records| {
-        Ok(rewrite_frame(vfs, slots, replay, sequence, records)?)
+        let frame = (sequence, records);
+        Ok(rewrite_frame(vfs, slots, replay, frame, |_| true)?)
     })
 }
 
-fn rewrite_frame<V: Vfs>(
+/// Writes again what a frame says about the places of some parts.
+pub(super) fn rewrite_frame<V: Vfs>(
     vfs: &mut V,
     slots: &SlotSpace,
     replay: &Replay,
-    sequence: u64,
-    records: &[u8],
+    (sequence, records): (u64, &[u8]),
+    wanted: impl Fn(PartId) -> bool,
 ) -> VfsResult<()> {
     let mut reader = Reader::new(records);
     while !reader.is_empty() {
@@ -314,7 +323,7 @@ fn rewrite_frame<V: Vfs>(
         }
         for _ in 0..header.count {
             let record = BlockRecord::decode(&mut reader).expect("it was replayed before");
-            if replay.is_current(header.part, &record) {
+            if wanted(header.part) && replay.is_current(header.part, &record) {
                 rewrite_block(vfs, slots, replay, sequence, header.part, &record)?;
             }
         }

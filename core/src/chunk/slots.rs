@@ -13,6 +13,7 @@ use std::collections::BTreeMap;
 
 /// How many free runs are looked at for a long one.
 const RUNS_TRIED: usize = 32;
+static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
 
 /// Runs of free slots, merged.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -162,11 +163,10 @@ impl SlotSpace {
         let table = open_or_create(vfs, &table)?;
         let wanted = u64::from(self.per_file) * ENTRY_SIZE as u64;
         let mut length = vfs.len(table)?;
-        let zeros = vec![0; 64 << 10];
         while length < wanted {
-            let count = (wanted - length).min(zeros.len() as u64);
+            let count = (wanted - length).min(ZEROS.len() as u64);
             let count = usize::try_from(count).expect("at most the buffer");
-            vfs.write_at(table, length, &zeros[..count])?;
+            vfs.write_at(table, length, &ZEROS[..count])?;
             length += count as u64;
         }
         vfs.sync_dir("")?;

@@ -375,18 +375,36 @@ impl LogWatch {
                 Err(OpenError::Medium(VfsError::NotFound(_))) => break,
                 other => other?,
             };
-            load_from(vfs, &mut segment, from)?;
-            let mut reader = Reader::new(vfs, self.covered);
-            reader.scan = Some(self.scan);
-            let any = reader.read_segment(&segment, from)?;
-            self.scan = reader.scan.expect("it was just put there");
+            let before = self.scan.tail.number;
+            self = self.read_segment_on(vfs, &mut segment, from)?;
             vfs.close(segment.file);
-            if !any && from == BLOCK {
+            if self.scan.tail.number == before && from == BLOCK {
                 break;
             }
             from = BLOCK;
         }
         Ok(self)
+    }
+
+    /// Takes in the batches of one segment from an offset on, reading no more of it than
+    /// they take.
+    fn read_segment_on<V: Vfs>(
+        mut self,
+        vfs: &mut V,
+        segment: &mut Segment,
+        mut from: usize,
+    ) -> Result<Self, OpenError> {
+        loop {
+            load_batch(vfs, segment, from)?;
+            let mut reader = Reader::new(vfs, self.covered);
+            reader.scan = Some(self.scan);
+            let any = reader.read_segment(segment, from)?;
+            self.scan = reader.scan.expect("it was just put there");
+            if !any {
+                return Ok(self);
+            }
+            from = as_index(self.scan.tail.offset);
+        }
     }
 
     /// The term of the entry at a position, if the log knows it.
@@ -473,8 +491,27 @@ fn load<V: Vfs>(vfs: &mut V, segment: &mut Segment) -> Result<(), VfsError> {
     Ok(())
 }
 
+/// Loads the batch that may lie at an offset: a block, or as much as its header says.
+fn load_batch<V: Vfs>(vfs: &mut V, segment: &mut Segment, from: usize) -> Result<(), VfsError> {
+    load_piece(vfs, segment, from, BLOCK)?;
+    match BatchHeader::decode(&segment.bytes) {
+        Some(header) if header.extent() > BLOCK => load_piece(vfs, segment, from, header.extent()),
+        _ => Ok(()),
+    }
+}
+
 fn load_from<V: Vfs>(vfs: &mut V, segment: &mut Segment, from: usize) -> Result<(), VfsError> {
-    let mut bytes = vec![0; as_index(segment.length).saturating_sub(from)];
+    load_piece(vfs, segment, from, usize::MAX)
+}
+
+fn load_piece<V: Vfs>(
+    vfs: &mut V,
+    segment: &mut Segment,
+    from: usize,
+    most: usize,
+) -> Result<(), VfsError> {
+    let left = as_index(segment.length).saturating_sub(from);
+    let mut bytes = vec![0; left.min(most)];
     let read = vfs.read_at(segment.file, from as u64, &mut bytes)?;
     bytes.truncate(read);
     (segment.from, segment.bytes) = (from, bytes);

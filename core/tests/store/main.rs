@@ -12,3 +12,4 @@ mod crash;
 mod full;
 mod rot;
 mod stripes;
+mod watch;

@@ -1,16 +1,17 @@
 //! Reads disks as a power cut at this instant would leave them (keeping nothing
 //! unsynced), through the same recovery that a restarted process would run.
 //!
-//! Opened images are kept until something becomes durable on their disk.
+//! What was recovered once is read on when something became durable since. A look
+//! that misses something, and every so many looks, recovers the disk whole.
 
 use crate::disk::SimDisk;
 use crate::network::Nanos;
-use antler_core::chunk::operation::{DiskError, DiskReply, DiskRequest, StoredPart};
-use antler_core::chunk::{ChunkStore, Progress, StoreOptions};
+use antler_core::chunk::operation::StoredPart;
+use antler_core::chunk::{StoreOptions, StoreWatch};
 use antler_core::ids::{LogPosition, PartId, ServerId, Term};
 use antler_core::journal::{self, Founding, LogWatch};
 use antler_core::limits::UNIT_SIZE;
-use antler_core::vfs::Vfs;
+use bytes::Bytes;
 use std::collections::BTreeMap;
 
 /// A member's disk as it is built in.
@@ -44,7 +45,7 @@ pub(crate) struct Disks {
     pub(crate) servers: Vec<ServerDisk>,
 }
 
-/// After so many looks at a log it is recovered whole again.
+/// After so many looks at a disk it is recovered whole again.
 const WHOLE_EVERY: u32 = 32;
 
 /// What a member would recover: the newest image, and the log behind it.
@@ -64,25 +65,58 @@ impl Recovered {
     }
 }
 
+/// What a chunkserver would recover of a disk.
+struct Store {
+    /// The disk's count of durable changes when it was read.
+    changes: u64,
+    watch: StoreWatch<SimDisk>,
+    /// How often it was read on since it was recovered whole.
+    looks: u32,
+}
+
 /// See the module's doc.
 #[derive(Default)]
 pub(crate) struct DiskReader {
     logs: BTreeMap<usize, Recovered>,
-    stores: BTreeMap<(usize, usize), (u64, ChunkStore<SimDisk>)>,
+    stores: BTreeMap<(usize, usize), Store>,
 }
 
 impl DiskReader {
-    /// Whether a member would find this entry, or an image that covers it.
+    /// How many of the members would find this entry, or an image that covers it, once
+    /// at least so many are known to, or all were recovered.
     ///
     /// # Errors
-    /// When its disk could not be recovered.
-    pub(crate) fn holds_entry(
+    /// When a disk could not be recovered.
+    pub(crate) fn count_entry(
         &mut self,
         now: Nanos,
-        member: &MemberDisk,
-        position: LogPosition,
-        term: Term,
-    ) -> Result<bool, String> {
+        members: &[&MemberDisk],
+        (position, term): (LogPosition, Term),
+        enough: usize,
+    ) -> Result<usize, String> {
+        let mut without = Vec::new();
+        let mut count = 0;
+        for member in members {
+            match self.log(now, member)?.holds(position, term) {
+                true => count += 1,
+                false => without.push(member),
+            }
+        }
+        // What was read on may have missed it: recovery itself decides.
+        for member in without {
+            if count >= enough {
+                break;
+            }
+            let changes = member.disk.durable_changes(now);
+            let recovered = recover(now, member, changes)?;
+            count += usize::from(recovered.holds(position, term));
+            self.logs.insert(member.node, recovered);
+        }
+        Ok(count)
+    }
+
+    /// A member's log, read on or recovered.
+    fn log(&mut self, now: Nanos, member: &MemberDisk) -> Result<&Recovered, String> {
         let changes = member.disk.durable_changes(now);
         let known = self.logs.remove(&member.node);
         let known = match known {
@@ -91,13 +125,11 @@ impl DiskReader {
             _ => None,
         };
         let recovered = match known {
-            Some(known) if known.holds(position, term) => known,
-            // What was read on may have missed it: recovery itself decides.
-            _ => recover(now, member, changes)?,
+            Some(known) => known,
+            None => recover(now, member, changes)?,
         };
-        let holds = recovered.holds(position, term);
         self.logs.insert(member.node, recovered);
-        Ok(holds)
+        Ok(&self.logs[&member.node])
     }
 
     /// The parts that a disk would have.
@@ -125,8 +157,7 @@ impl DiskReader {
     ) -> Result<Option<(&'a ServerDisk, StoredPart)>, String> {
         let mut newest: Option<(&ServerDisk, StoredPart)> = None;
         for disk in disks {
-            let mut parts = self.store(now, disk)?.parts();
-            let Some(stored) = parts.find(|stored| stored.part == part) else {
+            let Some(stored) = self.store(now, disk)?.part(part) else {
                 continue;
             };
             let age = |stored: &StoredPart| (stored.version, stored.epoch);
@@ -148,22 +179,15 @@ impl DiskReader {
         part: PartId,
         offset: u64,
         length: u64,
-    ) -> Result<Vec<u8>, String> {
+    ) -> Result<Bytes, String> {
         let unit = UNIT_SIZE as u64;
         let from = offset / unit * unit;
         let to = (offset + length).div_ceil(unit) * unit;
-        let request = DiskRequest::Read {
-            part,
-            offset: from as u32,
-            length: (to - from) as u32,
-        };
-        match execute(self.store(now, disk)?, request) {
-            Ok(DiskReply::Read { data, .. }) => {
-                let start = (offset - from) as usize;
-                Ok(data[start..start + length as usize].to_vec())
-            }
-            other => Err(format!("reading {part}: {other:?}")),
-        }
+        let store = self.store(now, disk)?;
+        let data = store.read(part, from as u32, (to - from) as u32);
+        let data = data.map_err(|error| format!("reading {part}: {error}"))?;
+        let start = (offset - from) as usize;
+        Ok(data.slice(start..start + length as usize))
     }
 
     /// The digest of a part's content.
@@ -176,23 +200,55 @@ impl DiskReader {
         disk: &ServerDisk,
         part: PartId,
     ) -> Result<u64, String> {
-        match execute(self.store(now, disk)?, DiskRequest::Digest { part }) {
-            Ok(DiskReply::Digest(_, digest)) => Ok(digest),
-            other => Err(format!("the digest of {part}: {other:?}")),
+        let digest = self.store(now, disk)?.digest(part);
+        digest.map_err(|error| format!("the digest of {part}: {error}"))
+    }
+
+    /// Forgets what was read on of a server's disks: recovery itself decides.
+    pub(crate) fn recover_again<'a>(&mut self, disks: impl Iterator<Item = &'a ServerDisk>) {
+        for disk in disks {
+            self.stores.remove(&(disk.node, disk.number));
         }
     }
 
-    fn store(&mut self, now: Nanos, disk: &ServerDisk) -> Result<&mut ChunkStore<SimDisk>, String> {
+    /// A chunkserver's disk, read on or recovered.
+    fn store(&mut self, now: Nanos, disk: &ServerDisk) -> Result<&mut StoreWatch<SimDisk>, String> {
         let changes = disk.disk.durable_changes(now);
         let key = (disk.node, disk.number);
-        if self.stores.get(&key).is_none_or(|(at, _)| *at != changes) {
-            let copy = disk.disk.durable_copy(now);
-            let (store, _) = ChunkStore::open(copy, disk.options.clone())
-                .map_err(|error| format!("node {} disk {}: {error}", disk.node, disk.number))?;
-            self.stores.insert(key, (changes, store));
-        }
-        Ok(&mut self.stores.get_mut(&key).expect("it was just opened").1)
+        let known = match self.stores.remove(&key) {
+            Some(known) if known.changes == changes => Some(known),
+            Some(known) if known.looks < WHOLE_EVERY => follow(now, disk, known, changes),
+            _ => None,
+        };
+        let store = match known {
+            Some(known) => known,
+            None => Store {
+                changes,
+                watch: recover_store(now, disk)?,
+                looks: 0,
+            },
+        };
+        self.stores.insert(key, store);
+        let store = self.stores.get_mut(&key);
+        Ok(&mut store.expect("it was just put there").watch)
     }
+}
+
+/// Runs a restarted chunkserver's recovery of a disk.
+fn recover_store(now: Nanos, disk: &ServerDisk) -> Result<StoreWatch<SimDisk>, String> {
+    let copy = disk.disk.durable_copy(now);
+    StoreWatch::open(copy, disk.options.clone())
+        .map_err(|error| format!("node {} disk {}: {error}", disk.node, disk.number))
+}
+
+/// Reads on of a disk that was recovered before; `None` where that does not go.
+fn follow(now: Nanos, disk: &ServerDisk, known: Store, changes: u64) -> Option<Store> {
+    let watch = known.watch.follow(disk.disk.durable_copy(now)).ok()??;
+    Some(Store {
+        changes,
+        watch,
+        looks: known.looks + 1,
+    })
 }
 
 /// Runs a restarted member's recovery.
@@ -234,16 +290,4 @@ fn read_on(now: Nanos, member: &MemberDisk, known: Recovered, changes: u64) -> O
         log: Some(log),
         looks: known.looks + 1,
     })
-}
-
-fn execute(store: &mut ChunkStore<SimDisk>, request: DiskRequest) -> Result<DiskReply, DiskError> {
-    let mut work = store.start(request);
-    let mut synced = None;
-    loop {
-        match store.advance(&mut work, synced.take()) {
-            Progress::Sync(file) => synced = Some(store.vfs_mut().sync(file)),
-            Progress::More => {}
-            Progress::Done(result) => return result,
-        }
-    }
 }

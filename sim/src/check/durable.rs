@@ -2,7 +2,7 @@
 //! mutation's record lies in the logs of a quorum, the bytes of an fsync on every
 //! copy, the file's length with the master.
 
-use super::disks::{DiskReader, Disks};
+use super::disks::{DiskReader, Disks, MemberDisk, ServerDisk};
 use super::members::MembersJudge;
 use crate::model::bytes::FileBytes;
 use crate::model::content::Source;
@@ -76,14 +76,12 @@ impl DurableJudge {
             return Ok(());
         };
         let voters = disks.members.iter().filter(|member| member.voter);
-        let (mut holding, mut count) = (0, 0);
-        for member in voters {
-            count += 1;
-            let trusted = member.disk.is_honest() && !member.disk.faults().vanished;
-            if !trusted || reader.holds_entry(now, member, position, term)? {
-                holding += 1;
-            }
-        }
+        let is_trusted =
+            |member: &&MemberDisk| member.disk.is_honest() && !member.disk.faults().vanished;
+        let (trusted, others): (Vec<_>, Vec<_>) = voters.partition(is_trusted);
+        let count = trusted.len() + others.len();
+        let enough = (count / 2 + 1).saturating_sub(others.len());
+        let holding = reader.count_entry(now, &trusted, (position, term), enough)? + others.len();
         match holding * 2 > count {
             true => Ok(()),
             false => Err(format!(
@@ -168,14 +166,22 @@ impl Range {
         if u64::from(valid) < self.to - u64::from(index) * CHUNK_SIZE {
             return Err(self.describe(&format!("lies beyond the {valid} valid bytes of {chunk}")));
         }
+        if self.count_copies(chunk, look)? > 0 {
+            return Ok(());
+        }
+        look.reader.recover_again(look.disks.servers.iter());
+        match self.count_copies(chunk, look)? {
+            0 => Err(self.describe(&format!("is on no copy of {chunk}"))),
+            _ => Ok(()),
+        }
+    }
+
+    fn count_copies(&self, chunk: ChunkId, look: &mut Look<'_>) -> Result<usize, String> {
         let mut copies = 0;
         for (server, must) in holders(look.state, chunk, look.disks) {
             copies += usize::from(self.check_copy(chunk, server, must, look)?);
         }
-        match copies {
-            0 => Err(self.describe(&format!("is on no copy of {chunk}"))),
-            _ => Ok(()),
-        }
+        Ok(copies)
     }
 
     /// Whether a server's copy counts and holds the range.
@@ -186,13 +192,34 @@ impl Range {
         must: bool,
         look: &mut Look<'_>,
     ) -> Result<bool, String> {
-        let part = PartId::whole(chunk);
         let disks = look.disks;
-        let own = || disks.servers.iter().filter(|disk| disk.server == server);
-        if own().any(|disk| !disk.is_trusted()) {
+        let own: Vec<&ServerDisk> = disks
+            .servers
+            .iter()
+            .filter(|d| d.server == server)
+            .collect();
+        if own.iter().any(|disk| !disk.is_trusted()) {
             return Ok(true);
         }
-        let found = look.reader.find_part(look.now, own(), part)?;
+        match self.look_at(chunk, &own, must, look) {
+            Ok(counts) => Ok(counts),
+            // What was read on may have missed it: recovery itself decides.
+            Err(_) => {
+                look.reader.recover_again(own.iter().copied());
+                self.look_at(chunk, &own, must, look)
+            }
+        }
+    }
+
+    fn look_at(
+        &self,
+        chunk: ChunkId,
+        own: &[&ServerDisk],
+        must: bool,
+        look: &mut Look<'_>,
+    ) -> Result<bool, String> {
+        let part = PartId::whole(chunk);
+        let found = look.reader.find_part(look.now, own.iter().copied(), part)?;
         let version = look
             .state
             .chunk(chunk)
@@ -200,7 +227,7 @@ impl Range {
             .unwrap_or_default();
         let Some((disk, stored)) = found else {
             return match must {
-                true => Err(self.describe(&format!("is not on {server}, which has no {chunk}"))),
+                true => Err(self.describe(&format!("is not on its server, which has no {chunk}"))),
                 false => Ok(false),
             };
         };
@@ -213,7 +240,10 @@ impl Range {
             .read(look.now, disk, part, offset, self.to - self.from)?;
         match self.source.matches(self.seed, self.from, &bytes) {
             true => Ok(true),
-            false => Err(self.describe(&format!("is not durable on {server} ({chunk})"))),
+            false => {
+                let server = disk.server;
+                Err(self.describe(&format!("is not durable on {server} ({chunk})")))
+            }
         }
     }
 
