@@ -1052,11 +1052,8 @@ fn a_lease_of_which_a_copy_is_gone_is_not_taken_back_unsynced() {
     let commit = commit_and_release(inode, &lease, false);
     let told = bench.say(link, mutate(2, commit));
     let is_refused = |told: &MasterToClient| {
-        let result = match told {
-            MasterToClient::Answer { result, .. } => result,
-            _ => return false,
-        };
-        *result == Err(Errno::ESTALE)
+        let refused = Err(Errno::ESTALE);
+        matches!(told, MasterToClient::Answer { result, .. } if *result == refused)
     };
     assert!(told.iter().any(is_refused), "{told:?}");
 }

@@ -106,7 +106,9 @@ impl Client {
     /// was fenced meanwhile. What is still kept is written again; the rest was cut with
     /// the chunk, or is durable.
     fn on_commit_stale(&mut self, inode: InodeId, commit: Commit) {
-        let generation = commit.generation.unwrap_or(self.files[&inode].generation);
+        let generation = commit
+            .generation
+            .unwrap_or_else(|| self.files[&inode].generation);
         for (index, _, _) in commit.chunks {
             let is_kept = self.edit((inode, index), |chunk| {
                 super::lease::restart_writes(chunk, generation);
