@@ -155,16 +155,22 @@ impl Cache {
 
     /// What a name leads to, `Some(None)` when it is known to be absent.
     pub(super) fn dentry(&mut self, parent: InodeId, name: &[u8]) -> Option<Option<InodeId>> {
-        let key = (parent, name.to_vec());
-        if self.changing.contains_key(&key) {
+        if self.is_changing(parent, name) {
             return None;
         }
+        let key = (parent, name.to_vec());
         if let Some(known) = self.dentries.find(&key) {
             return Some(*known);
         }
         // A name that can stand nowhere has an error of its own.
         let is_whole = check_name(name).is_ok() && self.whole.find(&parent).is_some();
         is_whole.then_some(None)
+    }
+
+    /// Whether a change of this mount may be changing the name now: whatever is told of
+    /// it may be so before or behind that.
+    pub(super) fn is_changing(&self, parent: InodeId, name: &[u8]) -> bool {
+        !self.changing.is_empty() && self.changing.contains_key(&(parent, name.to_vec()))
     }
 
     /// A change of these names is asked for.
@@ -203,7 +209,7 @@ impl Cache {
         target: Option<InodeId>,
         most: usize,
     ) {
-        if self.overtaken {
+        if self.overtaken || self.is_changing(parent, name) {
             self.forget_dentry(parent, name);
         } else if let Some(((directory, _), lost)) =
             self.dentries.insert((parent, name.to_vec()), target, most)

@@ -249,10 +249,14 @@ impl Client {
         // The answer to a change waits until it was pushed everywhere; what was pushed
         // to this mount meanwhile may be newer than the answer.
         let is_change = matches!(call.ask, Ask::Mutation(_));
+        let mut overtaken = is_change && call.pushes != self.cache.pushes();
         if let Ask::Mutation(mutation) = &call.ask {
-            self.cache.end_change(&mutation.names());
+            let names = mutation.names();
+            self.cache.end_change(&names);
+            // Or another change of the same name may have come behind it.
+            let mut names = names.into_iter();
+            overtaken |= names.any(|(parent, name)| self.cache.is_changing(parent, name));
         }
-        let overtaken = is_change && call.pushes != self.cache.pushes();
         self.cache.set_overtaken(overtaken);
         self.on_call_ended(call.then, result);
         self.cache.set_overtaken(false);

@@ -170,6 +170,9 @@ impl Client {
         name: &[u8],
         result: Result<Answer, Errno>,
     ) {
+        // Of a name under change the kernel keeps nothing either.
+        let changing = self.cache.is_changing(parent, name);
+        self.cache.set_overtaken(changing);
         match result {
             Ok(Answer::Entry(attributes)) => {
                 self.learn_entry(parent, name, attributes);
@@ -178,6 +181,7 @@ impl Client {
             Err(Errno::ENOENT) => self.answer_absent(operation, parent, name),
             other => self.answer(operation, Err(other.err().unwrap_or(Errno::EIO))),
         }
+        self.cache.set_overtaken(false);
     }
 
     /// stat(2). A file with uncommitted writes is committed first, so that the times
@@ -229,8 +233,8 @@ impl Client {
         }
     }
 
-    /// Takes a part of a directory in. The kernel may keep the attributes only if no
-    /// file among them is being written.
+    /// Takes a part of a directory in. The kernel may keep it only if no file in it is
+    /// being written and no name under change.
     fn learn_entries(
         &mut self,
         parent: InodeId,
@@ -241,6 +245,7 @@ impl Client {
             self.learn_entry(parent, &entry.name, entry.attributes);
             let file = self.files.get(&entry.attributes.inode);
             dirty |= file.is_some_and(File::is_dirty);
+            dirty |= self.cache.is_changing(parent, &entry.name);
             entry.attributes = self.seen(entry.attributes);
         }
         let valid = if dirty {

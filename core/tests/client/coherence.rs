@@ -134,6 +134,36 @@ fn a_name_under_change_is_not_answered_from_what_was_known_before() {
 }
 
 #[test]
+fn what_is_told_of_a_name_under_change_hides_no_attributes_that_the_change_made_stale() {
+    let mut world = World::new(14, 2, 1);
+    let (here, there) = (world.mount_ready(), world.mount_ready());
+    let (inode, _) = world.create(here, "a");
+    let link = FileRequest::Link {
+        inode,
+        parent: InodeId::ROOT,
+        name: b"b".to_vec(),
+    };
+    world.done_or_made(here, link);
+    assert_eq!(world.attributes(here, inode).nlink, 2);
+    // The other mount has the name cached, and its kernel does not let go for a while.
+    assert!(world.lookup(there, "b").is_some());
+    world.kernel_hangs = true;
+    let unlink = FileRequest::Unlink {
+        parent: InodeId::ROOT,
+        name: b"b".to_vec(),
+    };
+    let asked = world.request(here, unlink);
+    world.run_for(Duration::from_millis(20));
+    assert!(
+        is_absent(&world.ask(here, look("b"))),
+        "it is done, not answered"
+    );
+    world.release_kernel();
+    assert!(world.wait(here, asked).is_ok());
+    assert_eq!(world.attributes(here, inode).nlink, 1);
+}
+
+#[test]
 fn validity_never_outlives_the_cache_lease() {
     let mut world = World::new(2, 2, 1);
     world.master.cache_lease_millis = 700;
