@@ -2,7 +2,7 @@
 
 use super::{Home, begin, listen, refused};
 use crate::failure::{Failure, OrFail, Outcome};
-use antler_core::chunkserver::{ChunkServer, ChunkServerConfig};
+use antler_core::chunkserver::{ChunkServer, ChunkServerConfig, Limits};
 use antler_core::ids::ServerId;
 use antler_core::machine::Role;
 use antler_net::clock;
@@ -33,6 +33,7 @@ pub(crate) fn run(config: &Path) -> Outcome<ExitCode> {
             labels: settings.labels.clone(),
             masters: settings.masters.clone(),
             incarnation: home.incarnation(),
+            limits: Limits::default(),
         };
         let opened = disks.opened();
         let (queues, workers) = disks.queues();
@@ -40,6 +41,7 @@ pub(crate) fn run(config: &Path) -> Outcome<ExitCode> {
             machine: ChunkServer::new(config, opened, clock::random_id(), clock::now()),
             identity,
             incarnation: home.incarnation(),
+            limits: Limits::default(),
             storage: Box::new(move |operation| queues.push(operation)),
             answers: Box::new(|_, _| {}),
             runtime: tokio::runtime::Handle::current(),

@@ -2,7 +2,7 @@
 //! checkpoints, space, and the end of a disk that failed.
 //!
 //! Invariant: at most one commit and one checkpoint are under way on a disk, and
-//! at most DISK_INFLIGHT_MAX other operations; the rest waits here.
+//! at most `disk_inflight_max` other operations; the rest waits here.
 
 use super::parts::{PartResult, Then};
 use super::requests::Reading;
@@ -12,7 +12,7 @@ use crate::chunk::operation::{
     PartCommit, StoredPart,
 };
 use crate::ids::{DiskId, PartId, Token};
-use crate::limits::{DISK_INFLIGHT_MAX, REPORT_BATCH};
+use crate::limits::REPORT_BATCH;
 use crate::machine::{Effect, Level};
 use crate::marks::Mark;
 use crate::vfs::Space;
@@ -159,16 +159,14 @@ impl Disks {
         }
     }
 
-    pub(super) fn check_invariants(&self, issued: &BTreeMap<Token, Issued>) {
+    /// `most`: operations that one disk may have under way.
+    pub(super) fn check_invariants(&self, issued: &BTreeMap<Token, Issued>, most: usize) {
         let bounded = issued.values().filter(|issued| issued.is_bounded()).count();
         let inflight: usize = self.table.values().map(|one| one.inflight).sum();
         assert_eq!(bounded, inflight, "operations under way are counted");
         for one in self.table.values() {
-            assert!(
-                one.inflight <= DISK_INFLIGHT_MAX,
-                "operations on a disk are bounded"
-            );
-            let idle = one.inflight < DISK_INFLIGHT_MAX;
+            assert!(one.inflight <= most, "operations on a disk are bounded");
+            let idle = one.inflight < most;
             assert!(
                 !idle || one.waiting.is_empty(),
                 "nothing waits for an idle disk"
@@ -255,7 +253,7 @@ impl ChunkServer {
         let one = self.disks.table.get_mut(&disk).expect("parts are on disks");
         one.stirred = true;
         if issued.is_bounded() {
-            if one.inflight >= DISK_INFLIGHT_MAX {
+            if one.inflight >= self.config.limits.disk_inflight_max {
                 one.waiting.push_back((request, issued));
                 return;
             }
@@ -409,7 +407,7 @@ impl ChunkServer {
             .table
             .get_mut(&disk)
             .expect("operations are on disks");
-        if one.inflight < DISK_INFLIGHT_MAX
+        if one.inflight < self.config.limits.disk_inflight_max
             && let Some((request, issued)) = one.waiting.pop_front()
         {
             one.inflight += 1;

@@ -24,7 +24,7 @@ mod requests;
 use crate::chunk::operation::{DiskCompletion, DiskOperation, OpenedDisk};
 use crate::hash::Digest;
 use crate::ids::{Address, BootId, Incarnation, LinkId, ServerId, Token};
-use crate::limits::HEARTBEAT;
+use crate::limits::{self, HEARTBEAT};
 use crate::machine::{Effect, Input, Level, LinkAllocator, Machine, Peer, Role, ServerRequest};
 use crate::marks::Marks;
 use crate::time::{Duration, Instant, Now};
@@ -56,6 +56,45 @@ pub struct ChunkServerConfig {
     pub masters: Vec<Address>,
     /// The newest life of the cluster that it knows.
     pub incarnation: Incarnation,
+    /// The bounds.
+    pub limits: Limits,
+}
+
+/// A chunkserver's bounds: those of `limits.rs`, which a simulation makes tiny, so that
+/// full queues are met. None may be more than its constant, or 0.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Operations that wait; a request beyond is answered `Busy`.
+    pub queue_max: usize,
+    /// Operations under way on one disk.
+    pub disk_inflight_max: usize,
+    /// Parts that are made from another server's at once.
+    pub repair_inflight_max: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            queue_max: limits::CHUNKSERVER_QUEUE_MAX,
+            disk_inflight_max: limits::DISK_INFLIGHT_MAX,
+            repair_inflight_max: limits::REPAIR_INFLIGHT_MAX,
+        }
+    }
+}
+
+impl Limits {
+    /// # Panics
+    /// When a bound is 0 or more than its constant.
+    fn check(&self) {
+        let all = [
+            (self.queue_max, limits::CHUNKSERVER_QUEUE_MAX),
+            (self.disk_inflight_max, limits::DISK_INFLIGHT_MAX),
+            (self.repair_inflight_max, limits::REPAIR_INFLIGHT_MAX),
+        ];
+        for (bound, most) in all {
+            assert!((1..=most).contains(&bound), "a bound of 1..={most}");
+        }
+    }
 }
 
 /// A chunkserver. See the module for what it keeps; it is driven as
@@ -93,6 +132,7 @@ impl ChunkServer {
     /// A chunkserver on its opened disks.
     #[must_use]
     pub fn new(config: ChunkServerConfig, disks: Vec<OpenedDisk>, seed: u64, now: Now) -> Self {
+        config.limits.check();
         let mut server = Self {
             now: now.mono,
             tick_at: now.mono,
@@ -288,7 +328,8 @@ impl Machine for ChunkServer {
     }
 
     fn check_invariants(&self, whole: bool) {
-        self.disks.check_invariants(&self.issued);
+        let most = self.config.limits.disk_inflight_max;
+        self.disks.check_invariants(&self.issued, most);
         self.parts.check_invariants(&self.disks, whole);
     }
 

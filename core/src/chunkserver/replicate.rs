@@ -1,7 +1,7 @@
 //! Making a part equal to another server's: its present units are read from a
 //! source, verified, kept beside what is here, and put in place by one commit.
 //!
-//! At most REPAIR_INFLIGHT_MAX parts at once and WINDOW pieces of each; the rest
+//! At most `repair_inflight_max` parts at once and WINDOW pieces of each; the rest
 //! of the commands waits. Invariant: until the commit is durable the old part is
 //! untouched, and after a failure of one source nothing of it is kept.
 
@@ -10,7 +10,7 @@ use super::disks::Issued;
 use super::parts::{PartOp, PartResult, Then};
 use crate::chunk::operation::{DiskError, DiskReply, DiskRequest, ReceiveStep};
 use crate::ids::{ChunkVersion, DiskId, Epoch, LinkId, PartId, ServerId};
-use crate::limits::{CHUNK_IO_MAX, CHUNK_SIZE, REPAIR_INFLIGHT_MAX, UNIT_SIZE};
+use crate::limits::{CHUNK_IO_MAX, CHUNK_SIZE, UNIT_SIZE};
 use crate::marks::Mark;
 use crate::time::{Duration, Instant};
 use crate::wire::chunk_master::{CommandResult, PartState};
@@ -145,7 +145,7 @@ impl ChunkServer {
     }
 
     fn pump_replications(&mut self) {
-        while self.replications.running < REPAIR_INFLIGHT_MAX {
+        while self.replications.running < self.config.limits.repair_inflight_max {
             let Some(key) = self.replications.waiting.pop_front() else {
                 return;
             };

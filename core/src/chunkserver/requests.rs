@@ -11,7 +11,7 @@ use super::parts::{Change, PartError, PartOp, PartResult, PartWrite, Then};
 use crate::chunk::operation::{DiskError, DiskReply, DiskRequest};
 use crate::hash::Digest;
 use crate::ids::{BootId, ChunkVersion, DiskId, LinkId, PartId, RequestId, ServerId};
-use crate::limits::{CHUNK_IO_MAX, CHUNK_SIZE, CHUNKSERVER_QUEUE_MAX, UNIT_SIZE};
+use crate::limits::{CHUNK_IO_MAX, CHUNK_SIZE, UNIT_SIZE};
 use crate::machine::Role;
 use crate::marks::Mark;
 use crate::planted::{self, Planted};
@@ -159,7 +159,8 @@ impl ChunkServer {
     }
 
     fn is_full(&self) -> bool {
-        self.issued.len() + self.parts.waiting() + self.jobs.table.len() >= CHUNKSERVER_QUEUE_MAX
+        self.issued.len() + self.parts.waiting() + self.jobs.table.len()
+            >= self.config.limits.queue_max
     }
 
     fn admit_to_part(&mut self, request: &ChunkRequest) -> Result<(), ChunkErrorKind> {

@@ -1,11 +1,10 @@
-//! Commands to chunkservers: numbered, at most COMMANDS_INFLIGHT_MAX under way at
+//! Commands to chunkservers: numbered, at most `commands_inflight_max` under way at
 //! one server, the rest in its queue; each has one end, be it the server's answer,
 //! the loss of its link, or time.
 
 use super::Master;
 use super::servers::Copy;
 use crate::ids::{ChunkId, Epoch, ServerId};
-use crate::limits::COMMANDS_INFLIGHT_MAX;
 use crate::time::{Duration, Instant};
 use crate::wire::Message;
 use crate::wire::chunk_master::{Command, CommandResult, MasterToChunk};
@@ -61,7 +60,8 @@ impl Master {
         let Some(link) = self.servers.get(server).and_then(|one| one.link) else {
             return self.fail_commands(server, "it is gone");
         };
-        while self.commands.inflight.get(&server).copied().unwrap_or(0) < COMMANDS_INFLIGHT_MAX {
+        let most = self.config.commands_inflight_max;
+        while self.commands.inflight.get(&server).copied().unwrap_or(0) < most {
             let next = self
                 .commands
                 .queues

@@ -68,6 +68,11 @@ pub struct MasterConfig {
     pub repair_delay: Duration,
     /// After how long unheard a session ends.
     pub session_timeout: Duration,
+    /// Commands under way at one chunkserver, at most `COMMANDS_INFLIGHT_MAX`.
+    pub commands_inflight_max: usize,
+    /// Copies being made at once on one chunkserver, as source or target, at most
+    /// `REPAIR_INFLIGHT_MAX`.
+    pub repair_inflight_max: usize,
 }
 
 impl MasterConfig {
@@ -83,6 +88,8 @@ impl MasterConfig {
             restart_grace: limits::RESTART_GRACE,
             repair_delay: Duration::from_secs(3),
             session_timeout: limits::SESSION_TIMEOUT,
+            commands_inflight_max: limits::COMMANDS_INFLIGHT_MAX,
+            repair_inflight_max: limits::REPAIR_INFLIGHT_MAX,
         }
     }
 }
@@ -229,6 +236,11 @@ impl Master {
     /// A master on what its storage recovered.
     #[must_use]
     pub fn new(config: MasterConfig, recovered: Recovered, seed: u64, now: Now) -> Self {
+        assert!(
+            (1..=limits::COMMANDS_INFLIGHT_MAX).contains(&config.commands_inflight_max)
+                && (1..=limits::REPAIR_INFLIGHT_MAX).contains(&config.repair_inflight_max),
+            "what a chunkserver does at once is bounded, and not by nothing"
+        );
         let mut rng = Rng::new(seed);
         let member = Member::new(config.member.clone(), recovered, rng.word(), now);
         let mut master = Self {

@@ -385,7 +385,7 @@ impl Master {
 
     fn has_repair_room(&self, server: ServerId, bulk: bool) -> bool {
         let one = self.servers.get(server);
-        one.is_some_and(|one| one.repairs.has_room(bulk))
+        one.is_some_and(|one| one.repairs.has_room(bulk, self.config.repair_inflight_max))
     }
 
     /// A chunk with too few copies gets a new one before its next lease, if that can

@@ -6,7 +6,7 @@
 //! the same, from both ends.
 
 use crate::ids::{Address, BootId, ChunkId, ChunkVersion, DiskId, LinkId, ServerId};
-use crate::limits::{REPAIR_BULK_MAX, REPAIR_INFLIGHT_MAX};
+use crate::limits::REPAIR_BULK_MAX;
 use crate::placement::choose::{Candidate, Labels};
 use crate::planted::{self, Planted};
 use crate::time::Instant;
@@ -59,8 +59,9 @@ impl Load {
         self.bulk = self.bulk.saturating_sub(usize::from(bulk));
     }
 
-    pub(super) fn has_room(&self, bulk: bool) -> bool {
-        self.copies < REPAIR_INFLIGHT_MAX && (!bulk || self.bulk < REPAIR_BULK_MAX)
+    /// Whether one more fits below so many.
+    pub(super) fn has_room(&self, bulk: bool, most: usize) -> bool {
+        self.copies < most && (!bulk || self.bulk < REPAIR_BULK_MAX)
     }
 }
 

@@ -4,7 +4,8 @@
 
 use crate::ids::{Address, MemberId};
 use crate::limits::{
-    DRIFT_PER_MILLE, ELECTION_TIMEOUT, IMAGE_LOG_BYTES, IMAGE_PIECE_SIZE, RAFT_TICK,
+    DRIFT_PER_MILLE, ELECTION_TIMEOUT, FOLLOWER_INFLIGHT_MAX, IMAGE_LOG_BYTES, IMAGE_PIECE_SIZE,
+    LOG_BATCH_MAX, RAFT_TICK, UNCOMMITTED_BYTES_MAX,
 };
 use crate::time::Duration;
 
@@ -36,6 +37,15 @@ pub struct MemberConfig {
     pub image_log_bytes: u64,
     /// Bytes of an image in one message, at most `IMAGE_PIECE_SIZE`.
     pub image_piece_size: usize,
+    /// Bytes of log entries that a leader proposes at once, and that one message
+    /// carries (one entry may be longer), at most `LOG_BATCH_MAX`.
+    pub log_batch_max: usize,
+    /// Bytes of log entries that a leader has proposed and that are not committed, at
+    /// most `UNCOMMITTED_BYTES_MAX`.
+    pub uncommitted_bytes_max: u64,
+    /// Messages with log entries on their way to one follower, at most
+    /// `FOLLOWER_INFLIGHT_MAX`.
+    pub follower_inflight_max: usize,
 }
 
 impl MemberConfig {
@@ -52,6 +62,9 @@ impl MemberConfig {
             heartbeat_ticks: 2,
             image_log_bytes: IMAGE_LOG_BYTES,
             image_piece_size: IMAGE_PIECE_SIZE,
+            log_batch_max: LOG_BATCH_MAX,
+            uncommitted_bytes_max: UNCOMMITTED_BYTES_MAX,
+            follower_inflight_max: FOLLOWER_INFLIGHT_MAX,
         }
     }
 
@@ -84,6 +97,12 @@ impl MemberConfig {
         assert!(
             (1..=IMAGE_PIECE_SIZE).contains(&self.image_piece_size),
             "a piece fits a frame"
+        );
+        assert!(
+            (1..=LOG_BATCH_MAX).contains(&self.log_batch_max)
+                && (1..=UNCOMMITTED_BYTES_MAX).contains(&self.uncommitted_bytes_max)
+                && (1..=FOLLOWER_INFLIGHT_MAX).contains(&self.follower_inflight_max),
+            "what is under way is bounded, and not by nothing"
         );
     }
 }

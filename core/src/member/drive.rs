@@ -11,7 +11,6 @@ use super::{Member, Standing, membership, raft_codec};
 use crate::hash::mix;
 use crate::ids::{LogPosition, MemberId, Term};
 use crate::journal::operation::{HardState, JournalCompletion, JournalError, JournalReply};
-use crate::limits::LOG_BATCH_MAX;
 use crate::machine::{Effect, Level};
 use crate::marks::Mark;
 use crate::namespace::record::{Record, RecordBody};
@@ -38,7 +37,7 @@ impl Member {
 
     /// Begins what waits for nothing: proposals, a read round, an operation.
     fn begin_more(&mut self) -> bool {
-        if self.may_propose() && !self.persist.is_busy() && self.pump(LOG_BATCH_MAX) {
+        if self.may_propose() && !self.persist.is_busy() && self.pump(self.config.log_batch_max) {
             return true;
         }
         if self.led == Some(self.term()) && self.begin_round() {

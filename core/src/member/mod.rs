@@ -41,7 +41,6 @@ use crate::hash::Digest;
 use crate::ids::{Address, LinkId, LogPosition, MemberId, Term, Token};
 use crate::journal::Recovered;
 use crate::journal::operation::{HardState, ImageMeta, JournalOperation, LogEntry};
-use crate::limits::{FOLLOWER_INFLIGHT_MAX, LOG_BATCH_MAX, UNCOMMITTED_BYTES_MAX};
 use crate::machine::{Effect, Level, LinkAllocator, Role};
 use crate::marks::{Mark, Marks};
 use crate::namespace::State;
@@ -188,10 +187,13 @@ impl Member {
 
     /// Proposes a record; `Applied` or `Dropped` follows with its ticket. Records
     /// proposed while an append is under way share one log entry; when
-    /// `UNCOMMITTED_BYTES_MAX` of them wait, the next is dropped at once.
+    /// `uncommitted_bytes_max` of them wait, the next is dropped at once.
     pub fn propose(&mut self, now: Now, ticket: u64, record: Record) {
         self.now = now.mono;
-        if self.stopped || !self.may_propose() || self.proposals.is_full() {
+        if self.stopped
+            || !self.may_propose()
+            || self.proposals.is_full(self.config.uncommitted_bytes_max)
+        {
             self.drop_tickets(vec![ticket]);
             return;
         }
@@ -614,11 +616,11 @@ fn raft_config(config: &MemberConfig, applied: LogPosition) -> raft::Config {
         election_tick: config.election_ticks,
         heartbeat_tick: config.heartbeat_ticks,
         applied: applied.0,
-        max_size_per_msg: LOG_BATCH_MAX as u64,
-        max_inflight_msgs: FOLLOWER_INFLIGHT_MAX,
+        max_size_per_msg: config.log_batch_max as u64,
+        max_inflight_msgs: config.follower_inflight_max,
         check_quorum: true,
         pre_vote: true,
-        max_uncommitted_size: UNCOMMITTED_BYTES_MAX,
+        max_uncommitted_size: config.uncommitted_bytes_max,
         ..raft::Config::default()
     }
 }

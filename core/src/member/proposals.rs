@@ -5,7 +5,6 @@
 //! record's application or by being dropped.
 
 use super::entry_codec::Group;
-use crate::limits::UNCOMMITTED_BYTES_MAX;
 use crate::namespace::record::Record;
 use std::collections::VecDeque;
 
@@ -50,9 +49,9 @@ impl Proposals {
         Some(group)
     }
 
-    /// Whether no more may wait.
-    pub(super) fn is_full(&self) -> bool {
-        self.queued as u64 >= UNCOMMITTED_BYTES_MAX
+    /// Whether no more may wait: `most` bytes do.
+    pub(super) fn is_full(&self, most: u64) -> bool {
+        self.queued as u64 >= most
     }
 
     /// A group became the entry at `position`.

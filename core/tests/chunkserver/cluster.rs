@@ -4,7 +4,7 @@
 use crate::files::Files;
 use antler_core::chunk::operation::{DiskCompletion, DiskOperation};
 use antler_core::chunk::{ChunkStore, Progress, StoreOptions, Tuning};
-use antler_core::chunkserver::{ChunkServer, ChunkServerConfig};
+use antler_core::chunkserver::{ChunkServer, ChunkServerConfig, Limits};
 use antler_core::ids::*;
 use antler_core::limits::{HEARTBEAT, UNIT_SIZE};
 use antler_core::machine::{Effect, Input, Machine, Peer, Role, ServerRequest};
@@ -131,6 +131,7 @@ impl Cluster {
             labels: Vec::new(),
             masters: vec![Address::from("master")],
             incarnation: Incarnation(1),
+            limits: Limits::default(),
         };
         let (server, boot) = (config.server, config.boot);
         let machine = ChunkServer::new(config, opened, at as u64, self.clock());
@@ -156,6 +157,7 @@ impl Cluster {
             id: 0,
             boot: BootId(0),
             incarnation: Incarnation(1),
+            limits: Limits::default(),
         };
         let link = node.client;
         self.input(at, Input::Accepted { link, peer });

@@ -2,7 +2,7 @@
 
 use crate::cluster::*;
 use antler_core::chunk::operation::OpenedDisk;
-use antler_core::chunkserver::{ChunkServer, ChunkServerConfig};
+use antler_core::chunkserver::{ChunkServer, ChunkServerConfig, Limits};
 use antler_core::ids::{Address, BootId, DiskId, Incarnation, ServerId, Term};
 use antler_core::limits::{HEARTBEAT, SERVE_LEASE, SERVER_TIMEOUT};
 use antler_core::machine::{Effect, Input, Machine};
@@ -132,6 +132,7 @@ fn what_is_wrong_with_a_disk_is_told_with_the_first_input() {
         labels: Vec::new(),
         masters: vec![Address::from("master")],
         incarnation: Incarnation(1),
+        limits: Limits::default(),
     };
     let mut server = ChunkServer::new(config, vec![disk], 1, Now::default());
     server.handle(Now::default(), Input::Timeout);
