@@ -39,6 +39,8 @@ struct FaultState {
     cause: Option<usize>,
     cut: Vec<(NodeIndex, NodeIndex)>,
     disks: Vec<SimDisk>,
+    /// Images to be restored: the node, which of its disks, and its content.
+    images: Vec<(usize, usize, SimDisk)>,
 }
 
 impl Script {
@@ -113,6 +115,9 @@ impl World {
             Action::Cut | Action::Clog => self.separate(number, &fault, &targets),
             Action::Recover => self.recover(number, &fault),
             Action::ReturnOldMasters => self.return_old_masters(),
+            Action::RestoreDisk => self.take_image(number, &fault, &targets),
+            Action::JumpClock => self.jump_clocks(&fault, &targets),
+            Action::DriftClock => self.drift_clocks(&fault, &targets),
             _ => self.harm_disks(number, &fault, &targets),
         }
     }
@@ -304,6 +309,81 @@ impl World {
         }
     }
 
+    /// Takes an image of a chunkserver's disk that will be restored when the fault ends.
+    /// It waits until no chunk on the disk is being written: of one that is, the image
+    /// would hold less than its version promises, and nobody could tell.
+    fn take_image(&mut self, number: usize, fault: &FaultPlan, targets: &[usize]) {
+        for &index in targets {
+            let count = self.nodes[index].disks.len();
+            if self.nodes[index].role != Role::ChunkServer || count == 0 {
+                continue;
+            }
+            if !self.is_at_rest(index) {
+                return self.retry(number);
+            }
+            let at = fault.pick as usize % count;
+            let image = self.nodes[index].disks[at].durable_copy(self.now);
+            self.script.states[number].images.push((index, at, image));
+        }
+        let lasts = fault.lasts.unwrap_or(LASTS);
+        self.schedule(self.now + lasts, Event::FaultEnd(number));
+    }
+
+    /// Whether every part that a chunkserver holds is settled.
+    fn is_at_rest(&self, index: usize) -> bool {
+        let Some(state) = leading_state(&self.nodes) else {
+            return false;
+        };
+        let settled = |part: PartId| {
+            let chunk = state.chunk(part.chunk);
+            chunk.is_none_or(|chunk| chunk.lease == LeaseState::Settled)
+        };
+        let node = &self.nodes[index];
+        node.power == Power::Up && node.stored_parts().all(|stored| settled(stored.part))
+    }
+
+    /// The images that were taken take the place of the disks: their servers lose power,
+    /// and come back with what they held. What they held since must be elsewhere too.
+    fn restore_images(&mut self, number: usize, images: Vec<(usize, usize, SimDisk)>) {
+        if !matches!(self.phase, Phase::Working { .. }) {
+            return;
+        }
+        if !images
+            .iter()
+            .all(|(index, ..)| self.can_lose(*index, Action::RestoreDisk))
+        {
+            let state = &mut self.script.states[number];
+            state.tries += 1;
+            if state.tries < PATIENCE {
+                state.images = images;
+                self.schedule(self.now + RETRY, Event::FaultEnd(number));
+            }
+            return;
+        }
+        for (index, at, image) in images {
+            self.end_process(index, true, Power::Off);
+            self.nodes[index].disks[at].restore(&image);
+            self.schedule(self.now + LASTS, Event::Restart(index));
+        }
+    }
+
+    fn jump_clocks(&mut self, fault: &FaultPlan, targets: &[usize]) {
+        let by = i64::try_from(fault.by).unwrap_or(i64::MAX);
+        let by = if fault.pick & 1 == 0 { by } else { -by };
+        for &index in targets {
+            self.nodes[index].jump_clock(by);
+        }
+    }
+
+    fn drift_clocks(&mut self, fault: &FaultPlan, targets: &[usize]) {
+        let speeds = node::RATE_MAX - node::RATE_MIN + 1;
+        for (at, &index) in targets.iter().enumerate() {
+            let drawn = fault.pick.rotate_left(at as u32 * 7) % speeds;
+            self.nodes[index].set_clock_rate(self.now, node::RATE_MIN + drawn);
+            self.wake_anew(index);
+        }
+    }
+
     /// What would go beyond the atlas waits until repair has made it harmless.
     fn retry(&mut self, number: usize) {
         let state = &mut self.script.states[number];
@@ -321,6 +401,8 @@ impl World {
         };
         match fault.action {
             Action::LoseDisk => disk.set_faults(|faults| faults.vanished = true),
+            Action::VanishDisk => disk.pull(self.now),
+            Action::HangDisk => disk.hang(self.now + fault.lasts.unwrap_or(LASTS)),
             Action::FailReads => disk.set_faults(|faults| faults.read = failing),
             Action::FailWrites => disk.set_faults(|faults| faults.write = failing),
             Action::FailSyncs => disk.set_faults(|faults| faults.sync = failing),
@@ -429,6 +511,9 @@ impl World {
         for disk in state.disks {
             mend(&disk, fault.action);
         }
+        if !state.images.is_empty() {
+            self.restore_images(number, state.images);
+        }
     }
 
     /// Everything that can heal does, and everything that is down starts.
@@ -466,6 +551,8 @@ impl Action {
                 | Self::FailSyncs
                 | Self::LyingSyncs
                 | Self::Rot
+                | Self::VanishDisk
+                | Self::RestoreDisk
         )
     }
 }
@@ -478,12 +565,16 @@ impl FaultPlan {
 }
 
 fn mend(disk: &SimDisk, action: Action) {
+    if action == Action::HangDisk {
+        disk.hang(0);
+    }
     disk.set_faults(|faults| match action {
         Action::FailReads => faults.read = Failing::Never,
         Action::FailWrites => faults.write = Failing::Never,
         Action::FailSyncs => faults.sync = Failing::Never,
         Action::FillDisk => faults.full = false,
         Action::SlowDisk => faults.slow = 1,
+        Action::VanishDisk => faults.vanished = false,
         Action::LyingSyncs => faults.lies = Failing::Never,
         _ => {}
     });

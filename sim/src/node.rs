@@ -9,12 +9,11 @@ use crate::process::{
     ClientProcess, MemberMachine, MemberProcess, Moment, Process, ServerProcess, Stimulus,
     StoreRunner,
 };
-use crate::scenario::DiskKind;
-use crate::scenario::who;
+use crate::scenario::{DiskKind, LimitsPlan, who};
 use antler_core::chunk::operation::{OpenedDisk, StoredPart};
 use antler_core::chunk::{ChunkStore, StoreOptions, Tuning};
-use antler_core::chunkserver::{ChunkServer, ChunkServerConfig};
-use antler_core::client::{Client, ClientConfig};
+use antler_core::chunkserver::{self, ChunkServer, ChunkServerConfig};
+use antler_core::client::{self, Client, ClientConfig};
 use antler_core::ids::{
     Address, BootId, ClusterId, DiskId, Incarnation, LogPosition, MemberId, ServerId,
 };
@@ -31,9 +30,13 @@ use antler_core::time::{Duration, Instant, Now, Timestamp};
 const CLUSTER: ClusterId = ClusterId(1);
 /// Wall time at the world's beginning: seconds since 1970.
 const EPOCH: i64 = 1_800_000_000;
-/// Bytes of a member's disk, and of its log segments.
+/// Bytes of a member's disk.
 const MEMBER_DISK: u64 = 1 << 30;
-const LOG_SEGMENT: u64 = 256 << 10;
+
+/// How slow and how fast a clock may run, in thousandths: two clocks may then drift
+/// apart by 4 % over an expiry, less than `DRIFT_PER_MILLE`.
+pub(crate) const RATE_MIN: u64 = 980;
+pub(crate) const RATE_MAX: u64 = 1020;
 
 /// What a node is doing.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -75,6 +78,7 @@ pub(crate) struct Node {
     /// A master of a life of the cluster that is over.
     pub(crate) retired: bool,
     incarnation: Option<Incarnation>,
+    limits: LimitsPlan,
     booted: Nanos,
     clock: Clock,
     rng: Rng,
@@ -124,6 +128,7 @@ impl Node {
             directory: Directory::default(),
             retired: false,
             incarnation: None,
+            limits: plan.limits.fit(),
             booted: 0,
             clock: Clock::draw(cluster.drift, rng),
             rng: rng.fork(),
@@ -206,7 +211,10 @@ impl Node {
             .map_err(|error| error.to_string())?;
         let mut config = MemberConfig::new(MemberId(self.id), self.directory.members.clone());
         config.image_log_bytes = plan.cluster.image_every;
-        config.image_piece_size = 16 << 10;
+        config.image_piece_size = self.limits.image_piece as usize;
+        config.log_batch_max = self.limits.log_batch as usize;
+        config.uncommitted_bytes_max = self.limits.uncommitted;
+        config.follower_inflight_max = self.limits.follower_inflight as usize;
         let found = (recovered.entries.clone(), recovered.meta.position);
         let marks = recovered.marks;
         let (seed, local) = (self.rng.word(), self.moment(disk.cursor()).local);
@@ -214,6 +222,8 @@ impl Node {
             Role::Master => {
                 let mut config = MasterConfig::new(config, self.directory.secret.clone());
                 config.copies = plan.cluster.copies as u8;
+                config.commands_inflight_max = self.limits.commands as usize;
+                config.repair_inflight_max = self.limits.repairs as usize;
                 config.delete_grace = Duration::from_secs(10);
                 config.restart_grace = Duration::from_secs(20);
                 config.session_timeout = Duration::from_secs(30);
@@ -244,7 +254,7 @@ impl Node {
             member: MemberId(self.id),
             voters: of(true),
             learners: of(false),
-            segment_size: LOG_SEGMENT,
+            segment_size: self.limits.log_segment,
         }
     }
 
@@ -295,6 +305,11 @@ impl Node {
             labels: self.labels(),
             masters: self.directory.masters.clone(),
             incarnation: self.incarnation.unwrap_or_default(),
+            limits: chunkserver::Limits {
+                queue_max: self.limits.chunkserver_queue as usize,
+                disk_inflight_max: self.limits.disk_inflight as usize,
+                repair_inflight_max: self.limits.repairs as usize,
+            },
         };
         let (seed, local) = (self.rng.word(), self.moment(ready).local);
         let machine = ChunkServer::new(config, opened, seed, local);
@@ -322,10 +337,14 @@ impl Node {
             disk: self.disk_ids[number],
             path: format!("/disks/{number}"),
             tuning: Tuning {
-                segment_size: 1 << 20,
-                slots_per_file: 256,
-                checkpoint_bytes: 1 << 20,
+                segment_size: self.limits.disk_segment as u32,
+                slots_per_file: self.limits.disk_slots as u32,
+                checkpoint_bytes: self.limits.disk_checkpoint,
                 reserve: 1 << 20,
+                small_write: self.limits.small_write as usize,
+                part_memory: self.limits.part_memory as usize,
+                disk_memory: self.limits.disk_memory as usize,
+                embed_max: self.limits.embed as usize,
                 ..Tuning::default()
             },
         }
@@ -337,6 +356,7 @@ impl Node {
             name: self.name.clone(),
             nonce: self.rng.word(),
             labels: self.labels(),
+            limits: self.client_limits(),
             ..ClientConfig::default()
         };
         let (seed, local) = (self.rng.word(), self.moment(now).local);
@@ -346,6 +366,36 @@ impl Node {
             ready: now + 1_000_000,
             recovered: None,
         }
+    }
+
+    fn client_limits(&self) -> client::Limits {
+        let limits = &self.limits;
+        client::Limits {
+            session_window: limits.session_window,
+            write_window_bytes: limits.write_window,
+            unsynced_bytes_max: limits.unsynced,
+            piece_bytes: limits.piece as u32,
+            read_ahead_bytes: limits.read_ahead,
+            read_cache_bytes: limits.read_cache,
+            attributes_max: limits.attributes as usize,
+            dentries_max: limits.dentries as usize,
+            locations_max: limits.locations as usize,
+            unsettled_max: limits.unsettled as usize,
+            locate_count: limits.locate as u32,
+            ..client::Limits::default()
+        }
+    }
+
+    /// The wall clock jumps; timestamps alone are taken from it.
+    pub(crate) fn jump_clock(&mut self, by: i64) {
+        self.clock.error = self.clock.error.saturating_add(by);
+    }
+
+    /// The monotonic clock goes on from what it shows, at another speed.
+    pub(crate) fn set_clock_rate(&mut self, now: Nanos, rate: u64) {
+        self.clock.base = self.moment(now).local.mono.0;
+        self.booted = now;
+        self.clock.rate = rate;
     }
 
     fn labels(&self) -> Vec<(String, String)> {
@@ -418,7 +468,11 @@ impl Node {
 
 impl Clock {
     fn draw(drift: bool, rng: &mut Rng) -> Self {
-        let rate = if drift { rng.between(980, 1020) } else { 1000 };
+        let rate = if drift {
+            rng.between(RATE_MIN, RATE_MAX)
+        } else {
+            1000
+        };
         Self {
             rate,
             base: 0,

@@ -382,6 +382,15 @@ impl World {
         }
     }
 
+    /// A node's clock was changed: when its timeout falls is reckoned anew.
+    pub(crate) fn wake_anew(&mut self, index: usize) {
+        self.nodes[index].wake = Nanos::MAX;
+        let process = self.nodes[index].process.as_ref();
+        if let Some(due) = process.and_then(Process::poll_timeout) {
+            self.wake_at(index, due);
+        }
+    }
+
     fn wake_at(&mut self, index: usize, due: Instant) {
         let node = &mut self.nodes[index];
         let when = node.world_time(due).max(self.now);

@@ -31,14 +31,16 @@ fn read(name: &str, text: &str) -> Scenario {
 #[test]
 fn every_key_is_read_and_has_the_default_that_is_told() {
     let defaults = format!("{:?}", read("defaults", ""));
-    for section in ["cluster", "network", "workload", "expect"] {
+    for section in ["cluster", "network", "limits", "workload", "expect"] {
         let rows = rows(&format!("[{section}]"));
         assert!(rows.len() >= 4, "{section} has too few keys: {rows:?}");
         for row in rows {
-            let (key, value) = (row[1].trim_matches('`'), row[2].trim_matches('`'));
-            let text = format!("[{section}]\n{key} = {value}\n");
-            let found = read(&format!("{section}-{key}"), &text);
-            assert_eq!(format!("{found:?}"), defaults, "{text}");
+            let value = row[2].trim_matches('`');
+            for key in row[1].split(", ").map(|key| key.trim_matches('`')) {
+                let text = format!("[{section}]\n{key} = {value}\n");
+                let found = read(&format!("{section}-{key}"), &text);
+                assert_eq!(format!("{found:?}"), defaults, "{text}");
+            }
         }
     }
 }
@@ -53,12 +55,16 @@ fn every_fault_is_read() {
     let mut count = 0;
     for row in &rows[from..] {
         for action in row[1].split(", ").map(|action| action.trim_matches('`')) {
+            let by = match action {
+                "jump-clock" => "by = \"1min\"\n",
+                _ => "",
+            };
             let text = format!(
-                "[[fault]]\ndo = \"{action}\"\nwho = \"chunkserver\"\nat = \"1s\"\nfor = \"1s\"\n"
+                "[[fault]]\ndo = \"{action}\"\nwho = \"chunkserver\"\nat = \"1s\"\nfor = \"1s\"\n{by}"
             );
             assert_eq!(read(&format!("fault-{action}"), &text).faults.len(), 1);
             count += 1;
         }
     }
-    assert_eq!(count, 16);
+    assert_eq!(count, 21);
 }

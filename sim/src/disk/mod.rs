@@ -7,7 +7,8 @@
 //! - the death of a program keeps what it had handed over ([`SimDisk::kill`]);
 //! - reads, writes and syncs fail once or for good; a failed sync leaves it open
 //!   what of its changes is durable, and no later sync makes up for it;
-//! - the disk is full, slow, or gone; a bit of it rots; a sync lies.
+//! - the disk is full, slow, hung, or gone, for good or for a while; a bit of it rots;
+//!   a sync lies; an older image of it takes its place.
 //!
 //! The calls are synchronous, but each takes simulated time: [`SimDisk::begin`]
 //! sets where a series of calls starts, each call moves the cursor on, and
@@ -20,6 +21,7 @@ mod content;
 mod faults;
 mod file;
 mod names;
+mod swap;
 
 pub use faults::{DiskFaults, DiskSpeed, Failing};
 
@@ -204,6 +206,8 @@ struct Disk {
     cursor: u64,
     /// Where the last read of the medium ended, to tell a seek.
     head: (FileNumber, u64),
+    /// No call ends before.
+    hung_until: u64,
     next_handle: u64,
     next_file: FileNumber,
     used: u64,
@@ -224,6 +228,7 @@ impl Disk {
             sequence: 0,
             cursor: 0,
             head: (0, 0),
+            hung_until: 0,
             next_handle: 1,
             next_file: 1,
             used: 0,
@@ -236,7 +241,7 @@ impl Disk {
     /// Time passes for a call.
     fn spend(&mut self, nanos: u64) {
         self.counts.calls += 1;
-        self.cursor += nanos * self.faults.slow;
+        self.cursor = self.hung_until.max(self.cursor + nanos * self.faults.slow);
     }
 
     /// A duration that varies by a half to either side.

@@ -1,6 +1,6 @@
 //! The plan of one run: everything that is drawn from a scenario and a seed
-//! before the run begins. It is data: printed first, kept with `--plan-out`, and
-//! run again with `--plan`.
+//! before the run begins. It is data: printed first, kept when it fails, shrunk, and run
+//! again.
 
 mod programs;
 
@@ -8,7 +8,7 @@ pub use programs::{FileOperation, Program, Step};
 
 use crate::network::{Nanos, NetworkSpeed};
 use crate::scenario::{
-    Action, DiskKind, Errors, Fault, Profile, Range, Scenario, Trigger, Who, Workload,
+    Action, DiskKind, Errors, Fault, LimitsPlan, Profile, Range, Scenario, Trigger, Who, Workload,
 };
 use antler_core::rng::Rng;
 use serde::{Deserialize, Serialize};
@@ -22,6 +22,9 @@ pub struct Plan {
     pub cluster: ClusterPlan,
     /// The network's quantities.
     pub network: NetworkPlan,
+    /// The machines' bounds.
+    #[serde(default)]
+    pub limits: LimitsPlan,
     /// For how long operations are begun.
     pub duration: Nanos,
     /// What each program does.
@@ -123,6 +126,9 @@ pub struct FaultPlan {
     pub lasts: Option<Nanos>,
     /// How many times as slow.
     pub factor: u64,
+    /// How far a clock jumps.
+    #[serde(default)]
+    pub by: Nanos,
     /// Only the next call fails.
     pub once: bool,
     /// What is settled and can still be read need not have another copy.
@@ -137,10 +143,20 @@ impl Plan {
     #[must_use]
     pub fn draw(scenario: &Scenario, seed: u64) -> Self {
         let mut rng = Rng::new(seed);
-        let cluster = draw_cluster(scenario, &mut rng);
+        // What was added later has draws of its own, so that older ones stay as they are.
+        let mut apart = Rng::new(seed ^ 0x0011_3175);
+        let cluster = draw_cluster(scenario, &mut rng, &mut apart);
         let network = draw_network(scenario, &mut rng);
         let duration = scenario.workload.duration.draw(&mut rng);
-        let programs = draw_programs(&scenario.workload, &cluster, duration, &mut rng.fork());
+        let programs = draw_programs(
+            (
+                &scenario.workload,
+                scenario.workload.profile.draw(&mut apart),
+            ),
+            &cluster,
+            duration,
+            &mut rng.fork(),
+        );
         let mut fault_rng = rng.fork();
         let faults = &scenario.faults;
         let faults = faults
@@ -150,6 +166,7 @@ impl Plan {
             seed,
             cluster,
             network,
+            limits: scenario.limits.draw(&mut apart),
             duration,
             programs,
             faults: faults.collect(),
@@ -189,6 +206,9 @@ impl Plan {
             self.programs.len(),
             self.duration as f64 / 1e9,
         );
+        for (name, value) in self.limits.unusual() {
+            line.push_str(&format!(", {name} {value}"));
+        }
         for fault in &self.faults {
             line.push_str(&format!("\n  fault: {fault}"));
         }
@@ -214,7 +234,7 @@ impl std::fmt::Display for FaultPlan {
     }
 }
 
-fn draw_cluster(scenario: &Scenario, rng: &mut Rng) -> ClusterPlan {
+fn draw_cluster(scenario: &Scenario, rng: &mut Rng, apart: &mut Rng) -> ClusterPlan {
     let options = &scenario.cluster;
     ClusterPlan {
         masters: options.masters.draw(rng),
@@ -224,7 +244,7 @@ fn draw_cluster(scenario: &Scenario, rng: &mut Rng) -> ClusterPlan {
         clients: options.clients.draw(rng),
         copies: options.copies.draw(rng),
         datacentres: options.datacentres.draw(rng),
-        disk: options.disk,
+        disk: options.disk.draw(apart),
         disk_size: options.disk_size.draw(rng),
         drift: options.drift,
         image_every: options.image_every.draw(rng),
@@ -243,7 +263,7 @@ fn draw_network(scenario: &Scenario, rng: &mut Rng) -> NetworkPlan {
 }
 
 fn draw_programs(
-    workload: &Workload,
+    (workload, profile): (&Workload, Profile),
     cluster: &ClusterPlan,
     duration: Nanos,
     rng: &mut Rng,
@@ -257,7 +277,7 @@ fn draw_programs(
             let options = programs::Options {
                 number: programs.len() as u64,
                 client,
-                profile: workload.profile,
+                profile,
                 shared,
                 write_max,
                 file_max,
@@ -294,6 +314,7 @@ fn draw_fault(fault: &Fault, rng: &mut Rng) -> Vec<FaultPlan> {
             one_way: fault.one_way,
             lasts: fault.duration.map(|lasts| lasts.draw(rng)),
             factor: fault.factor.map_or(20, |factor| factor.draw(rng)),
+            by: fault.by.map_or(0, |by| by.draw(rng)),
             once: fault.once,
             hasty: fault.hasty,
             pick: rng.word(),

@@ -4,7 +4,8 @@
 //! `"4KiB..1MiB"`; both ends of a range belong to it.
 
 use antler_core::rng::Rng;
-use serde::de::{Error, Visitor};
+use serde::de::value::{SeqAccessDeserializer, StrDeserializer};
+use serde::de::{Error, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use std::fmt;
 use std::marker::PhantomData;
@@ -181,9 +182,60 @@ impl<U: Unit> Visitor<'_> for DrawVisitor<U> {
     }
 }
 
+/// One of several words, from which each seed draws; written as a text or a list.
+#[derive(Clone, Debug)]
+pub struct Choice<T>(Vec<T>);
+
+impl<T> Choice<T> {
+    /// Always this one.
+    #[must_use]
+    pub fn only(value: T) -> Self {
+        Self(vec![value])
+    }
+}
+
+impl<T: Copy> Choice<T> {
+    /// Draws one; nothing is drawn where there is no choice.
+    pub fn draw(&self, rng: &mut Rng) -> T {
+        match self.0.as_slice() {
+            [only] => *only,
+            several => several[rng.below(several.len() as u64) as usize],
+        }
+    }
+}
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Choice<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(ChoiceVisitor(PhantomData))
+    }
+}
+
+struct ChoiceVisitor<T>(PhantomData<T>);
+
+impl<'de, T: Deserialize<'de>> Visitor<'de> for ChoiceVisitor<T> {
+    type Value = Choice<T>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a word, or a list of words")
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<Choice<T>, E> {
+        T::deserialize(StrDeserializer::new(text)).map(Choice::only)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, words: A) -> Result<Choice<T>, A::Error> {
+        let words = Vec::deserialize(SeqAccessDeserializer::new(words))?;
+        match words.is_empty() {
+            true => Err(A::Error::custom("there is nothing to choose from")),
+            false => Ok(Choice(words)),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::collections::BTreeMap;
 
     #[test]
     fn values_and_ranges_are_read_with_their_units() {
@@ -194,6 +246,8 @@ mod tests {
         for wrong in ["5", "s", "2s..1s", "1.2.3s", "-1s", "1h"] {
             assert!(read(wrong).is_err(), "{wrong}");
         }
+        let words = |text| toml::from_str::<BTreeMap<String, Choice<bool>>>(text);
+        assert!(words("x = []").is_err() && words("x = [true, false]").is_ok());
         assert_eq!(Size::parse("4KiB"), Some(4096));
         assert_eq!(Plain::parse("12"), Some(12));
     }

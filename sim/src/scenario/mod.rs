@@ -5,9 +5,11 @@
 //! targets for a seed is the plan's.
 
 pub mod draw;
+pub mod limits;
 pub mod who;
 
-pub use draw::{Bytes, Count, Draw, Range, Span};
+pub use draw::{Bytes, Choice, Count, Draw, Range, Span};
+pub use limits::{Limits, LimitsPlan};
 pub use who::Who;
 
 use antler_core::marks::Mark;
@@ -27,6 +29,9 @@ pub struct Scenario {
     /// How its parts are connected.
     #[serde(default)]
     pub network: NetworkOptions,
+    /// The bounds of the machines.
+    #[serde(default)]
+    pub limits: Limits,
     /// What the clients do.
     #[serde(default)]
     pub workload: Workload,
@@ -39,7 +44,7 @@ pub struct Scenario {
 }
 
 /// What the cluster is made of.
-#[derive(Clone, Copy, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Cluster {
     /// Voters of the masters' group.
@@ -56,8 +61,8 @@ pub struct Cluster {
     pub copies: Count,
     /// Places; every role is spread over them in turn.
     pub datacentres: Count,
-    /// What the disks are.
-    pub disk: DiskKind,
+    /// What the disks are: one, or several of which one is drawn.
+    pub disk: Choice<DiskKind>,
     /// Bytes of a chunkserver's disk.
     pub disk_size: Bytes,
     /// Clocks run up to 2 % fast or slow.
@@ -76,7 +81,7 @@ impl Default for Cluster {
             clients: Count::only(2),
             copies: Count::only(2),
             datacentres: Count::only(1),
-            disk: DiskKind::Flash,
+            disk: Choice::only(DiskKind::Flash),
             disk_size: Bytes::only(1 << 30),
             drift: true,
             image_every: Bytes::between(8 << 10, 256 << 10),
@@ -123,7 +128,7 @@ impl Default for NetworkOptions {
 }
 
 /// What the clients do.
-#[derive(Clone, Copy, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Workload {
     /// For how long operations are begun.
@@ -133,8 +138,8 @@ pub struct Workload {
     pub actors: Count,
     /// Names that the programs share (each has names of its own besides).
     pub shared: Count,
-    /// What they mostly do.
-    pub profile: Profile,
+    /// What they mostly do: one, or several of which one is drawn.
+    pub profile: Choice<Profile>,
     /// Between two operations of a program.
     pub think: Span,
     /// Bytes of one write at most.
@@ -149,7 +154,7 @@ impl Default for Workload {
             duration: Span::only(10 * SECOND),
             actors: Count::between(1, 3),
             shared: Count::between(1, 6),
-            profile: Profile::Mixed,
+            profile: Choice::only(Profile::Mixed),
             think: Span::between(0, 60_000_000),
             write_max: Bytes::between(100, 200 << 10),
             file_max: Bytes::between(64 << 10, 1 << 20),
@@ -210,6 +215,9 @@ pub struct Fault {
     /// In how many of a hundred seeds.
     #[serde(default)]
     pub chance: Option<u64>,
+    /// `jump-clock`: how far, at most.
+    #[serde(default)]
+    pub by: Option<Span>,
     /// `slow-disk`: how many times as long everything takes.
     #[serde(default)]
     pub factor: Option<Count>,
@@ -250,6 +258,16 @@ pub enum Action {
     FillDisk,
     /// A disk is slow.
     SlowDisk,
+    /// No call to a disk ends before the fault does.
+    HangDisk,
+    /// A disk is pulled, and put in again later: what was not synced is lost in part.
+    VanishDisk,
+    /// A chunkserver's disk is replaced by an image of it that was taken earlier.
+    RestoreDisk,
+    /// The wall clock of a machine jumps forwards or backwards.
+    JumpClock,
+    /// A machine's clocks run at another speed from now on.
+    DriftClock,
     /// A bit of the stored content rots.
     Rot,
     /// Syncs answer without having done it.
@@ -383,9 +401,10 @@ pub fn parse(path: &str, text: &str) -> Result<Scenario, ScenarioError> {
         let line = line_of_fault(text, number);
         fault.check().map_err(|message| fail(line, message))?;
     }
-    scenario
-        .cluster
-        .check()
+    let parts = [scenario.cluster.check(), scenario.limits.check()];
+    parts
+        .into_iter()
+        .collect::<Result<(), String>>()
         .map_err(|message| fail(1, message))?;
     Ok(scenario)
 }
@@ -415,8 +434,15 @@ impl Fault {
         if self.chance.is_some_and(|chance| chance > 100) {
             return Err("`chance` is out of 100".to_owned());
         }
-        if self.action == Action::LyingSyncs && self.duration.is_none() {
-            return Err("`lying-syncs` needs `for`".to_owned());
+        let ends = matches!(
+            self.action,
+            Action::LyingSyncs | Action::HangDisk | Action::VanishDisk | Action::RestoreDisk
+        );
+        if ends && self.duration.is_none() {
+            return Err(format!("`{}` needs `for`", self.action));
+        }
+        if self.by.is_some() != (self.action == Action::JumpClock) {
+            return Err("`jump-clock` needs `by`, and nothing else has it".to_owned());
         }
         Ok(())
     }
