@@ -107,6 +107,7 @@ impl World {
         let targets = self.targets(fault.who, fault.pick, self.script.states[number].cause);
         self.trace
             .line(self.now, "fault", || format!("{fault} hits {targets:?}"));
+        self.show_fault(number, &fault, &targets);
         match fault.action {
             Action::Kill => self.crash(&fault, &targets, false),
             Action::PowerCut => self.crash(&fault, &targets, true),
@@ -120,6 +121,16 @@ impl World {
             Action::DriftClock => self.drift_clocks(&fault, &targets),
             _ => self.harm_disks(number, &fault, &targets),
         }
+    }
+
+    /// A page shows the fault, once: one that waits strikes again and again.
+    fn show_fault(&mut self, number: usize, fault: &FaultPlan, targets: &[usize]) {
+        let Some(observer) = &mut self.observer else {
+            return;
+        };
+        let names = targets.iter().map(|&index| self.nodes[index].name.clone());
+        let what = format!("{} {}", fault.action, fault.who);
+        observer.struck(self.now, number, what, (names.collect(), fault.ends()));
     }
 
     /// Which nodes are hit, those that are gone for good left out.
@@ -348,10 +359,9 @@ impl World {
         if !matches!(self.phase, Phase::Working { .. }) {
             return;
         }
-        if !images
-            .iter()
-            .all(|(index, ..)| self.can_lose(*index, Action::RestoreDisk))
-        {
+        let fault = self.script.faults[number];
+        let may_lose = |(index, ..): &(usize, usize, SimDisk)| self.can_lose(*index, &fault);
+        if !images.iter().all(may_lose) {
             let state = &mut self.script.states[number];
             state.tries += 1;
             if state.tries < PATIENCE {
@@ -499,6 +509,9 @@ impl World {
 
     /// A fault with a duration ends.
     pub(crate) fn end_fault(&mut self, number: usize) {
+        if let Some(observer) = &mut self.observer {
+            observer.ended(self.now, number);
+        }
         let fault = self.script.faults[number];
         let state = std::mem::take(&mut self.script.states[number]);
         self.script.states[number].struck = true;
@@ -536,6 +549,25 @@ impl World {
             if matches!(self.nodes[index].power, Power::Off | Power::Idle) {
                 self.schedule(self.now, Event::Restart(index));
             }
+        }
+    }
+}
+
+impl FaultPlan {
+    /// How long it lasts at most, for a page; `None` if for good.
+    fn ends(&self) -> Option<Nanos> {
+        match self.action {
+            Action::Rot | Action::JumpClock | Action::DriftClock | Action::ReturnOldMasters => {
+                Some(0)
+            }
+            Action::LoseDisk | Action::Recover => None,
+            _ if self.once => Some(0),
+            Action::FillDisk
+            | Action::SlowDisk
+            | Action::FailReads
+            | Action::FailWrites
+            | Action::FailSyncs => self.lasts,
+            _ => Some(self.lasts.unwrap_or(LASTS)),
         }
     }
 }

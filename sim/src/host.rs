@@ -2,6 +2,7 @@
 //! clocks and entropy of everything that is linked in are virtual and seeded; the
 //! world moves the clock.
 
+use crate::observe::Observed;
 use crate::plan::Plan;
 use crate::trace::Trace;
 use crate::world::{Outcome, World};
@@ -19,6 +20,8 @@ pub struct Report {
     pub seed: u64,
     /// How it ended.
     pub verdict: Verdict,
+    /// Which judge complained, or what stood still; the same for failures of one kind.
+    pub kind: String,
     /// The rare events that it met.
     pub marks: Marks,
     /// Events that the world carried out.
@@ -33,6 +36,8 @@ pub struct Report {
     pub steps: usize,
     /// What the judges compared.
     pub judged: Judged,
+    /// What was seen, if that was asked for and the run came to an end.
+    pub observed: Option<Box<Observed>>,
 }
 
 /// How much the judges saw: a run in which they saw nothing proves nothing.
@@ -44,6 +49,8 @@ pub struct Judged {
     pub digests: u64,
     /// Answers about names.
     pub answers: u64,
+    /// Requests about names that fit an order.
+    pub orders: u64,
     /// Records looked for on disks.
     pub records: u64,
     /// Synced ranges looked for on disks.
@@ -105,6 +112,8 @@ pub struct RunOptions {
     pub trace: Trace,
     /// A bug to plant, if this build can.
     pub planted: Option<Planted>,
+    /// Whether to collect what a page shows.
+    pub observe: bool,
 }
 
 /// Runs a plan to its end.
@@ -116,12 +125,13 @@ pub fn run(plan: Plan, options: RunOptions) -> Report {
     let spawned = thread.spawn(move || {
         plant(options.planted);
         let runtime = Runtime::with_seed_and_config(seed, Config::default());
-        runtime.block_on(async { drive(World::new(plan, options.trace)) })
+        runtime.block_on(async { drive(World::new(plan, options.trace, options.observe)) })
     });
     let ended = spawned.expect("a thread can be started").join();
     let mut report = ended.unwrap_or_else(|panic| Report {
         seed,
         verdict: Verdict::Panicked(text_of(panic.as_ref())),
+        kind: kind_of_panic(&text_of(panic.as_ref())),
         marks: Marks::default(),
         events: 0,
         virtual_nanos: 0,
@@ -129,6 +139,7 @@ pub fn run(plan: Plan, options: RunOptions) -> Report {
         digest: 0,
         steps: 0,
         judged: Judged::default(),
+        observed: None,
     });
     report.elapsed = begun.elapsed();
     report
@@ -142,6 +153,11 @@ fn drive(mut world: World) -> Report {
         }
         world.step();
     }
+    let kind = match world.outcome() {
+        Some(Outcome::Passed) | None => String::new(),
+        Some(Outcome::Broken(broken)) => broken.promise.to_owned(),
+        Some(Outcome::Stuck(how)) => how.split(':').next().unwrap_or_default().to_owned(),
+    };
     let verdict = match world.outcome() {
         Some(Outcome::Passed) => Verdict::Passed,
         Some(Outcome::Broken(broken)) => {
@@ -150,9 +166,12 @@ fn drive(mut world: World) -> Report {
         Some(Outcome::Stuck(how)) => Verdict::Stuck(how.clone()),
         None => Verdict::Stuck("nothing is due any more".to_owned()),
     };
+    let observer = world.observer.take();
     Report {
+        observed: observer.map(|observer| Box::new(observer.finish(world.now))),
         seed: world.plan.seed,
         verdict,
+        kind,
         marks: world.marks,
         events: world.events,
         virtual_nanos: world.now,
@@ -171,6 +190,20 @@ fn plant(bug: Option<Planted>) {
 #[cfg(not(feature = "planted-bugs"))]
 fn plant(bug: Option<Planted>) {
     assert!(bug.is_none(), "this build has no planted bugs");
+}
+
+/// What a panic says first, without its numbers.
+fn kind_of_panic(text: &str) -> String {
+    let line = text.lines().next().unwrap_or_default();
+    let mut kind = String::new();
+    for c in line.chars().take(80) {
+        match c.is_ascii_digit() {
+            true if kind.ends_with('#') => {}
+            true => kind.push('#'),
+            false => kind.push(c),
+        }
+    }
+    kind
 }
 
 fn text_of(panic: &(dyn std::any::Any + Send)) -> String {

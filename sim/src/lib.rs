@@ -3,7 +3,8 @@
 //! Read in this order: [`scenario`] (what a file says), [`plan`] (what a seed makes
 //! of it), `world` (the event heap), `network`, [`disk`], `node` and `process` (what
 //! runs), `workload` (the programs), `faults`, and `check` (the judges) with
-//! [`model`]. [`host`] runs one plan under madsim.
+//! [`model`]. [`host`] runs one plan under madsim, [`recording`] keeps one as a
+//! file, [`observe`] and [`page`] show one to people.
 //!
 //! Deliberately not here: the machines and the formats, which are core's and are
 //! executed as they are; threads and real time, which no run knows.
@@ -17,8 +18,11 @@ pub mod host;
 pub mod model;
 pub mod network;
 mod node;
+pub mod observe;
+pub mod page;
 pub mod plan;
 mod process;
+pub mod recording;
 pub mod scenario;
 mod trace;
 mod workload;

@@ -4,12 +4,18 @@
 //! never reached; 2 a promise was broken; 3 no progress; 4 a machine panicked.
 
 mod jobs;
+mod junit;
 #[cfg(feature = "planted-bugs")]
 mod planted;
 mod report;
+mod run_options;
+mod shrink;
+mod shrinking;
 mod suite;
+mod swarm;
 
 use clap::{Args, Parser, Subcommand};
+use run_options::Bug;
 use std::num::NonZero;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -29,6 +35,10 @@ struct Arguments {
 enum Command {
     /// Runs scenario files.
     Run(Run),
+    /// Runs fresh seeds of many scenarios until the time is up, and keeps each failure.
+    Swarm(swarm::Swarm),
+    /// Makes a kept failure small, and writes it as a file that `run` replays.
+    Shrink(shrinking::Shrink),
     /// Prints the plan that a seed draws from a scenario, as JSON.
     Plan {
         /// The scenario.
@@ -44,7 +54,7 @@ enum Command {
 
 #[derive(Debug, Args)]
 struct Run {
-    /// The scenarios.
+    /// The scenarios, and kept failures or plans (.json), which have one seed each.
     #[arg(required_unless_present = "plan")]
     files: Vec<PathBuf>,
     /// Which seeds: FROM..TO, TO not included.
@@ -68,6 +78,14 @@ struct Run {
     /// How many seeds run at once. The output is the same, in the order of the seeds.
     #[arg(long, default_value_t = jobs::cores())]
     jobs: NonZero<usize>,
+    /// Writes JUnit XML: a suite for each file, a case for each seed.
+    #[arg(long, value_name = "FILE")]
+    junit: Option<PathBuf>,
+    /// Writes a page for each run into this folder.
+    #[arg(long, value_name = "DIR")]
+    report: Option<PathBuf>,
+    #[command(flatten)]
+    bug: Bug,
 }
 
 fn main() -> ExitCode {
@@ -81,6 +99,8 @@ fn main() -> ExitCode {
     };
     let ended = match arguments.command {
         Command::Run(run) => suite::run(&run),
+        Command::Swarm(swarm) => swarm::run(&swarm),
+        Command::Shrink(shrink) => shrinking::run(&shrink),
         Command::Plan { file, seed } => suite::print_plan(&file, seed),
         #[cfg(feature = "planted-bugs")]
         Command::Planted(hunt) => planted::run(&hunt),

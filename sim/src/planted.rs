@@ -34,7 +34,7 @@ pub(crate) struct Hunt {
     jobs: NonZero<usize>,
 }
 
-fn bug_of(name: &str) -> Result<Planted, String> {
+pub(crate) fn bug_of(name: &str) -> Result<Planted, String> {
     let bug = Planted::ALL.iter().find(|bug| bug.name() == name);
     bug.copied().ok_or_else(|| {
         let names: Vec<_> = Planted::ALL.iter().map(|bug| bug.name()).collect();
@@ -62,7 +62,7 @@ struct Score {
 
 /// `planted`: the exit code, 2 when a bug was never caught.
 pub(crate) fn run(hunt: &Hunt) -> Result<u8, SuiteError> {
-    let scenarios = suite::load_all(&hunt.files)?;
+    let scenarios = suite::load_scenarios(&hunt.files)?;
     let bugs = match hunt.bugs.as_slice() {
         [] => Planted::ALL,
         some => some,

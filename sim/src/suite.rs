@@ -1,16 +1,20 @@
 //! Runs scenarios over seeds: options first, a verdict per seed, then the marks.
 
+use crate::junit::Junit;
 use crate::{Run, jobs, report};
 use antler_core::marks::{Mark, Marks};
 use antler_sim::Trace;
 use antler_sim::host::{self, Report, RunOptions, Verdict};
+use antler_sim::page::{self, About};
 use antler_sim::plan::Plan;
+use antler_sim::recording::{self, Recording};
 use antler_sim::scenario::{self, Scenario, ScenarioError};
 use serde_json::json;
 use std::num::NonZero;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::time::Duration;
 
 /// A run of fewer seeds need not reach every mark.
 const SEEDS_FOR_MARKS: u64 = 50;
@@ -42,29 +46,63 @@ pub(crate) enum SuiteError {
     /// A scenario is wrong.
     #[error(transparent)]
     Scenario(#[from] ScenarioError),
-    /// A plan is wrong.
+    /// A plan or another file is wrong, or can't be written.
     #[error("{0}: {1}")]
-    Plan(String, String),
+    File(String, String),
+}
+
+/// A file or folder can't be used.
+pub(crate) fn io(path: &Path, error: &std::io::Error) -> SuiteError {
+    SuiteError::File(path.display().to_string(), error.to_string())
+}
+
+/// What can be run.
+enum Source {
+    Scenario(Box<Scenario>),
+    /// One run, kept.
+    Recording(Box<Recording>),
+}
+
+impl Source {
+    fn draw(&self, seed: u64) -> Plan {
+        match self {
+            Self::Scenario(scenario) => Plan::draw(scenario, seed),
+            Self::Recording(recording) => recording.plan.clone(),
+        }
+    }
+
+    fn marks(&self) -> impl Iterator<Item = Mark> {
+        let required = match self {
+            Self::Scenario(scenario) => scenario.expect.marks.as_slice(),
+            Self::Recording(_) => &[],
+        };
+        required.iter().map(|name| name.0)
+    }
 }
 
 /// `run`: the exit code.
 pub(crate) fn run(run: &Run) -> Result<u8, SuiteError> {
+    let mut sources = load_all(&run.files)?;
     if let Some(path) = &run.plan {
-        let plan = load_plan(path)?;
-        let path = path.display().to_string();
-        let ran = run_plan(run, plan);
-        ran.print(run.json, &path);
-        return Ok(ran.report.verdict.exit_code());
+        let recording = Source::Recording(Box::new(load_recording(path)?));
+        sources.push((path.display().to_string(), recording));
     }
-    let scenarios = load_all(&run.files)?;
+    if let Some(folder) = &run.report {
+        std::fs::create_dir_all(folder).map_err(|error| io(folder, &error))?;
+    }
+    let mut junit = Junit::default();
     let mut code = 0;
-    for (path, scenario) in &scenarios {
-        let ended = run_scenario(run, path, scenario);
+    for (path, source) in &sources {
+        junit.begin(path);
+        let ended = run_source(run, path, source, &mut junit)?;
         code = if ended == 1 && code == 0 {
             1
         } else {
             heavier(code, ended)
         };
+    }
+    if let Some(path) = &run.junit {
+        junit.write(path).map_err(|error| io(path, &error))?;
     }
     Ok(code)
 }
@@ -77,15 +115,81 @@ pub(crate) fn print_plan(path: &Path, seed: u64) -> Result<u8, SuiteError> {
     Ok(0)
 }
 
-pub(crate) fn load_all(paths: &[PathBuf]) -> Result<Vec<(String, Scenario)>, SuiteError> {
+/// Reads scenarios, each with its path as it is shown.
+pub(crate) fn load_scenarios(paths: &[PathBuf]) -> Result<Vec<(String, Scenario)>, SuiteError> {
     let load = |path: &PathBuf| Ok((path.display().to_string(), scenario::load(path)?));
     paths.iter().map(load).collect()
 }
 
-fn load_plan(path: &Path) -> Result<Plan, SuiteError> {
-    let fail = |error: String| SuiteError::Plan(path.display().to_string(), error);
-    let text = std::fs::read_to_string(path).map_err(|error| fail(error.to_string()))?;
-    serde_json::from_str(&text).map_err(|error| fail(error.to_string()))
+fn load_all(paths: &[PathBuf]) -> Result<Vec<(String, Source)>, SuiteError> {
+    let load = |path: &PathBuf| {
+        let source = match path
+            .extension()
+            .is_some_and(|extension| extension == "json")
+        {
+            true => Source::Recording(Box::new(load_recording(path)?)),
+            false => Source::Scenario(Box::new(scenario::load(path)?)),
+        };
+        Ok((path.display().to_string(), source))
+    };
+    paths.iter().map(load).collect()
+}
+
+fn load_recording(path: &Path) -> Result<Recording, SuiteError> {
+    recording::load(path).map_err(|error| SuiteError::File(path.display().to_string(), error))
+}
+
+/// Every scenario file below a folder, in order.
+pub(crate) fn scenarios_below(folder: &Path) -> Result<Vec<PathBuf>, SuiteError> {
+    let mut found = Vec::new();
+    let mut folders = vec![folder.to_owned()];
+    while let Some(folder) = folders.pop() {
+        let entries = std::fs::read_dir(&folder).map_err(|error| io(&folder, &error))?;
+        for entry in entries {
+            let path = entry.map_err(|error| io(&folder, &error))?.path();
+            match path.is_dir() {
+                true => folders.push(path),
+                false if path.extension().is_some_and(|e| e == "toml") => found.push(path),
+                false => {}
+            }
+        }
+    }
+    found.sort();
+    match found.is_empty() {
+        true => Err(SuiteError::File(
+            folder.display().to_string(),
+            "there is no scenario below it".to_owned(),
+        )),
+        false => Ok(found),
+    }
+}
+
+/// A path as part of a file's name: `scenarios/disks/rot.toml` is `disks-rot`.
+pub(crate) fn stem(path: &str) -> String {
+    let path = Path::new(path).with_extension("");
+    let parts = path
+        .components()
+        .map(|part| part.as_os_str().to_string_lossy());
+    let parts: Vec<String> = parts.map(std::borrow::Cow::into_owned).collect();
+    let behind = parts.iter().rposition(|part| part == "scenarios");
+    let own = match behind {
+        Some(at) => &parts[at + 1..],
+        None => &parts[parts.len().saturating_sub(1)..],
+    };
+    own.join("-")
+}
+
+/// Reads a duration of an option: `90s`, `10m`, `8h`.
+pub(crate) fn duration_of(text: &str) -> Result<Duration, String> {
+    let units = [("s", 1), ("m", 60), ("h", 3600)];
+    let parts = units
+        .iter()
+        .find_map(|(unit, seconds)| Some((text.strip_suffix(unit)?, *seconds)));
+    let read = parts.and_then(|(number, seconds)| Some((number.parse::<u64>().ok()?, seconds)));
+    match read {
+        Some((number, seconds)) => Ok(Duration::from_secs(number * seconds)),
+        None => Err(format!("{text} is not like 90s, 10m or 8h")),
+    }
 }
 
 fn heavier(code: u8, other: u8) -> u8 {
@@ -98,30 +202,48 @@ fn heavier(code: u8, other: u8) -> u8 {
     report::graver(code, &verdict)
 }
 
-fn run_scenario(run: &Run, path: &str, scenario: &Scenario) -> u8 {
-    let seeds = match run.seed {
-        Some(seed) => seed..seed + 1,
-        None => run.seeds.from..run.seeds.to,
+fn run_source(run: &Run, path: &str, source: &Source, junit: &mut Junit) -> Result<u8, SuiteError> {
+    let seeds = match (source, run.seed) {
+        (Source::Recording(recording), _) => recording.plan.seed..recording.plan.seed + 1,
+        (_, Some(seed)) => seed..seed + 1,
+        _ => run.seeds.from..run.seeds.to,
     };
     let count = seeds.end - seeds.start;
     let mut suite = Totals::default();
-    let draw_and_run = |seed| run_plan(run, Plan::draw(scenario, seed));
+    let draw_and_run = |seed| run_plan(run, source.draw(seed));
+    let mut unwritten = None;
     jobs::in_order(jobs_of(run), seeds, draw_and_run, |ran| {
         ran.print(run.json, path);
+        if let Some(folder) = &run.report
+            && let Err(error) = ran.write_page(folder, path)
+        {
+            unwritten = Some(error);
+            return ControlFlow::Break(());
+        }
         suite.add(&ran.report);
+        junit.add(&ran.report, &ran.drawn, &repeat(path, ran.report.seed));
         match run.stop && ran.report.verdict != Verdict::Passed {
             true => ControlFlow::Break(()),
             false => ControlFlow::Continue(()),
         }
     });
-    let required = scenario.expect.marks.iter().map(|name| name.0);
-    let missing: Vec<Mark> = required.filter(|&mark| !suite.marks.has(mark)).collect();
+    if let Some(error) = unwritten {
+        return Err(error);
+    }
+    let missing: Vec<Mark> = source
+        .marks()
+        .filter(|&mark| !suite.marks.has(mark))
+        .collect();
     suite.print(run.json, path, &missing);
     let unproven = count >= SEEDS_FOR_MARKS && !missing.is_empty();
-    match suite.code {
+    if unproven {
+        let names: Vec<&str> = missing.iter().map(|mark| mark.name()).collect();
+        junit.add_missing_marks(&names);
+    }
+    Ok(match suite.code {
         0 => u8::from(unproven),
         code => code,
-    }
+    })
 }
 
 /// Traces of several runs would be mixed.
@@ -134,22 +256,28 @@ fn jobs_of(run: &Run) -> NonZero<usize> {
 
 /// A run that is over.
 struct Ran {
-    /// The options that it drew; printed already when it was traced.
-    options: Option<String>,
+    /// The options that it drew.
+    drawn: String,
+    /// They were printed before it began.
+    traced: bool,
     report: Report,
 }
 
 fn run_plan(run: &Run, plan: Plan) -> Ran {
-    let mut options = Some(plan.summary());
+    let drawn = plan.summary();
     if run.trace {
-        println!("{}", options.take().unwrap_or_default());
+        println!("{drawn}");
     }
     let how = RunOptions {
         trace: if run.trace { Trace::On } else { Trace::Off },
-        planted: None,
+        planted: run.bug.planted(),
+        observe: run.report.is_some(),
     };
-    let report = host::run(plan, how);
-    Ran { options, report }
+    Ran {
+        drawn,
+        traced: run.trace,
+        report: host::run(plan, how),
+    }
 }
 
 impl Ran {
@@ -158,10 +286,30 @@ impl Ran {
             println!("{}", report::object(path, &self.report));
             return;
         }
-        if let Some(options) = &self.options {
-            println!("{path} {options}");
+        if !self.traced {
+            println!("{path} {}", self.drawn);
         }
         println!("{}", report::line(&self.report));
+    }
+
+    fn write_page(&self, folder: &Path, path: &str) -> Result<(), SuiteError> {
+        let about = About {
+            scenario: path,
+            options: &self.drawn,
+            repeat: &repeat(path, self.report.seed),
+        };
+        let name = format!("{}-{}.html", stem(path), self.report.seed);
+        let file = folder.join(name);
+        let text = page::page(about, &self.report);
+        std::fs::write(&file, text).map_err(|error| io(&file, &error))
+    }
+}
+
+/// The command that repeats a run, event by event.
+fn repeat(path: &str, seed: u64) -> String {
+    match path.ends_with(".json") {
+        true => format!("antler-sim run {path} --trace"),
+        false => format!("antler-sim run {path} --seed {seed} --trace"),
     }
 }
 
@@ -224,7 +372,7 @@ impl Totals {
             println!("  required marks not reached: {}", missing.join(" "));
         }
         for seed in &self.failed {
-            println!("  repeat: antler-sim run {path} --seed {seed} --trace");
+            println!("  repeat: {}", repeat(path, *seed));
         }
     }
 }

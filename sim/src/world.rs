@@ -15,6 +15,7 @@ use crate::host::Judged;
 use crate::model::bytes::MountId;
 use crate::network::{Delivered, Delivery, Door, Nanos, Network, NetworkEvent, NodeIndex};
 use crate::node::{self, Node, Power};
+use crate::observe::Observer;
 use crate::plan::Plan;
 use crate::process::{Act, Process, Stimulus, Witness};
 use crate::trace::Trace;
@@ -120,6 +121,8 @@ pub(crate) struct World {
     pub(crate) marks: Marks,
     pub(crate) events: u64,
     pub(crate) rng: Rng,
+    /// Collects what a page shows, if one is wanted.
+    pub(crate) observer: Option<Observer>,
     heap: BinaryHeap<Reverse<(Nanos, u64, Event)>>,
     sequence: u64,
     runners: Vec<Runner>,
@@ -138,7 +141,7 @@ pub(crate) struct World {
 }
 
 impl World {
-    pub(crate) fn new(plan: Plan, trace: Trace) -> Self {
+    pub(crate) fn new(plan: Plan, trace: Trace, observe: bool) -> Self {
         let mut rng = Rng::new(plan.seed ^ 0x5eed);
         let nodes = node::build(&plan, &mut rng);
         let places: Vec<u64> = nodes.iter().map(|node| node.datacentre).collect();
@@ -165,6 +168,7 @@ impl World {
             inputs: 0,
             acts: Vec::new(),
             outcome: None,
+            observer: observe.then(|| Observer::new(&nodes)),
             rng,
             nodes,
             trace,
@@ -216,6 +220,7 @@ impl World {
             bytes: self.judges.bytes.compared,
             digests: self.judges.members.compared,
             answers: self.judges.names.compared,
+            orders: self.judges.linear.judged,
             records: self.judges.durable.records,
             ranges: self.judges.durable.ranges,
             reads: self.judges.leases.judged,
@@ -250,6 +255,7 @@ impl World {
             Event::Think(program) => self.on_thought(program),
             Event::Tick => {
                 self.tick();
+                self.observe();
                 self.schedule(self.now + TICK, Event::Tick);
             }
         }
@@ -298,6 +304,9 @@ impl World {
             return;
         }
         node.power = Power::Up;
+        if let Some(observer) = &mut self.observer {
+            observer.came(self.now, index);
+        }
         if node.role == Role::Client {
             let client = node.id as usize;
             self.mounts[client] = (self.next_mount, false);
@@ -337,6 +346,9 @@ impl World {
         self.trace.line(self.now, &node.name, || {
             format!("ends (power lost: {power_lost})")
         });
+        if let Some(observer) = &mut self.observer {
+            observer.went(self.now, index);
+        }
         let (role, client) = (node.role, node.id as usize);
         self.network
             .end_process(self.now, NodeIndex(index), power_lost);
@@ -356,6 +368,8 @@ impl World {
         self.mounts[client].1 = false;
         self.requests.retain(|_, (_, of)| *of != mount);
         self.judges.bytes.lose_mount(mount);
+        let found = self.judges.linear.lose_mount(mount);
+        self.judges.judge("names in one order", found);
         for runner in &mut self.runners {
             if runner.client == client {
                 runner.lose_mount();
@@ -526,6 +540,9 @@ impl World {
             connection,
         };
         self.prove_codec(&message);
+        if let Some(observer) = &mut self.observer {
+            observer.sent(self.now, connection, &message);
+        }
         let seen = self
             .judges
             .on_message(self.now, route, &message, &self.disks);
@@ -641,8 +658,13 @@ impl World {
             self.judges.judge::<()>("P5: exactly once", Err(how));
             return;
         };
+        if let Some(observer) = &mut self.observer {
+            observer.answered(self.now, operation);
+        }
         let found = self.judges.names.on_answered(operation, result);
         self.judges.judge("P7: names as they are", found);
+        let found = self.judges.linear.on_answered(operation, result);
+        self.judges.judge("names in one order", found);
         let found = self.judges.bytes.on_answer(operation, result);
         let synced = self.judges.judge("reads and errors", found).flatten();
         if let Some(synced) = synced {
@@ -681,8 +703,13 @@ impl World {
         let (mount, _) = self.mounts[client];
         self.judges.bytes.on_asked(operation, mount, &mut asked);
         self.judges.names.on_asked(operation, &asked.body);
+        self.judges.linear.on_asked(operation, mount, &asked.body);
         self.requests.insert(operation, (asker, mount));
         let index = self.client_node(client);
+        if let Some(observer) = &mut self.observer {
+            let site = self.nodes[index].datacentre;
+            observer.asked(self.now, operation, site, &asked.body);
+        }
         self.ask_mount(index, operation, asked.body);
     }
 

@@ -7,6 +7,7 @@ pub(crate) mod copies;
 pub(crate) mod disks;
 pub(crate) mod durable;
 pub(crate) mod leases;
+pub(crate) mod linear;
 pub(crate) mod members;
 pub(crate) mod names;
 
@@ -22,6 +23,7 @@ use bytes::{BytesJudge, Synced};
 use disks::{DiskReader, Disks};
 use durable::{DurableJudge, Look};
 use leases::{LeasesJudge, Route, Seen};
+use linear::LinearJudge;
 use members::MembersJudge;
 use names::NamesJudge;
 use std::collections::BTreeMap;
@@ -45,6 +47,7 @@ pub(crate) struct Judges {
     pub(crate) leases: LeasesJudge,
     pub(crate) durable: DurableJudge,
     pub(crate) names: NamesJudge,
+    pub(crate) linear: LinearJudge,
     pub(crate) reader: DiskReader,
     /// The session of a link, by connection.
     sessions: BTreeMap<usize, SessionId>,
@@ -59,6 +62,7 @@ impl Judges {
             leases: LeasesJudge::default(),
             durable: DurableJudge::new(plan.seed ^ 0xd15c, 3),
             names: NamesJudge::default(),
+            linear: LinearJudge::default(),
             reader: DiskReader::default(),
             sessions: BTreeMap::new(),
             broken: None,

@@ -176,6 +176,29 @@ impl Plan {
         }
     }
 
+    /// # Errors
+    /// When it describes no cluster that could run, as after an edit by hand.
+    pub fn check(&self) -> Result<(), String> {
+        let cluster = &self.cluster;
+        let counts = [
+            cluster.masters,
+            cluster.disks,
+            cluster.clients,
+            cluster.copies,
+        ];
+        if counts.contains(&0) || cluster.datacentres == 0 {
+            return Err("a cluster has masters, disks, clients, copies and a place".to_owned());
+        }
+        if cluster.chunkservers < cluster.copies {
+            return Err("there are fewer chunkservers than copies".to_owned());
+        }
+        let mut programs = self.programs.iter();
+        match programs.find(|program| program.client >= cluster.clients) {
+            Some(program) => Err(format!("there is no client {}", program.client)),
+            None => Ok(()),
+        }
+    }
+
     /// The options that were drawn, on one line.
     #[must_use]
     pub fn summary(&self) -> String {

@@ -62,6 +62,17 @@ macro_rules! limits {
                 differing.map(|(name, here, _)| (name, here)).collect()
             }
 
+            /// The same, with the named one as usual.
+            #[must_use]
+            pub fn with_usual(mut self, name: &str) -> Self {
+                let usual = Self::default();
+                match name {
+                    $(stringify!($name) => self.$name = usual.$name,)*
+                    _ => {}
+                }
+                self
+            }
+
             /// The same, each within what a machine can work with.
             fn clamped(self) -> Self {
                 Self { $($name: self.$name.clamp($least, $most),)* }
