@@ -169,6 +169,18 @@ impl Master {
         self.reconcile_orphans(session);
     }
 
+    /// Notes that somebody keeps a file whose last name a record removed.
+    pub(super) fn note_orphans(&mut self, record: &Record) {
+        let RecordBody::Client(ClientRecord { choice, .. }) = &record.body else {
+            return;
+        };
+        let state = self.member.state();
+        let mut kept = choice.open_by.iter();
+        if kept.any(|(inode, session)| state.is_orphan_of(*inode, *session)) {
+            self.marks.reach(Mark::OrphanKept);
+        }
+    }
+
     /// A file may be closed between the choice of who keeps it as an orphan and the
     /// record: nobody will close it again.
     pub(super) fn close_late_orphans(&mut self, record: &Record) {

@@ -560,6 +560,7 @@ impl Master {
                 Change::Inode(_) | Change::Dentry { .. } => {}
             }
         }
+        self.note_orphans(record);
         if self.reign.is_some() {
             self.close_late_orphans(record);
         }

@@ -233,6 +233,7 @@ impl Drawing<'_> {
             Profile::Data => (10, 85, 5),
             Profile::Synced => (5, 65, 30),
             Profile::Contended => (25, 65, 10),
+            Profile::Orphans => (10, 70, 20),
         };
         match self.rng.below(names + data + syncs) {
             n if n < names => self.name_step(),
@@ -298,6 +299,8 @@ impl Drawing<'_> {
         let truncate = self.rng.one_in(6);
         let exclusive = self.rng.one_in(8);
         let create = write && !self.rng.one_in(3);
+        let unlinked = self.options.profile == Profile::Orphans && self.rng.one_in(2);
+        let name = unlinked.then(|| path.clone());
         self.push(match create {
             true => FileOperation::Create {
                 path,
@@ -311,6 +314,9 @@ impl Drawing<'_> {
                 truncate: truncate && write,
             },
         });
+        if let Some(path) = name {
+            self.push(FileOperation::Unlink { path });
+        }
     }
 
     fn write_step(&mut self, slot: usize, mut open: Open) {

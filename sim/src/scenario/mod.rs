@@ -176,6 +176,8 @@ pub enum Profile {
     Synced,
     /// Everything on names that all programs share.
     Contended,
+    /// Files that are unlinked as soon as they are open, and used on.
+    Orphans,
 }
 
 /// Something that goes wrong.
