@@ -71,6 +71,17 @@ impl World {
 
     /// Something was seen that faults may wait for.
     pub(crate) fn on_seen(&mut self, seen: Seen, cause: usize, peer: Option<usize>) {
+        self.on_foreseen(self.now, seen, cause, peer);
+    }
+
+    /// Something is seen that will be so at a time not before now.
+    pub(crate) fn on_foreseen(
+        &mut self,
+        when: Nanos,
+        seen: Seen,
+        cause: usize,
+        peer: Option<usize>,
+    ) {
         if !matches!(self.phase, Phase::Working { .. }) {
             return;
         }
@@ -93,7 +104,7 @@ impl World {
             if state.seen > skip {
                 state.struck = true;
                 state.cause = cause;
-                self.schedule(self.now, Event::Fault(number));
+                self.schedule(when, Event::Fault(number));
             }
         }
     }
@@ -625,6 +636,8 @@ fn trigger_of(seen: Seen) -> Option<Trigger> {
         Seen::MutationAnswered => Trigger::MutationAnswered,
         Seen::RepairBegun => Trigger::RepairBegun,
         Seen::FsyncAnswered => Trigger::FsyncAnswered,
+        Seen::LogSync => Trigger::LogSync,
+        Seen::DiskSync => Trigger::DiskSync,
         Seen::Nothing => return None,
     })
 }

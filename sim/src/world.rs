@@ -503,6 +503,8 @@ impl World {
             Witness::Appending(_) | Witness::Restarting if self.nodes[index].retired => {}
             Witness::Appending(entries) => self.judges.members.on_appending(index, entries),
             Witness::Restarting => self.judges.members.on_restarting(index),
+            Witness::LogSync(when) => self.on_foreseen(when, Seen::LogSync, index, None),
+            Witness::DiskSync(when) => self.on_foreseen(when, Seen::DiskSync, index, None),
             Witness::Writing(part, epoch) => {
                 let found = self.judges.leases.on_writing(index, part, epoch);
                 self.judges.judge("P4: fencing", found);

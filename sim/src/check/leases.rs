@@ -63,6 +63,8 @@ pub(crate) enum Seen {
     MutationAnswered,
     RepairBegun,
     FsyncAnswered,
+    LogSync,
+    DiskSync,
     Nothing,
 }
 

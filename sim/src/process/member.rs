@@ -17,6 +17,9 @@ use antler_core::metalogger::Metalogger;
 use antler_core::time::{Instant, Now};
 use std::collections::BTreeMap;
 
+/// Bytes of a sector: what a disk writes whole or not at all.
+const SECTOR: usize = 512;
+
 /// Either role of a member.
 #[allow(
     clippy::large_enum_variant,
@@ -167,6 +170,7 @@ impl Storage {
             _ => {}
         }
         self.disk.settle(now);
+        let is_long = batch_bytes(&operation) > SECTOR;
         let completion = if operation.is_image() {
             self.disk.begin(now.max(self.images_busy));
             let completion = self.images.execute(operation);
@@ -175,7 +179,12 @@ impl Storage {
         } else {
             self.disk.begin(now.max(self.log_busy));
             let completion = self.log.execute(operation);
+            let begun = now.max(self.log_busy);
             self.log_busy = self.disk.cursor();
+            if is_long {
+                let amid = begun.midpoint(self.log_busy);
+                acts.push(Act::Witness(Witness::LogSync(amid)));
+            }
             completion
         };
         acts.push(Act::Later(self.disk.cursor(), self.next));
@@ -196,4 +205,13 @@ impl Storage {
         }
         Some(Input::Completed(completion))
     }
+}
+
+/// About how many bytes a batch takes in the log: see the format of a segment.
+fn batch_bytes(operation: &JournalOperation) -> usize {
+    let JournalOperation::Append { entries, .. } = operation else {
+        return 0;
+    };
+    let records = entries.iter().map(|entry| 24 + entry.data.len());
+    64 + records.sum::<usize>()
 }

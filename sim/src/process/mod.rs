@@ -70,6 +70,10 @@ pub(crate) enum Witness {
     Appending(Vec<LogEntry>),
     /// A member's log is to be emptied behind an installed image.
     Restarting,
+    /// A batch of several sectors in a member's log will be amid its sync then.
+    LogSync(Nanos),
+    /// A chunkserver's disk will be amid a sync then.
+    DiskSync(Nanos),
     /// A chunkserver's disk is to write a part under an epoch.
     Writing(antler_core::ids::PartId, antler_core::ids::Epoch),
 }

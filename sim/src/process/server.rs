@@ -4,7 +4,7 @@
 //! by step at the times that its calls take, so that operations on other parts,
 //! and crashes, fall between the steps; a sync runs beside other calls.
 
-use super::{Act, Moment, Other, Stimulus, drive, input, witness_of};
+use super::{Act, Moment, Other, Stimulus, Witness, drive, input, witness_of};
 use crate::disk::{SimDisk, SyncBegun};
 use crate::network::Nanos;
 use antler_core::chunk::operation::{DiskCompletion, DiskError, DiskOperation, DiskReply};
@@ -152,6 +152,8 @@ impl Storage {
         let due = match progress {
             Progress::Sync(file) => {
                 let begun = runner.disk.begin_sync(file);
+                let amid = runner.busy.midpoint(begun.ends);
+                acts.push(Act::Witness(Witness::DiskSync(amid)));
                 running.state = State::Syncing(begun);
                 begun.ends
             }

@@ -296,6 +296,10 @@ pub enum Trigger {
     MutationAnswered,
     /// A chunkserver was told to copy a part.
     RepairBegun,
+    /// A member is amid the sync of a batch of its log that spans several sectors.
+    LogSync,
+    /// A chunkserver's disk is amid a sync.
+    DiskSync,
 }
 
 /// What must come of it.
