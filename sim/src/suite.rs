@@ -14,7 +14,7 @@ use std::num::NonZero;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// A run of fewer seeds need not reach every mark.
 const SEEDS_FOR_MARKS: u64 = 50;
@@ -210,6 +210,7 @@ fn run_source(run: &Run, path: &str, source: &Source, junit: &mut Junit) -> Resu
     };
     let count = seeds.end - seeds.start;
     let mut suite = Totals::default();
+    let begun = Instant::now();
     let draw_and_run = |seed| run_plan(run, source.draw(seed));
     let mut unwritten = None;
     jobs::in_order(jobs_of(run), seeds, draw_and_run, |ran| {
@@ -234,6 +235,7 @@ fn run_source(run: &Run, path: &str, source: &Source, junit: &mut Junit) -> Resu
         .marks()
         .filter(|&mark| !suite.marks.has(mark))
         .collect();
+    suite.wall = begun.elapsed().as_secs_f64();
     suite.print(run.json, path, &missing);
     let unproven = count >= SEEDS_FOR_MARKS && !missing.is_empty();
     if unproven {
@@ -320,7 +322,10 @@ struct Totals {
     runs: u64,
     failed: Vec<u64>,
     events: u64,
+    /// What the runs took, one after the other.
     seconds: f64,
+    /// What they took side by side.
+    wall: f64,
     virtual_seconds: f64,
     marks: Marks,
 }
@@ -347,6 +352,9 @@ impl Totals {
             names(&mut missing.iter().copied()),
         );
         let speed = self.events as f64 / self.seconds.max(1e-9);
+        let wall = self.wall.max(1e-9);
+        let seeds_per_minute = self.runs as f64 * 60.0 / wall;
+        let virtual_per_second = self.virtual_seconds / wall;
         if as_json {
             let summary = json!({
                 "scenario": path,
@@ -356,13 +364,16 @@ impl Totals {
                 "missing_marks": missing,
                 "events_per_second": speed,
                 "virtual_seconds": self.virtual_seconds,
+                "seeds_per_minute": seeds_per_minute,
+                "virtual_seconds_per_second": virtual_per_second,
             });
             println!("{summary}");
             return;
         }
         println!(
-            "{path}: {} of {} seeds passed, {:.0} s of simulated time, {speed:.0} events/s; marks \
-             reached: {}",
+            "{path}: {} of {} seeds passed, {:.0} s of simulated time, {speed:.0} events/s, \
+             {seeds_per_minute:.0} seeds a minute, {virtual_per_second:.0} simulated seconds a \
+             second; marks reached: {}",
             self.runs - self.failed.len() as u64,
             self.runs,
             self.virtual_seconds,
