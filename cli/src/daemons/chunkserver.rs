@@ -41,7 +41,6 @@ pub(crate) fn run(config: &Path) -> Outcome<ExitCode> {
             machine: ChunkServer::new(config, opened, clock::random_id(), clock::now()),
             identity,
             incarnation: home.incarnation(),
-            limits: Limits::default(),
             storage: Box::new(move |operation| queues.push(operation)),
             answers: Box::new(|_, _| {}),
             runtime: tokio::runtime::Handle::current(),
