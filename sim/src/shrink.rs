@@ -143,6 +143,9 @@ fn simplify(mut plan: Plan, oracle: &mut dyn Oracle) -> Plan {
     }
 }
 
+/// Sets how many of something a cluster has.
+type SetCount = fn(&mut Plan, u64);
+
 /// Simpler plans, the boldest first. Each is smaller by some count that grows nowhere
 /// else, so that simplifying ends.
 fn simpler(plan: &Plan) -> Vec<Plan> {
@@ -150,7 +153,7 @@ fn simpler(plan: &Plan) -> Vec<Plan> {
     plans.extend(used_clients_only(plan));
     let cluster = &plan.cluster;
     let least = cluster.copies.max(1);
-    let counts: [(u64, u64, fn(&mut Plan, u64)); 6] = [
+    let counts: [(u64, u64, SetCount); 6] = [
         (cluster.metaloggers, 0, |plan, n| {
             plan.cluster.metaloggers = n
         }),

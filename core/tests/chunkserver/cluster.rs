@@ -157,7 +157,6 @@ impl Cluster {
             id: 0,
             boot: BootId(0),
             incarnation: Incarnation(1),
-            limits: Limits::default(),
         };
         let link = node.client;
         self.input(at, Input::Accepted { link, peer });

@@ -106,7 +106,7 @@ fn write_faults(page: &mut String, seen: &Observed) {
     let rows = seen.faults.iter().map(|fault| {
         vec![
             seconds(fault.begun),
-            fault.ended.map_or("for good".to_owned(), seconds),
+            fault.ended.map_or_else(|| "for good".to_owned(), seconds),
             fault.what.clone(),
             fault.targets.join(", "),
         ]

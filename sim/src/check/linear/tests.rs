@@ -75,7 +75,7 @@ impl History {
         self.tell(99, result);
     }
 
-    fn is_good(self) -> bool {
+    fn is_good(&self) -> bool {
         self.wrong.is_none()
     }
 }
