@@ -8,7 +8,7 @@ use crate::limits::SERVER_TIMEOUT;
 use crate::machine::Level;
 use crate::marks::Mark;
 use crate::namespace::ChunkOrigin;
-use crate::placement::choose::Labels;
+use crate::placement::Labels;
 use crate::time::Instant;
 use crate::wire::Message;
 use crate::wire::chunk_master::{ChunkToMaster, MasterToChunk, PartReport};

@@ -8,7 +8,7 @@ use crate::marks::Mark;
 use crate::member::Barrier;
 use crate::namespace::record::{ClientRecord, Record, RecordBody, Reply};
 use crate::namespace::{Applied, Change};
-use crate::placement::choose::Labels;
+use crate::placement::Labels;
 use crate::wire::client_master::{ClientToMaster, MasterToClient, Stale};
 
 /// What a Hello said, kept while its session is being made.

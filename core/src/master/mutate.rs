@@ -16,7 +16,7 @@ use crate::namespace::record::{
     Choice, ClientRecord, LeaseEnd, LeaseGrant, Mutation, Outcome, Record, RecordBody, Reply,
 };
 use crate::namespace::{Applied, LeaseState, Remembered, State};
-use crate::placement;
+use crate::placement::{self, Policy};
 use crate::time::{Duration, Instant};
 use crate::wire::client_master::{Answer, AroundDirectory, LeasedChunk, MasterToClient, Stale};
 use std::collections::{BTreeMap, BTreeSet};
@@ -506,13 +506,11 @@ impl Master {
 
     /// Servers for a new chunk of a file in (or being) `inode`, nearest first.
     fn choose_new(&mut self, session: SessionId, inode: InodeId) -> Vec<(ServerId, BootId)> {
-        let wanted = self
-            .member
-            .state()
-            .attributes(inode)
-            .map_or(1, |attributes| usize::from(attributes.copies));
+        let attributes = self.member.state().attributes(inode);
+        let wanted = attributes.map_or(1, |attributes| attributes.copies);
         let candidates = self.servers.candidates(&BTreeSet::new());
-        let chosen = placement::choose(&candidates, &[], wanted, &mut self.rng);
+        let (policy, most) = (Policy::copies(wanted), usize::from(wanted));
+        let chosen = placement::choose(&policy, &candidates, &[], most, &mut self.rng);
         let copies = chosen
             .into_iter()
             .filter_map(|server| Some((server, self.servers.get(server)?.boot)));

@@ -9,12 +9,12 @@ use super::commands::Purpose;
 use super::servers::Copy;
 use super::{Master, Proposal};
 use crate::ids::{ChunkId, ChunkVersion, Epoch, PartId, ServerId};
-use crate::limits::{REPAIR_BULK_BYTES, REPORT_BATCH};
+use crate::limits::{COPIES_MAX, REPAIR_BULK_BYTES, REPORT_BATCH};
 use crate::machine::Level;
 use crate::marks::Mark;
 use crate::namespace::record::RecordBody;
 use crate::namespace::{Chunk, ChunkOrigin, LeaseState};
-use crate::placement;
+use crate::placement::{self, Policy};
 use crate::time::{Duration, Instant};
 use crate::wire::capability::{Grant, Right};
 use crate::wire::chunk_master::{Command, CommandResult};
@@ -455,7 +455,8 @@ impl Master {
         let mut candidates = self.servers.candidates(&holders);
         let any = !candidates.is_empty();
         candidates.retain(|one| self.has_repair_room(one.server, bulk));
-        match placement::choose(&candidates, &present, 1, &mut self.rng).pop() {
+        let policy = Policy::copies(COPIES_MAX);
+        match placement::choose(&policy, &candidates, &present, 1, &mut self.rng).pop() {
             Some(server) => Target::At(server),
             None if any => Target::Busy,
             None => Target::Nowhere,
@@ -556,7 +557,7 @@ impl Master {
             .into_iter()
             .filter(|one| current.contains(&one.server))
             .collect();
-        let surplus = placement::surplus(&holders, current.len() - wanted);
+        let surplus = placement::surplus(&Policy::copies(one.copies), &holders);
         doomed.extend(surplus.into_iter().map(|server| (server, version)));
         for (server, version) in doomed {
             self.delete_copy(server, chunk, version);

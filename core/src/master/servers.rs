@@ -7,7 +7,7 @@
 
 use crate::ids::{Address, BootId, ChunkId, ChunkVersion, DiskId, LinkId, ServerId};
 use crate::limits::REPAIR_BULK_MAX;
-use crate::placement::choose::{Candidate, Labels};
+use crate::placement::{Candidate, Labels};
 use crate::planted::{self, Planted};
 use crate::time::Instant;
 use crate::wire::chunk_master::PartReport;

@@ -7,7 +7,7 @@
 
 use crate::ids::{InodeId, LinkId, SessionId};
 use crate::limits::{CACHE_LEASE, DRIFT_PER_MILLE};
-use crate::placement::choose::Labels;
+use crate::placement::Labels;
 use crate::time::{Duration, Instant};
 use crate::wire::client_master::Stale;
 use std::collections::{BTreeMap, BTreeSet};

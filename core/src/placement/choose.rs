@@ -1,14 +1,17 @@
-//! The pure choice of servers for copies.
+//! The pure choice of servers for copies, and of copies that are too many.
 //!
-//! Copies spread over failure domains, widest first: a datacentre (`dc`) that
-//! has fewest of the copies wins, then a rack, and no server gets two. Among
-//! equals the choice is random by free space, from the caller's generator.
+//! What a policy demands comes first: its slots are filled as well as they can be
+//! (`slots` tells how well). Among choices that are equal in that, copies spread
+//! over failure domains, widest first: a datacentre (`dc`) that has fewest of the
+//! copies wins, then a rack, and no server gets two. Among equals the choice is
+//! random by free space, from the caller's generator. Invariant: what is chosen
+//! never goes against a hard term, alone or together with what is present.
 
+use super::class::{Domain, Force, Policy, domain_of};
+use super::label::{Labels, label};
+use super::slots::{best_fill, fill};
 use crate::ids::ServerId;
 use crate::rng::Rng;
-
-/// Labels of a server or a client, as configured: `(key, value)`.
-pub type Labels = Vec<(String, String)>;
 
 /// A server that may take a copy, or has one.
 #[derive(Clone, Debug)]
@@ -21,41 +24,31 @@ pub struct Candidate<'a> {
     pub free: u64,
 }
 
-/// The value of a label.
-#[must_use]
-pub fn label<'a>(labels: &'a Labels, key: &str) -> Option<&'a str> {
-    labels
-        .iter()
-        .find(|(k, _)| k == key)
-        .map(|(_, value)| value.as_str())
-}
-
-/// How far two places are apart: 0 the same rack, 1 the same datacentre, 2 else.
-/// A place without labels counts as one of its own kind.
-#[must_use]
-pub fn distance(left: &Labels, right: &Labels) -> u8 {
-    let same = |key| label(left, key) == label(right, key);
-    match (same("dc"), same("rack")) {
-        (true, true) => 0,
-        (true, false) => 1,
-        (false, _) => 2,
-    }
-}
-
-/// Chooses up to `count` servers among `candidates` for new copies of something
-/// that `present` servers already hold. Fewer are returned when there are no more.
+/// Chooses up to `most` servers among `candidates` for new copies of something that
+/// `present` servers already hold, each in a slot of the policy: with them it is
+/// filled as well as it can be. Fewer are returned when there are no more slots or
+/// no more servers that may take one.
+///
+/// # Panics
+/// When what is present does not fit into the policy: see [`surplus`].
 #[must_use]
 pub fn choose(
+    policy: &Policy,
     candidates: &[Candidate<'_>],
     present: &[&Labels],
-    count: usize,
+    most: usize,
     rng: &mut Rng,
 ) -> Vec<ServerId> {
+    let room = usize::from(policy.copies).saturating_sub(present.len());
     let mut taken: Vec<&Labels> = present.to_vec();
     let mut left: Vec<&Candidate<'_>> = candidates.iter().filter(|one| one.free > 0).collect();
-    let mut chosen = Vec::with_capacity(count);
-    while chosen.len() < count && !left.is_empty() {
-        let at = best(&left, &taken, rng);
+    let mut chosen = Vec::new();
+    while chosen.len() < most.min(room) && !left.is_empty() {
+        let found = match policy.is_plain() {
+            true => Some(best(policy, &left, &taken, rng)),
+            false => fitting(policy, &left, &taken, rng),
+        };
+        let Some(at) = found else { break };
         let one = left.swap_remove(at);
         taken.push(one.labels);
         chosen.push(one.server);
@@ -63,17 +56,87 @@ pub fn choose(
     chosen
 }
 
+/// The place in `left` of a server that leads to the best fill.
+fn fitting(
+    policy: &Policy,
+    left: &[&Candidate<'_>],
+    taken: &[&Labels],
+    rng: &mut Rng,
+) -> Option<usize> {
+    let labels: Vec<&Labels> = left.iter().map(|one| one.labels).collect();
+    let target = best_fill(policy, taken, &labels).expect("what is present fits");
+    if usize::from(target.filled) == taken.len() {
+        return None;
+    }
+    preferred(policy, left, taken, rng, |one| {
+        let mut with = taken.to_vec();
+        with.push(one);
+        best_fill(policy, &with, &labels_but(&labels, one)) == Some(target)
+    })
+}
+
+/// All labels but those of one server.
+fn labels_but<'a>(labels: &[&'a Labels], one: &Labels) -> Vec<&'a Labels> {
+    let mut others = labels.to_vec();
+    let at = others.iter().position(|other| std::ptr::eq(*other, one));
+    others.swap_remove(at.expect("it is one of them"));
+    others
+}
+
+/// The first server in the order of preference for which `will_do` holds.
+fn preferred(
+    policy: &Policy,
+    left: &[&Candidate<'_>],
+    taken: &[&Labels],
+    rng: &mut Rng,
+    will_do: impl Fn(&Labels) -> bool,
+) -> Option<usize> {
+    let mut rest: Vec<usize> = (0..left.len()).collect();
+    while !rest.is_empty() {
+        let some: Vec<&Candidate<'_>> = rest.iter().map(|&at| left[at]).collect();
+        let at = rest[best(policy, &some, taken, rng)];
+        if will_do(left[at].labels) {
+            return Some(at);
+        }
+        // Nor will any other that is labelled alike.
+        rest.retain(|&other| left[other].labels != left[at].labels);
+    }
+    None
+}
+
+/// A server to which one more copy may go so that, when one of `present` goes, more
+/// of the soft terms hold than do now. What is present fits into the policy.
+#[must_use]
+pub fn homecoming(
+    policy: &Policy,
+    candidates: &[Candidate<'_>],
+    present: &[&Labels],
+    rng: &mut Rng,
+) -> Option<ServerId> {
+    let now = fill(policy, present);
+    let wanted = policy.terms.iter().filter(|term| term.force == Force::Soft);
+    let wanted: u8 = wanted.map(|term| term.count).sum();
+    if now.soft == wanted || now.filled < policy.copies {
+        return None;
+    }
+    let left: Vec<&Candidate<'_>> = candidates.iter().filter(|one| one.free > 0).collect();
+    let at = preferred(policy, &left, present, rng, |one| {
+        policy.permits(one)
+            && best_fill(policy, &[one], present).is_some_and(|then| {
+                (then.filled, then.hard) == (now.filled, now.hard) && then.soft > now.soft
+            })
+    })?;
+    Some(left[at].server)
+}
+
 /// The place in `left` of the server that shares least with `taken`.
-fn best(left: &[&Candidate<'_>], taken: &[&Labels], rng: &mut Rng) -> usize {
-    let crowd = |one: &Candidate<'_>| crowding(one.labels, taken);
-    let least = left
+fn best(policy: &Policy, left: &[&Candidate<'_>], taken: &[&Labels], rng: &mut Rng) -> usize {
+    let crowd: Vec<(usize, usize)> = left
         .iter()
-        .map(|one| crowd(one))
-        .min()
-        .expect("somebody is left");
-    let equals: Vec<usize> = (0..left.len())
-        .filter(|&at| crowd(left[at]) == least)
+        .map(|one| crowding(policy, one.labels, taken))
         .collect();
+    let least = crowd.iter().min().expect("somebody is left");
+    let equals: Vec<usize> = (0..left.len()).filter(|&at| crowd[at] == *least).collect();
     let total: u128 = equals.iter().map(|&at| u128::from(left[at].free)).sum();
     let bound = u64::try_from(total.min(u128::from(u64::MAX))).expect("cut to 64 bits");
     let mut lot = u128::from(rng.below(bound));
@@ -87,8 +150,8 @@ fn best(left: &[&Candidate<'_>], taken: &[&Labels], rng: &mut Rng) -> usize {
     equals[equals.len() - 1]
 }
 
-/// How many of `taken` share the datacentre, then the rack, with `labels`.
-fn crowding(labels: &Labels, taken: &[&Labels]) -> (usize, usize) {
+/// How many of `taken` share a wide, then a narrow failure domain with `labels`.
+fn crowding(policy: &Policy, labels: &Labels, taken: &[&Labels]) -> (usize, usize) {
     let share = |key| {
         let mine = label(labels, key);
         taken
@@ -96,25 +159,48 @@ fn crowding(labels: &Labels, taken: &[&Labels]) -> (usize, usize) {
             .filter(|other| label(other, key) == mine)
             .count()
     };
-    (share("dc"), share("rack"))
+    let together = |domain| {
+        let mine = domain_of(labels, domain);
+        let same = taken
+            .iter()
+            .filter(|other| domain_of(other, domain) == mine);
+        same.count()
+    };
+    match policy.differ.map(|differ| differ.domain) {
+        None | Some(Domain::Datacentre) => (share("dc"), share("rack")),
+        Some(Domain::Rack) => (together(Domain::Rack), share("dc")),
+        Some(Domain::Server) => (0, 0),
+    }
 }
 
-/// Of servers that hold copies of one chunk, `extra` ones to take it away from:
-/// the most crowded first, then the fullest, then the highest number.
+/// Of servers that hold copies of one chunk, those to take it away from, so that the
+/// rest fits into the policy and fills it as well as all of them do: the most crowded
+/// first, then the fullest, then the highest number.
 #[must_use]
-pub fn surplus(holders: &[Candidate<'_>], extra: usize) -> Vec<ServerId> {
+pub fn surplus(policy: &Policy, holders: &[Candidate<'_>]) -> Vec<ServerId> {
     let mut kept: Vec<&Candidate<'_>> = holders.iter().collect();
-    let mut gone = Vec::with_capacity(extra);
-    while gone.len() < extra && !kept.is_empty() {
-        let worst = (0..kept.len())
-            .max_by_key(|&at| burden(&kept, at))
-            .expect("somebody is left");
-        gone.push(kept.swap_remove(worst).server);
+    let mut gone = Vec::new();
+    let target = fill(policy, &labels_of(&kept));
+    while kept.len() > usize::from(target.filled) {
+        let mut order: Vec<usize> = (0..kept.len()).collect();
+        order.sort_by_cached_key(|&at| std::cmp::Reverse(burden(policy, &kept, at)));
+        let spare = order.into_iter().find(|&at| {
+            let mut rest = labels_of(&kept);
+            rest.swap_remove(at);
+            fill(policy, &rest) == target
+        });
+        let spare = spare.expect("what fills no slot can go");
+        gone.push(kept.swap_remove(spare).server);
     }
     gone
 }
 
+fn labels_of<'a>(servers: &[&Candidate<'a>]) -> Vec<&'a Labels> {
+    servers.iter().map(|one| one.labels).collect()
+}
+
 fn burden(
+    policy: &Policy,
     kept: &[&Candidate<'_>],
     at: usize,
 ) -> ((usize, usize), std::cmp::Reverse<u64>, ServerId) {
@@ -125,7 +211,7 @@ fn burden(
         .map(|(_, one)| one.labels)
         .collect();
     (
-        crowding(kept[at].labels, &others),
+        crowding(policy, kept[at].labels, &others),
         std::cmp::Reverse(kept[at].free),
         kept[at].server,
     )
@@ -157,7 +243,7 @@ mod tests {
             .collect();
         let mut rng = Rng::new(1);
         for _ in 0..200 {
-            let chosen = choose(&candidates, &[], 2, &mut rng);
+            let chosen = choose(&Policy::copies(2), &candidates, &[], 2, &mut rng);
             let west = chosen.iter().filter(|server| server.0 < 2).count();
             assert_eq!(
                 (chosen.len(), west),
@@ -180,10 +266,11 @@ mod tests {
             candidate(2, 1 << 20),
             candidate(3, 3 << 20),
         ];
-        let mut rng = Rng::new(2);
+        let (one, mut rng) = (Policy::copies(1), Rng::new(2));
         let mut hits = [0; 4];
         for _ in 0..4000 {
-            hits[usize::try_from(choose(&candidates, &[], 1, &mut rng)[0].0).expect("small")] += 1;
+            hits[usize::try_from(choose(&one, &candidates, &[], 1, &mut rng)[0].0)
+                .expect("small")] += 1;
         }
         assert_eq!(hits[1], 0);
         assert!(
@@ -201,6 +288,6 @@ mod tests {
             free: 1,
         };
         let holders = [holder(1, &west), holder(2, &west), holder(3, &east)];
-        assert_eq!(surplus(&holders, 1), vec![ServerId(2)]);
+        assert_eq!(surplus(&Policy::copies(2), &holders), vec![ServerId(2)]);
     }
 }

@@ -1,7 +1,19 @@
 //! Where copies go and which go first: pure functions of topology, space and
 //! a seed. Owns the rules; leaves the carrying out to the master's repair and
 //! the bookkeeping to its table of servers.
+//!
+//! Reading order: `label` (where servers are), `class` (what is wanted), `grammar`
+//! (how that is written), `slots` (how well copies meet it), `choose` (which
+//! servers come next, which copies are too many), `reason` (why it can't be met).
 
 pub mod choose;
+pub mod class;
+pub mod grammar;
+pub mod label;
+pub mod reason;
+pub mod slots;
 
-pub use choose::{Candidate, choose, distance, surplus};
+pub use choose::{Candidate, choose, homecoming, surplus};
+pub use class::{ClassId, Policy, StorageClass};
+pub use label::{Labels, distance};
+pub use slots::{Fill, admits, fill};

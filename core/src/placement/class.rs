@@ -1,0 +1,290 @@
+//! Storage classes: what is wanted of the copies of a chunk.
+//!
+//! Owns the policies and the classes' numbers; how a policy is written is in
+//! `grammar`, which servers it leads to in `choose`. A class has a policy for
+//! chunks that are written and one for those that are at rest. Invariant: what
+//! `Policy::is_sound` accepts has at least one copy and a slot for each.
+
+use super::label::{Expression, Labels, label};
+use crate::limits::COPIES_MAX;
+use minicbor::{Decode, Encode};
+use std::fmt;
+
+/// Numbers a storage class. The built-in classes `copies-N` have the number of
+/// their copies; operators' classes have numbers from [`ClassId::FIRST`] on.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug, Encode, Decode)]
+#[cbor(transparent)]
+pub struct ClassId(#[n(0)] pub u8);
+
+const _: () = assert!(
+    COPIES_MAX < ClassId::FIRST.0,
+    "built-in classes lie below the others"
+);
+
+impl ClassId {
+    /// The lowest number of an operator's class.
+    pub const FIRST: Self = Self(32);
+
+    /// The built-in class of so many copies.
+    ///
+    /// # Panics
+    /// When it is not 1..=`COPIES_MAX`.
+    #[must_use]
+    pub fn copies(copies: u8) -> Self {
+        assert!((1..=COPIES_MAX).contains(&copies), "{copies} copies");
+        Self(copies)
+    }
+
+    /// The copies of a built-in class; `None` for an operator's.
+    #[must_use]
+    pub fn built_in(self) -> Option<u8> {
+        (self < Self::FIRST).then_some(self.0)
+    }
+}
+
+impl fmt::Display for ClassId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.built_in() {
+            Some(copies) => write!(f, "copies-{copies}"),
+            None => write!(f, "class {}", self.0),
+        }
+    }
+}
+
+/// The copies of the built-in class of a name.
+#[must_use]
+pub fn built_in(name: &str) -> Option<ClassId> {
+    let copies: u8 = name.strip_prefix("copies-")?.parse().ok()?;
+    let class = (1..=COPIES_MAX)
+        .contains(&copies)
+        .then_some(ClassId(copies))?;
+    (class.to_string() == name).then_some(class)
+}
+
+/// Whether an operator may call a class so: 1 to 64 of `a-z A-Z 0-9 . _ -`, and
+/// nothing that a built-in class is called or may come to be.
+#[must_use]
+pub fn is_class_name(name: &str) -> bool {
+    super::label::is_label(name) && !name.starts_with("copies-")
+}
+
+/// How strictly a term is meant.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Encode, Decode)]
+pub enum Force {
+    /// A law: no copy is ever placed against it.
+    #[n(0)]
+    Hard,
+    /// A wish: a copy goes elsewhere when it must, and comes home later.
+    #[n(1)]
+    Soft,
+}
+
+impl fmt::Display for Force {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Hard => "hard",
+            Self::Soft => "soft",
+        })
+    }
+}
+
+/// What is lost at once.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Encode, Decode)]
+pub enum Domain {
+    /// A server. Two copies of a chunk never share one anyway.
+    #[n(0)]
+    Server,
+    /// A rack: the labels `dc` and `rack` together.
+    #[n(1)]
+    Rack,
+    /// A datacentre: the label `dc`.
+    #[n(2)]
+    Datacentre,
+}
+
+impl fmt::Display for Domain {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Server => "server",
+            Self::Rack => "rack",
+            Self::Datacentre => "dc",
+        })
+    }
+}
+
+/// So many copies where an expression holds.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Encode, Decode)]
+pub struct Term {
+    /// How many, at least 1.
+    #[n(0)]
+    pub count: u8,
+    /// Where.
+    #[n(1)]
+    pub place: Expression,
+    /// How strictly.
+    #[n(2)]
+    pub force: Force,
+}
+
+impl fmt::Display for Term {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} in {} {}", self.count, self.place, self.force)
+    }
+}
+
+/// What copies must not share.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Encode, Decode)]
+pub struct Differ {
+    /// Which domain.
+    #[n(0)]
+    pub domain: Domain,
+    /// How strictly.
+    #[n(1)]
+    pub force: Force,
+}
+
+/// What is wanted of the copies of a chunk. Each copy takes a slot: one of a term,
+/// or one of those that no term speaks of, where any server will do.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Encode, Decode)]
+pub struct Policy {
+    /// How many copies, 1..=`COPIES_MAX`.
+    #[n(0)]
+    pub copies: u8,
+    /// Where, for as many of them as the terms count.
+    #[n(1)]
+    pub terms: Vec<Term>,
+    /// What they must not share; without it they spread over `dc`, then `rack`.
+    #[n(2)]
+    pub differ: Option<Differ>,
+}
+
+impl Policy {
+    /// So many copies anywhere.
+    #[must_use]
+    pub fn copies(copies: u8) -> Self {
+        Self {
+            copies,
+            terms: Vec::new(),
+            differ: None,
+        }
+    }
+
+    /// Whether it keeps the bounds that the type can't.
+    #[must_use]
+    pub fn is_sound(&self) -> bool {
+        let fits = |term: &Term| term.count > 0 && term.place.is_sound();
+        let counted: usize = self.terms.iter().map(|term| usize::from(term.count)).sum();
+        (1..=COPIES_MAX).contains(&self.copies)
+            && counted <= usize::from(self.copies)
+            && self.terms.iter().all(fits)
+    }
+
+    /// Slots that no term speaks of.
+    #[must_use]
+    pub fn anywhere(&self) -> u8 {
+        let counted: u8 = self.terms.iter().map(|term| term.count).sum();
+        self.copies - counted
+    }
+
+    /// Whether something of it is a law.
+    #[must_use]
+    pub fn has_law(&self) -> bool {
+        self.terms.iter().any(|term| term.force == Force::Hard) || self.hard_domain().is_some()
+    }
+
+    /// Whether any server will do for any copy.
+    #[must_use]
+    pub fn is_plain(&self) -> bool {
+        self.terms.is_empty() && self.hard_domain().is_none()
+    }
+
+    /// The domain that two copies never share.
+    pub(crate) fn hard_domain(&self) -> Option<Domain> {
+        let hard = self.differ.filter(|differ| differ.force == Force::Hard);
+        hard.map(|differ| differ.domain)
+            .filter(|domain| *domain != Domain::Server)
+    }
+
+    /// Whether a copy may ever lie there: the law of residency. True when there is a
+    /// slot for it, whatever else is there.
+    #[must_use]
+    pub fn permits(&self, labels: &Labels) -> bool {
+        let open = self.anywhere() > 0;
+        open || self
+            .terms
+            .iter()
+            .any(|term| term.force == Force::Soft || term.place.matches(labels))
+    }
+}
+
+/// As the parser reads it.
+impl fmt::Display for Policy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut items = Vec::new();
+        if self.terms.is_empty() || self.anywhere() > 0 {
+            items.push(format!("copies({})", self.copies));
+        }
+        items.extend(self.terms.iter().map(Term::to_string));
+        if let Some(differ) = self.differ {
+            items.push(format!("differ by {} {}", differ.domain, differ.force));
+        }
+        f.write_str(&items.join(", "))
+    }
+}
+
+/// The value that two places of a domain share. A place without the labels counts as
+/// one with all others that have none.
+pub(crate) fn domain_of(labels: &Labels, domain: Domain) -> (Option<&str>, Option<&str>) {
+    match domain {
+        Domain::Server => (None, None),
+        Domain::Rack => (label(labels, "dc"), label(labels, "rack")),
+        Domain::Datacentre => (label(labels, "dc"), None),
+    }
+}
+
+/// A storage class: a policy for each state of a chunk's life.
+#[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
+pub struct StorageClass {
+    /// For chunks that are made; without it `keep` holds for them too.
+    #[n(0)]
+    pub create: Option<Policy>,
+    /// For chunks at rest.
+    #[n(1)]
+    pub keep: Policy,
+}
+
+impl StorageClass {
+    /// Whether it keeps the bounds that the type can't.
+    #[must_use]
+    pub fn is_sound(&self) -> bool {
+        self.keep.is_sound() && self.create.as_ref().is_none_or(Policy::is_sound)
+    }
+
+    /// What holds for a chunk that is made.
+    #[must_use]
+    pub fn making(&self) -> &Policy {
+        self.create.as_ref().unwrap_or(&self.keep)
+    }
+
+    /// Whether a copy may ever lie there, being written or at rest.
+    #[must_use]
+    pub fn permits(&self, labels: &Labels) -> bool {
+        self.keep.permits(labels) || self.making().permits(labels)
+    }
+
+    /// Whether something of it is a law.
+    #[must_use]
+    pub fn has_law(&self) -> bool {
+        self.keep.has_law() || self.making().has_law()
+    }
+}
+
+impl fmt::Display for StorageClass {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "keep {}", self.keep)?;
+        match &self.create {
+            Some(create) => write!(f, "; create {create}"),
+            None => Ok(()),
+        }
+    }
+}
