@@ -55,7 +55,7 @@ impl Client {
                 mode,
             } => self.on_renamed(operation, &from, &to, mode, result),
             Then::Listed { operation, inode } => self.on_listed(operation, inode, result),
-            Then::XattrChanged { operation, inode } => {
+            Then::AttributeChanged { operation, inode } => {
                 self.on_xattr_changed(operation, inode, result);
             }
             Then::Bytes { .. } | Then::FileSystem { .. } | Then::Told { .. } => {

@@ -394,7 +394,7 @@ impl Client {
                 self.mutate(
                     credentials,
                     mutation,
-                    Then::XattrChanged { operation, inode },
+                    Then::AttributeChanged { operation, inode },
                 );
             }
             FileRequest::RemoveXattr { inode, name } => {
@@ -402,12 +402,31 @@ impl Client {
                 self.mutate(
                     credentials,
                     mutation,
-                    Then::XattrChanged { operation, inode },
+                    Then::AttributeChanged { operation, inode },
                 );
             }
             FileRequest::SetCopies { inode, copies } => {
                 let mutation = Mutation::SetCopies { inode, copies };
                 self.mutate(credentials, mutation, Then::Changed { operation, inode });
+            }
+            other => self.administer(operation, credentials, other),
+        }
+    }
+
+    /// Requests of the operator's tools.
+    fn administer(&mut self, operation: u64, credentials: &Credentials, body: FileRequest) {
+        let told = Then::Told { operation };
+        match body {
+            FileRequest::SetClass { inode, class } => {
+                let mutation = Mutation::SetClass { inode, class };
+                let then = Then::AttributeChanged { operation, inode };
+                self.mutate(credentials, mutation, then);
+            }
+            FileRequest::ChangeClass(change) => {
+                self.mutate(credentials, Mutation::ChangeClass(change), told);
+            }
+            FileRequest::SetLabel { server, key, value } => {
+                self.mutate(credentials, Mutation::SetLabel { server, key, value }, told);
             }
             _ => unreachable!("every request is performed somewhere"),
         }

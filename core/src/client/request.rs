@@ -6,7 +6,8 @@ use crate::attributes::{
     AttributeChange, Attributes, Credentials, DirectoryEntry, FallocateMode, RenameMode, XattrMode,
 };
 use crate::errno::Errno;
-use crate::ids::InodeId;
+use crate::ids::{InodeId, ServerId};
+use crate::namespace::record::ClassChange;
 use crate::time::Duration;
 use crate::wire::client_master::{Answer, FileSystem, Query};
 use bytes::Bytes;
@@ -282,6 +283,24 @@ pub enum FileRequest {
         inode: InodeId,
         /// How many.
         copies: u8,
+    },
+    /// The operator's tools: sets the storage class. `Done`.
+    SetClass {
+        /// Of what.
+        inode: InodeId,
+        /// The class's name.
+        class: String,
+    },
+    /// The operator's tools: changes a storage class. `Told`.
+    ChangeClass(ClassChange),
+    /// The operator's tools: sets a label of a chunkserver, or removes it. `Told`.
+    SetLabel {
+        /// Of which server.
+        server: ServerId,
+        /// Which label.
+        key: String,
+        /// Its value.
+        value: Option<String>,
     },
     /// The driver carried out an invalidation. Not answered.
     Invalidated {

@@ -89,8 +89,8 @@ pub(super) enum Then {
     Told {
         operation: u64,
     },
-    /// An extended attribute was set or removed.
-    XattrChanged {
+    /// An extended attribute or the storage class was set or removed.
+    AttributeChanged {
         operation: u64,
         inode: InodeId,
     },

@@ -102,7 +102,9 @@ impl Master {
             link: Some(link),
             boot,
             address,
+            configured: labels.clone(),
             labels,
+            logged: false,
             disks,
             heard: self.now.mono,
             registered: false,
@@ -113,12 +115,13 @@ impl Master {
             alive_sent: 0,
         };
         self.servers.table.insert(server, one);
+        self.relabel(server);
         self.touch_all_of(server);
     }
 
     /// The health of all that is on the server may have changed; a leased chunk may be
     /// there before anybody reported it.
-    fn touch_all_of(&mut self, server: ServerId) {
+    pub(super) fn touch_all_of(&mut self, server: ServerId) {
         self.servers.touch_all_of(server);
         for chunk in self.member.state().leased() {
             self.servers.touch(chunk);
@@ -155,6 +158,7 @@ impl Master {
         );
         self.tell_heard(link);
         if self.reign.is_some() {
+            self.log_labels();
             self.on_server_back(server);
         }
         self.judge_unknown(&unknown);

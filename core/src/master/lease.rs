@@ -290,7 +290,7 @@ impl Master {
     ) -> Option<Vec<(ServerId, BootId)>> {
         let one = self.member.state().chunk(chunk)?;
         let epoch = one.epoch;
-        let all: Vec<(ServerId, BootId)> = match &one.lease {
+        let mut all: Vec<(ServerId, BootId)> = match &one.lease {
             LeaseState::Settled => {
                 let current = self.servers.current(chunk, one.version);
                 let named = current
@@ -307,6 +307,7 @@ impl Master {
                 .collect(),
             LeaseState::Broken { .. } | LeaseState::Reconciling { .. } => return None,
         };
+        all.retain(|(server, _)| self.is_permitted(one.class, *server));
         let was_leased = !matches!(one.lease, LeaseState::Settled);
         let is_own =
             matches!(one.lease, LeaseState::Open { session: holder, .. } if holder == session);

@@ -11,6 +11,7 @@
 
 mod capability;
 mod chunkservers;
+mod classes;
 mod clients;
 mod commands;
 mod lease;
@@ -36,6 +37,7 @@ use crate::time::{Duration, Instant, Now};
 use crate::wire::Message;
 use crate::wire::client_master::MasterToClient;
 use capability::Keyring;
+use classes::Classes;
 use commands::Commands;
 use lease::Leases;
 use mutate::Mutations;
@@ -124,6 +126,8 @@ enum Proposal {
     Found,
     /// A newer copy is taken over.
     Adopt,
+    /// The labels of a server.
+    Labels(ServerId),
 }
 
 /// A reign: set while this master leads and its first entry is applied.
@@ -154,6 +158,7 @@ pub struct Master {
     commands: Commands,
     leases: Leases,
     repair: Repair,
+    classes: Classes,
     upkeep_due: Instant,
     /// Something happened that held requests may wait for.
     recheck: bool,
@@ -262,6 +267,7 @@ impl Master {
             commands: Commands::default(),
             leases: Leases::default(),
             repair: Repair::default(),
+            classes: Classes::default(),
             upkeep_due: now.mono,
             recheck: false,
             stopping: false,
@@ -298,6 +304,7 @@ impl Master {
             self.upkeep_due = self.now.mono + UPKEEP;
             self.upkeep();
         }
+        self.assess_more();
         self.assess_touched();
         while std::mem::take(&mut self.recheck) {
             self.retry_held();
@@ -317,6 +324,7 @@ impl Master {
         if self.reign.is_none() {
             return;
         }
+        self.log_labels();
         if self
             .keys
             .turn(self.member.state().capability_secret(), self.now.mono)
@@ -381,6 +389,7 @@ impl Master {
             self.sessions.expect(session, self.now.mono);
         }
         self.repair.begin(self.now.mono + self.config.repair_delay);
+        self.log_labels();
         self.resume_leases();
         self.fence_restarted();
         self.judge_all();
@@ -396,6 +405,7 @@ impl Master {
         self.drop_commands();
         self.leases = Leases::default();
         self.repair.end();
+        self.classes.end();
         self.proposals.clear();
         for server in self.servers.table.values_mut() {
             server.repairs = servers::Load::default();
@@ -421,6 +431,7 @@ impl Master {
         for link in links {
             self.close(link, "report again: this member's state was replaced");
         }
+        self.relabel_all();
         self.assess_everything();
     }
 
@@ -513,6 +524,7 @@ impl Master {
             | Proposal::Fence(_)
             | Proposal::CloseOrphans(..)
             | Proposal::Adopt => {}
+            Proposal::Labels(server) => self.classes.logged(server),
         }
         self.push_unowned(&applied.changes);
     }
@@ -533,6 +545,7 @@ impl Master {
                 self.leases.look_again(chunk);
             }
             Some(Proposal::Session(link)) => self.close(link, "too busy for a new session"),
+            Some(Proposal::Labels(server)) => self.classes.logged(server),
             Some(Proposal::EndSession(session)) => self.sessions.end_again(session),
             Some(Proposal::CloseOrphans(session, inodes)) => {
                 self.sessions.close_again(session, inodes);
@@ -557,6 +570,8 @@ impl Master {
                     copies,
                 } => self.on_settled(*chunk, *version, copies),
                 Change::SessionEnded(session) => self.on_session_ended(*session),
+                Change::Class(_) => self.on_class_changed(),
+                Change::Labels(server) => self.on_labels_changed(*server),
                 Change::Inode(_) | Change::Dentry { .. } => {}
             }
         }

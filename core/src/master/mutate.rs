@@ -11,12 +11,13 @@ use crate::attributes::{Attributes, Credentials, FallocateMode, FileKind};
 use crate::errno::Errno;
 use crate::ids::{BootId, ChunkId, InodeId, LinkId, RequestId, ServerId, SessionId};
 use crate::limits::{CHUNK_SIZE, SESSION_WINDOW};
+use crate::machine::{Effect, Level};
 use crate::marks::Mark;
 use crate::namespace::record::{
     Choice, ClientRecord, LeaseEnd, LeaseGrant, Mutation, Outcome, Record, RecordBody, Reply,
 };
 use crate::namespace::{Applied, LeaseState, Remembered, State};
-use crate::placement::{self, Policy};
+use crate::placement::{self, ClassId};
 use crate::time::{Duration, Instant};
 use crate::wire::client_master::{Answer, AroundDirectory, LeasedChunk, MasterToClient, Stale};
 use std::collections::{BTreeMap, BTreeSet};
@@ -25,7 +26,7 @@ use std::collections::{BTreeMap, BTreeSet};
 /// to ask again.
 const HOLD_MAX: Duration = Duration::from_secs(10);
 /// For how long a lease waits for a copy that is being made.
-const REPAIR_HOLD_MAX: Duration = Duration::from_secs(2);
+pub(super) const REPAIR_HOLD_MAX: Duration = Duration::from_secs(2);
 
 /// A request under way.
 #[derive(Clone, Debug)]
@@ -332,6 +333,9 @@ impl Master {
                 ..
             } => {
                 let copies = self.choose_new(session, *parent);
+                if self.awaits_servers(*parent, &copies, since) {
+                    return Ready::Hold;
+                }
                 Ready::Go(Choice {
                     copies,
                     ..Choice::default()
@@ -478,6 +482,9 @@ impl Master {
             Err(errno) => return Ready::Refuse(errno),
             Ok(None) => {
                 let copies = self.choose_new(session, inode);
+                if self.awaits_servers(inode, &copies, since) {
+                    return Ready::Hold;
+                }
                 if copies.is_empty() && !self.servers.any_alive() {
                     // After a power cut of everything the servers are still to come:
                     // that nobody answers does not mean that the disks are full.
@@ -500,17 +507,22 @@ impl Master {
                 copies,
                 ..Choice::default()
             }),
+            None if self.now.mono.since(since) >= REPAIR_HOLD_MAX && self.lacks_place(chunk) => {
+                Ready::Refuse(Errno::ENOSPC)
+            }
             None => Ready::Hold,
         }
     }
 
     /// Servers for a new chunk of a file in (or being) `inode`, nearest first.
     fn choose_new(&mut self, session: SessionId, inode: InodeId) -> Vec<(ServerId, BootId)> {
-        let attributes = self.member.state().attributes(inode);
-        let wanted = attributes.map_or(1, |attributes| attributes.copies);
-        let candidates = self.servers.candidates(&BTreeSet::new());
-        let (policy, most) = (Policy::copies(wanted), usize::from(wanted));
-        let chosen = placement::choose(&policy, &candidates, &[], most, &mut self.rng);
+        let state = self.member.state();
+        let class = state.class_of(inode).unwrap_or(ClassId::copies(1));
+        let class = state.class(class);
+        let policy = class.making();
+        let candidates = self.servers.candidates(policy, &BTreeSet::new());
+        let most = usize::from(policy.copies);
+        let chosen = placement::choose(policy, &candidates, &[], most, &mut self.rng);
         let copies = chosen
             .into_iter()
             .filter_map(|server| Some((server, self.servers.get(server)?.boot)));
@@ -546,6 +558,14 @@ impl Master {
         }
         // Of these directories the author may cache the names that it changed.
         let parents = parents_of(&pending.mutation);
+        if applied.outcome == Some(Err(Errno::EXDEV)) {
+            let told = "a name was refused: it is of another storage class than its directory, \
+                        which has hard terms";
+            self.effects.push_back(Effect::Log {
+                level: Level::Info,
+                text: told.to_owned(),
+            });
+        }
         let stale = stale_of(&applied.changes);
         let (pushes, waits) = self.sessions.push(Some(session), &stale, Some(ticket));
         let outcome = applied.outcome.expect("a client's record has an outcome");

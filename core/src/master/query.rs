@@ -197,6 +197,7 @@ impl Master {
             }
             Query::Status => Ok(Answer::Status(Box::new(self.status()))),
             Query::Info { inode } => Ok(Answer::Info(Box::new(self.info(inode)?))),
+            Query::PlanClass { name, class } => Ok(Answer::Plan(self.plan(&name, &class)?)),
             Query::ReleaseQuarantine => {
                 self.release_quarantine();
                 Ok(Answer::Done)

@@ -5,6 +5,7 @@
 //! Health is kept on every member, so that a new leader starts with it; only the
 //! leader acts. Invariant: `classes` tells every chunk that is not at goal.
 
+use super::classes::labels_of;
 use super::commands::Purpose;
 use super::servers::Copy;
 use super::{Master, Proposal};
@@ -14,7 +15,8 @@ use crate::machine::Level;
 use crate::marks::Mark;
 use crate::namespace::record::RecordBody;
 use crate::namespace::{Chunk, ChunkOrigin, LeaseState};
-use crate::placement::{self, Policy};
+use crate::placement::{self, Candidate, Labels, Policy};
+use crate::rng::Rng;
 use crate::time::{Duration, Instant};
 use crate::wire::capability::{Grant, Right};
 use crate::wire::chunk_master::{Command, CommandResult};
@@ -23,6 +25,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// After this long a chunk that could not be repaired is looked at again.
 const AGAIN: Duration = Duration::from_secs(1);
+/// The same for one whose copies are enough, and may come home.
+const HOME_AGAIN: Duration = Duration::from_secs(10);
 /// Chunks that one pump looks at.
 const LOOKS_MAX: usize = 256;
 /// Chunks without a free server at which a pump ends: behind large ones a small one may
@@ -34,10 +38,14 @@ const REFUSALS_MAX: usize = 16;
 enum Class {
     /// One copy left of several, or none but on disks that take no writes any more.
     Endangered,
+    /// A copy lies where a hard term does not permit one.
+    Outside,
     /// Fewer than wanted.
     Under,
     /// As many as wanted and more, or stale ones beside them.
     Surplus,
+    /// As many as wanted, but not all where soft terms want them.
+    Misplaced,
     /// None: nothing can be done until a server comes back.
     Missing,
 }
@@ -140,7 +148,9 @@ impl Repair {
             let count = match class {
                 Class::Missing => &mut health.missing,
                 Class::Endangered => &mut health.endangered,
+                Class::Outside => &mut health.outside,
                 Class::Under => &mut health.under_goal,
+                Class::Misplaced => &mut health.misplaced,
                 Class::Surplus if *over => &mut health.over_goal,
                 Class::Surplus => continue,
             };
@@ -183,7 +193,7 @@ impl Repair {
 
 impl Master {
     /// The copies of a chunk that count towards its goal.
-    fn counting(&self, id: ChunkId, chunk: &Chunk) -> Vec<ServerId> {
+    pub(super) fn counting(&self, id: ChunkId, chunk: &Chunk) -> Vec<ServerId> {
         match &chunk.lease {
             LeaseState::Settled => {
                 let current = self.servers.current(id, chunk.version);
@@ -208,23 +218,49 @@ impl Master {
     /// How far the chunk is from its goal, and whether it has too many current copies.
     fn class(&self, id: ChunkId) -> Option<(Class, bool)> {
         let chunk = self.member.state().chunk(id)?;
-        let (count, wanted) = (self.counting(id, &chunk).len(), usize::from(chunk.copies));
+        let counting = self.counting(id, &chunk);
+        let class = self.member.state().class(chunk.class);
         let settled = matches!(chunk.lease, LeaseState::Settled);
+        let raw = counting.len();
+        let (wanted, standing) = match settled {
+            true => (
+                class.keep.copies,
+                self.standing(&class, &class.keep, &counting),
+            ),
+            false => (class.making().copies, self.writing(&class, &counting)),
+        };
+        let wanted = usize::from(wanted);
+        let most = wanted.max(usize::from(class.keep.copies));
+        let count = raw - standing.outside;
         let stale = |copy: &Copy| {
             let is_good = copy.is_current(chunk.version) || copy.suspect;
             !is_good && self.servers.is_alive(copy.server)
         };
         let unclean = settled && self.servers.copies(id).iter().any(stale);
-        match count {
+        match raw {
             0 if settled && !self.servers.readable(id, chunk.version).is_empty() => {
                 Some((Class::Endangered, false))
             }
             0 => Some((Class::Missing, false)),
             1 if wanted > 1 => Some((Class::Endangered, false)),
-            _ if count < wanted => Some((Class::Under, false)),
-            _ if count > wanted => Some((Class::Surplus, true)),
-            _ => unclean.then_some((Class::Surplus, false)),
+            _ if standing.outside > 0 => Some((Class::Outside, false)),
+            _ if standing.filled < wanted => Some((Class::Under, false)),
+            _ if count > most => Some((Class::Surplus, true)),
+            _ if unclean => Some((Class::Surplus, false)),
+            _ => (settled && standing.misplaced).then_some((Class::Misplaced, false)),
         }
+    }
+
+    /// Whether a chunk with copies outside has as many inside as it wants.
+    fn has_come_in(&self, chunk: ChunkId) -> bool {
+        let Some(one) = self.member.state().chunk(chunk) else {
+            return false;
+        };
+        let class = self.member.state().class(one.class);
+        let counting = self.counting(chunk, &one);
+        let standing = self.standing(&class, &class.keep, &counting);
+        matches!(one.lease, LeaseState::Settled)
+            && standing.filled >= usize::from(class.keep.copies)
     }
 
     /// Brings the health of everything that was touched up to date.
@@ -296,7 +332,9 @@ impl Master {
         let next: Vec<(Class, ChunkId)> = due.take(LOOKS_MAX).copied().collect();
         let mut refused = 0;
         for (class, chunk) in next {
-            if class == Class::Surplus {
+            let trims =
+                class == Class::Surplus || class == Class::Outside && self.has_come_in(chunk);
+            if trims {
                 self.trim(class, chunk);
             } else if self.start_repair(class, chunk) == Begun::NoRoom {
                 refused += 1;
@@ -318,7 +356,10 @@ impl Master {
             .chunk(chunk)
             .expect("what is classified is in the table");
         let bulk = self.is_bulk(chunk, &one);
-        let later = self.now.mono + AGAIN;
+        let later = match class {
+            Class::Misplaced => self.now.mono + HOME_AGAIN,
+            _ => self.now.mono + AGAIN,
+        };
         match one.lease {
             LeaseState::Settled => {}
             LeaseState::Open { .. } => {
@@ -409,11 +450,10 @@ impl Master {
             LeaseState::Closing { .. } => {
                 let holders = self.counting(chunk, &one).into_iter().collect();
                 self.leases.hurry();
-                return self
-                    .servers
-                    .candidates(&holders)
-                    .iter()
-                    .any(|to| to.free > 0);
+                let policy = &self.member.state().class(one.class).keep;
+                let candidates = self.servers.candidates(policy, &holders);
+                let fits = |to: &Candidate<'_>| to.free > 0 && policy.permits(to.labels);
+                return candidates.iter().any(fits);
             }
             _ => {}
         }
@@ -446,20 +486,34 @@ impl Master {
     fn target(&mut self, chunk: ChunkId, version: ChunkVersion, bulk: bool) -> Target {
         let holders = self.servers.current(chunk, version);
         let holders: BTreeSet<ServerId> = holders.map(|copy| copy.server).collect();
+        let state = self.member.state();
+        let class = state.chunk(chunk).map(|one| one.class);
+        let policy = match class.filter(|class| class.built_in().is_none()) {
+            None => Policy::copies(COPIES_MAX),
+            Some(class) => state.class(class).keep.clone(),
+        };
+        let all = self.servers.candidates(&policy, &holders);
         let counting = holders
-            .iter()
-            .filter(|server| self.servers.counts(**server));
-        let present: Vec<_> = counting
-            .filter_map(|server| Some(&self.servers.get(*server)?.labels))
-            .collect();
-        let mut candidates = self.servers.candidates(&holders);
-        let any = !candidates.is_empty();
-        candidates.retain(|one| self.has_repair_room(one.server, bulk));
-        let policy = Policy::copies(COPIES_MAX);
-        match placement::choose(&policy, &candidates, &present, 1, &mut self.rng).pop() {
+            .into_iter()
+            .filter(|server| self.servers.counts(*server));
+        let inside = self.servers.inside(&policy, counting);
+        let gone = match policy.is_plain() {
+            true => Vec::new(),
+            false => placement::surplus(&policy, &inside),
+        };
+        let kept = inside.iter().filter(|one| !gone.contains(&one.server));
+        let present: Vec<&Labels> = kept.map(|one| one.labels).collect();
+        let mut free = all.clone();
+        free.retain(|one| self.has_repair_room(one.server, bulk));
+        match next_copy(&policy, &free, &present, &mut self.rng) {
             Some(server) => Target::At(server),
-            None if any => Target::Busy,
-            None => Target::Nowhere,
+            None if policy.is_plain() && !all.is_empty() => Target::Busy,
+            None if free.len() == all.len() => Target::Nowhere,
+            // Among those that are busy there may be one, or the policy forbids them all.
+            None => match next_copy(&policy, &all, &present, &mut self.rng) {
+                Some(_) => Target::Busy,
+                None => Target::Nowhere,
+            },
         }
     }
 
@@ -527,7 +581,10 @@ impl Master {
         if !matches!(one.lease, LeaseState::Settled) || self.repair.is_running(chunk) || leasing {
             return;
         }
-        let (version, wanted) = (one.version, usize::from(one.copies));
+        let (version, policy) = (
+            one.version,
+            self.member.state().class(one.class).keep.clone(),
+        );
         let alive: Vec<Copy> = self
             .servers
             .copies(chunk)
@@ -542,7 +599,9 @@ impl Master {
             .collect();
         // A server that means to be back counts towards the goal, but not here: only
         // what can be reached now makes another copy superfluous.
-        if current.len() < wanted {
+        let inside = self.servers.inside(&policy, current.iter().copied());
+        let filled = placement::fill(&policy, &labels_of(&inside)).filled;
+        if filled < policy.copies {
             return;
         }
         let mut doomed: Vec<(ServerId, ChunkVersion)> = alive
@@ -552,12 +611,11 @@ impl Master {
             // copy since it was last reported.
             .map(|copy| (copy.server, copy.version.max(ChunkVersion(version.0 - 1))))
             .collect();
-        let holders = self.servers.candidates(&BTreeSet::new());
-        let holders: Vec<_> = holders
-            .into_iter()
-            .filter(|one| current.contains(&one.server))
-            .collect();
-        let surplus = placement::surplus(&Policy::copies(one.copies), &holders);
+        let outside = current
+            .iter()
+            .filter(|server| !inside.iter().any(|one| one.server == **server));
+        let mut surplus: Vec<ServerId> = outside.copied().collect();
+        surplus.extend(placement::surplus(&policy, &inside));
         doomed.extend(surplus.into_iter().map(|server| (server, version)));
         for (server, version) in doomed {
             self.delete_copy(server, chunk, version);
@@ -688,6 +746,9 @@ impl Master {
     /// What `classes` tells is what a fresh look tells, but for what is to be looked at
     /// anyway.
     pub(super) fn check_health(&self) {
+        if self.is_assessing() {
+            return;
+        }
         let mut from = ChunkId(0);
         loop {
             let some = self.member.state().chunks_from(from, REPORT_BATCH);
@@ -714,4 +775,16 @@ impl Master {
             );
         }
     }
+}
+
+/// Where one more copy goes: into a slot that is empty, or nearer to where soft terms
+/// want it.
+fn next_copy(
+    policy: &Policy,
+    candidates: &[Candidate<'_>],
+    present: &[&Labels],
+    rng: &mut Rng,
+) -> Option<ServerId> {
+    let next = placement::choose(policy, candidates, present, 1, rng).pop();
+    next.or_else(|| placement::homecoming(policy, candidates, present, rng))
 }

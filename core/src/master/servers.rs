@@ -7,7 +7,7 @@
 
 use crate::ids::{Address, BootId, ChunkId, ChunkVersion, DiskId, LinkId, ServerId};
 use crate::limits::REPAIR_BULK_MAX;
-use crate::placement::{Candidate, Labels};
+use crate::placement::{Candidate, Labels, Policy};
 use crate::planted::{self, Planted};
 use crate::time::Instant;
 use crate::wire::chunk_master::PartReport;
@@ -22,7 +22,12 @@ pub(super) struct Server {
     /// Its newest life.
     pub(super) boot: BootId,
     pub(super) address: Address,
+    /// As it is configured.
+    pub(super) configured: Labels,
+    /// As they hold: an operator may have set some over those.
     pub(super) labels: Labels,
+    /// The log knows how it is configured: a law may rely on its labels.
+    pub(super) logged: bool,
     pub(super) disks: Vec<DiskStatus>,
     pub(super) heard: Instant,
     /// What its newest `Alive` carried: it learns up to when it was heard.
@@ -198,15 +203,39 @@ impl Servers {
         self.copies.keys().copied()
     }
 
-    /// Servers that can take a copy, without those of `except`.
-    pub(super) fn candidates(&self, except: &BTreeSet<ServerId>) -> Vec<Candidate<'_>> {
+    /// Servers that can take a copy of a policy, without those of `except`. Where
+    /// labels matter, only those whose labels the log knows.
+    pub(super) fn candidates(
+        &self,
+        policy: &Policy,
+        except: &BTreeSet<ServerId>,
+    ) -> Vec<Candidate<'_>> {
+        let plain = policy.is_plain();
         let usable = self
             .table
             .iter()
-            .filter(|(id, one)| one.is_alive() && !except.contains(id));
+            .filter(|(id, one)| one.is_alive() && !except.contains(id))
+            .filter(|(_, one)| plain || one.logged);
         usable
             .map(|(id, one)| Candidate {
                 server: *id,
+                labels: &one.labels,
+                free: one.free(),
+            })
+            .collect()
+    }
+
+    /// Servers as placement sees them, of those that may have a copy of a policy.
+    pub(super) fn inside(
+        &self,
+        policy: &Policy,
+        servers: impl Iterator<Item = ServerId>,
+    ) -> Vec<Candidate<'_>> {
+        let known = servers.filter_map(|server| Some((server, self.get(server)?)));
+        let permitted = known.filter(|(_, one)| policy.permits(&one.labels));
+        permitted
+            .map(|(server, one)| Candidate {
+                server,
                 labels: &one.labels,
                 free: one.free(),
             })

@@ -33,6 +33,7 @@ impl Master {
             quarantined: self.repair.quarantined(),
             leased: state.leased().count() as u64,
             applied: state.applied(),
+            classes: self.class_statuses(),
         }
     }
 
@@ -78,6 +79,7 @@ impl Master {
         Ok(FileInfo {
             attributes,
             chunks: chunks.collect(),
+            class: state.class_name(state.class_of(inode)?),
         })
     }
 
@@ -96,7 +98,7 @@ impl Master {
             epoch: chunk.epoch,
             valid,
             lease: lease_name(&chunk.lease).to_owned(),
-            wanted: chunk.copies,
+            wanted: self.member.state().class(chunk.class).keep.copies,
             copies,
         }
     }

@@ -125,6 +125,9 @@ impl State {
             RecordBody::CloseOrphans { session, inodes } => {
                 self.close_orphans(step, *session, inodes);
             }
+            RecordBody::ServerLabels { server, labels } => {
+                self.configure_labels(step, *server, labels);
+            }
         }
     }
 
@@ -230,6 +233,11 @@ impl State {
             Mutation::CloseOrphans { inodes } => {
                 self.close_orphans(step, step.session, inodes);
                 Ok(Reply::Done)
+            }
+            Mutation::SetClass { inode, class } => self.set_class(step, *inode, class),
+            Mutation::ChangeClass(change) => self.change_class(step, change),
+            Mutation::SetLabel { server, key, value } => {
+                self.set_label(step, *server, key, value.as_deref())
             }
         }
     }

@@ -15,6 +15,7 @@ use crate::attributes::FallocateMode;
 use crate::errno::Errno;
 use crate::ids::{ChunkId, ChunkVersion, Epoch, InodeId, SessionId};
 use crate::limits::{CHUNK_SIZE, FILE_SIZE_MAX};
+use crate::placement::ClassId;
 use minicbor::{Decode, Encode};
 use std::ops::Range;
 
@@ -63,12 +64,12 @@ pub(crate) struct StoredChunk {
     #[n(4)]
     pub(crate) references: u32,
     #[n(5)]
-    pub(crate) copies: u8,
+    pub(crate) class: ClassId,
 }
 
 impl Entity<ChunkId> for StoredChunk {
     fn hash(&self, key: &ChunkId) -> u64 {
-        let small = u64::from(self.references) << 8 | u64::from(self.copies);
+        let small = u64::from(self.references) << 8 | u64::from(self.class.0);
         let place = [key.0, self.inode.0, u64::from(self.index)];
         let [key, inode, index] = place;
         digest::words(4, &[key, inode, index, self.version.0, self.epoch.0, small])
@@ -91,7 +92,7 @@ impl State {
             version: stored.version,
             epoch: stored.epoch,
             references: stored.references,
-            copies: stored.copies,
+            class: stored.class,
             lease: self.leases.get(&chunk).cloned().unwrap_or_default(),
         })
     }
@@ -189,7 +190,8 @@ impl State {
 
     /// A new chunk, at version 0 until its first lease.
     pub(crate) fn add_chunk(&mut self, step: &mut Step<'_>, inode: InodeId, index: u32) -> ChunkId {
-        let copies = self.inodes.get(&inode).map_or(1, |file| file.copies);
+        let class = self.inodes.get(&inode).map(|file| file.class);
+        let class = class.expect("a chunk is made for a file that was found");
         let chunk = self.scalars.last_chunk.next();
         self.scalars.last_chunk = chunk;
         let stored = StoredChunk {
@@ -198,7 +200,7 @@ impl State {
             epoch: Epoch(0),
             index,
             references: 1,
-            copies,
+            class,
         };
         self.chunks.add(chunk, stored);
         step.changed(Change::ChunkMade(chunk));

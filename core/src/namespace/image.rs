@@ -19,6 +19,8 @@
 //!  9 orphans    inode, session       nothing: the session keeps the inode
 //! 10 members    member               address
 //! 11 lost       first chunk          the first chunk behind the lost range
+//! 12 classes    class                name, policies: of operators' classes
+//! 13 servers    server               labels as configured, labels set over them
 //! ```
 //!
 //! Values are arrays with numbered fields (the `n` of each struct), so that fields
@@ -30,6 +32,7 @@
 //! A count is checked before anything is allocated for it.
 
 use super::chunks::{CHUNKS_MAX, Extent, StoredChunk};
+use super::class::{ServerLabels, StoredClass};
 use super::dentry::{COOKIE_MIN, Dentry, check_name};
 use super::inode::{Content, Inode, Orphan};
 use super::name::Name;
@@ -38,8 +41,9 @@ use super::state::{Derived, LeaseState, Scalars, State};
 use super::table::{Entity, Table, TableRun};
 use super::xattr::XattrValue;
 use crate::attributes::FileKind;
-use crate::ids::{ChunkId, InodeId, RequestId, SessionId};
+use crate::ids::{ChunkId, InodeId, RequestId, ServerId, SessionId};
 use crate::limits::{CHUNK_SIZE, FILE_SIZE_MAX, XATTR_NAME_MAX, XATTR_VALUE_MAX};
+use crate::placement::ClassId;
 use minicbor::{Decode, Decoder, Encode, Encoder};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -170,6 +174,7 @@ macro_rules! tables {
                     nonces: Table::default(),
                     kept: Table::default(),
                     held: Table::default(),
+                    users: Table::default(),
                 })
             }
         }
@@ -212,6 +217,8 @@ tables! {
     9 Orphans orphans: (InodeId, SessionId) => Orphan;
     10 Members members: u64 => Name;
     11 Lost lost: ChunkId => ChunkId;
+    12 Classes classes: ClassId => StoredClass;
+    13 Servers servers: ServerId => ServerLabels;
 }
 
 impl State {
@@ -348,6 +355,9 @@ impl State {
             if let Some(session) = lease.holder() {
                 self.held.insert((session, *chunk), ());
             }
+        }
+        if self.classes.len() > 0 {
+            self.count_users();
         }
     }
 }
@@ -516,5 +526,17 @@ impl Sound<u64> for Name {
 impl Sound<Self> for ChunkId {
     fn is_sound(&self, from: &Self) -> bool {
         from < self
+    }
+}
+
+impl Sound<ClassId> for StoredClass {
+    fn is_sound(&self, class: &ClassId) -> bool {
+        class.built_in().is_none() && self.is_sound()
+    }
+}
+
+impl Sound<ServerId> for ServerLabels {
+    fn is_sound(&self, _: &ServerId) -> bool {
+        self.is_sound()
     }
 }

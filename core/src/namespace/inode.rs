@@ -7,6 +7,7 @@
 
 use super::apply::Step;
 use super::chunks::CHUNKS_MAX;
+use super::class::Counting;
 use super::digest;
 use super::name::{Name, heap_of};
 use super::state::State;
@@ -17,6 +18,7 @@ use crate::ids::{ChunkId, Generation, InodeId, SessionId};
 use crate::limits::UNIT_SIZE;
 use crate::namespace::record::{Choice, Reply};
 use crate::namespace::state::Change;
+use crate::placement::ClassId;
 use crate::time::Timestamp;
 use minicbor::{Decode, Encode};
 
@@ -84,9 +86,9 @@ pub(crate) struct Inode {
     pub(crate) mode: u16,
     #[n(10)]
     pub(crate) kind: FileKind,
-    /// Copies wanted of its chunks, or of those of files made in it.
+    /// The class of its chunks, or of files made in it.
     #[n(11)]
-    pub(crate) copies: u8,
+    pub(crate) class: ClassId,
     #[n(12)]
     pub(crate) content: Content,
 }
@@ -166,7 +168,7 @@ impl Inode {
             mtime: self.mtime.into(),
             ctime: self.ctime.into(),
             change: self.change,
-            copies: self.copies,
+            copies: self.class.built_in().unwrap_or(0),
         }
     }
 
@@ -192,7 +194,7 @@ impl Entity<InodeId> for Inode {
             Content::Target(target) => [4, digest::bytes(0, target.bytes()), 0],
         };
         let pair = |high: u32, low: u32| u64::from(high) << 32 | u64::from(low);
-        let small = u32::from(self.mode) << 16 | (self.kind as u32) << 8 | u32::from(self.copies);
+        let small = u32::from(self.mode) << 16 | (self.kind as u32) << 8 | u32::from(self.class.0);
         let [tag, first, second] = content;
         digest::words(
             1,
@@ -322,6 +324,7 @@ impl State {
         self.drop_chunks_in(step, inode, 0..CHUNKS_MAX);
         self.drop_xattrs(inode);
         let gone = self.inodes.remove(&inode).expect("a freed inode was there");
+        self.count_user(gone.class, Counting::Down);
         assert_eq!(gone.nlink, 0, "only what has no name is freed");
         step.changed(Change::Inode(inode));
     }

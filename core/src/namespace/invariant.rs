@@ -52,6 +52,9 @@ impl State {
         self.nonces.check();
         self.kept.check();
         self.held.check();
+        self.classes.check();
+        self.servers.check();
+        self.users.check();
     }
 
     /// What can be asked in O(1).
@@ -181,6 +184,9 @@ impl State {
         let mut found = 0;
         let mut extents = self.extents.iter().peekable();
         for (inode, file) in self.inodes.iter() {
+            hold(self.has_class(file.class), || {
+                format!("{inode} is of no {}", file.class)
+            })?;
             match file.content {
                 Content::One { chunk, valid } => {
                     self.agree_on_extent(*inode, file, 0, Extent { chunk, valid })?;
@@ -216,7 +222,8 @@ impl State {
     fn agree_on_extent(&self, inode: InodeId, file: &Inode, index: u32, extent: Extent) -> Verdict {
         let chunk = self.chunks.get(&extent.chunk);
         let chunk = chunk.ok_or_else(|| format!("{inode} names {}", extent.chunk))?;
-        let placed = (chunk.inode, chunk.index) == (inode, index) && chunk.references == 1;
+        let placed = (chunk.inode, chunk.index, chunk.class) == (inode, index, file.class)
+            && chunk.references == 1;
         hold(placed, || {
             format!("{} is not at {inode} {index}", extent.chunk)
         })?;

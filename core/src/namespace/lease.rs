@@ -171,6 +171,7 @@ impl State {
         chunk: ChunkId,
         extent: Extent,
     ) -> Result<LeaseGrant, Errno> {
+        let law = self.judge_old_copies(chunk, &step.choice.copies)?;
         let before = self.leases.get(&chunk).map(|lease| lease.copies().len());
         if !self.turn(step, chunk, Event::Grant(step.session)) {
             return Err(Errno::EAGAIN);
@@ -178,8 +179,9 @@ impl State {
         let granted = self
             .chunk(chunk)
             .expect("a chunk of a file is in the table");
-        let wanted = before.unwrap_or_else(|| usize::from(granted.copies));
-        if granted.lease.copies().len() < wanted {
+        let wanted = before.unwrap_or_else(|| usize::from(self.class(granted.class).keep.copies));
+        // By a law there may be more copies than wanted, and those outside left out.
+        if law || granted.lease.copies().len() < wanted {
             // A copy that is left out falls behind: whoever knows of it drops that
             // before the first write (P6).
             step.changed(Change::Inode(granted.inode));

@@ -11,6 +11,7 @@
 
 mod apply;
 mod chunks;
+mod class;
 mod dentry;
 mod digest;
 mod image;
@@ -30,6 +31,7 @@ mod state;
 mod table;
 mod xattr;
 
+pub use class::{CLASSES_MAX, ServerLabels};
 pub use dentry::COOKIE_MIN;
 pub(crate) use dentry::check_name;
 pub use image::{DecodeError, Section, SectionId, StateLoader};

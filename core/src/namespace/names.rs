@@ -6,6 +6,7 @@
 
 use super::apply::Step;
 use super::chunks::Extent;
+use super::class::Counting;
 use super::dentry::check_name;
 use super::inode::{Content, Inode};
 use super::name::Name;
@@ -16,6 +17,7 @@ use crate::attributes::{Credentials, FileKind};
 use crate::errno::Errno;
 use crate::ids::{ChunkId, InodeId};
 use crate::limits::{LINK_MAX, SYMLINK_MAX};
+use crate::placement::ClassId;
 
 /// What `Create` is to make.
 pub(crate) struct Blueprint<'a> {
@@ -28,6 +30,11 @@ pub(crate) struct Blueprint<'a> {
 }
 
 impl Blueprint<'_> {
+    /// The maker is going to write.
+    fn wants_chunk(&self) -> bool {
+        self.write && self.kind == FileKind::Regular
+    }
+
     fn check(&self, who: &Credentials) -> Result<(), Errno> {
         match self.kind {
             FileKind::Symlink if self.target.is_empty() => Err(Errno::ENOENT),
@@ -102,6 +109,10 @@ impl State {
             return Err(Errno::EMLINK);
         }
         let cookie = cookie.ok_or(Errno::ENOSPC)?;
+        if new.wants_chunk() {
+            // A law that can't be met is told to who makes the file, not to who closes it.
+            self.judge_new_copies(directory.class, &step.choice.copies)?;
+        }
         let object = Self::draw(step, parent, directory, new);
         let inode = self.add_inode(object);
         self.add_dentry(step, parent, cookie, name, inode);
@@ -147,7 +158,7 @@ impl State {
             gid,
             mode,
             kind: new.kind,
-            copies: directory.copies,
+            class: directory.class,
             content,
         }
     }
@@ -155,6 +166,7 @@ impl State {
     fn add_inode(&mut self, object: Inode) -> InodeId {
         let inode = self.scalars.last_inode.next();
         self.scalars.last_inode = inode;
+        self.count_user(object.class, Counting::Up);
         self.inodes.add(inode, object);
         inode
     }
@@ -165,12 +177,11 @@ impl State {
         inode: InodeId,
         new: &Blueprint<'_>,
     ) -> Option<LeaseGrant> {
-        let wanted = new.write && new.kind == FileKind::Regular;
-        if !wanted || step.choice.copies.is_empty() {
+        if !new.wants_chunk() || step.choice.copies.is_empty() {
             return None;
         }
         let grant = self.allocate_leased(step, inode, 0);
-        Some(grant.expect("copies were chosen for a new chunk"))
+        Some(grant.expect("copies were chosen and judged for a new chunk"))
     }
 
     /// `Mutation::Link`.
@@ -196,6 +207,7 @@ impl State {
             _ => {}
         }
         let cookie = cookie.ok_or(Errno::ENOSPC)?;
+        self.judge_residence(object, parent)?;
         self.add_dentry(step, parent, cookie, name, inode);
         let now = step.now;
         self.change_inode(step, inode, |object| {
@@ -251,7 +263,7 @@ impl State {
             gid: 0,
             mode: 0o755,
             kind: FileKind::Directory,
-            copies,
+            class: ClassId::copies(copies),
             content: Content::Nothing,
         };
         let root = self.add_inode(root);
@@ -269,6 +281,7 @@ impl State {
         if step.choice.copies.is_empty() {
             return Err(Errno::ENOSPC);
         }
+        self.judge_new_copies(self.inode(inode)?.class, &step.choice.copies)?;
         let chunk: ChunkId = self.add_chunk(step, inode, index);
         let extent = Extent { chunk, valid: 0 };
         self.put_extent(inode, index, extent);

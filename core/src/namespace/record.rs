@@ -10,6 +10,7 @@ use crate::attributes::{
 };
 use crate::errno::Errno;
 use crate::ids::{BootId, ChunkId, ChunkVersion, Epoch, InodeId, RequestId, ServerId, SessionId};
+use crate::placement::{Labels, StorageClass};
 use crate::time::Timestamp;
 use minicbor::{Decode, Encode};
 
@@ -133,6 +134,17 @@ pub enum RecordBody {
         /// Which.
         #[n(1)]
         inodes: Vec<InodeId>,
+    },
+    /// A chunkserver is configured with these labels. (The leader logs it of every
+    /// server once there is a storage class that is not built in.)
+    #[n(11)]
+    ServerLabels {
+        /// Which.
+        #[n(0)]
+        server: ServerId,
+        /// All of them.
+        #[n(1)]
+        labels: Labels,
     },
 }
 
@@ -372,6 +384,77 @@ pub enum Mutation {
         /// Which.
         #[n(0)]
         inodes: Vec<InodeId>,
+    },
+    /// Sets the storage class of a file, whose chunks follow by repair, or of a
+    /// directory, whose new files get it. From and to a class that is not built in the
+    /// superuser's alone; else the owner's. Reply: `Entry`.
+    #[n(14)]
+    SetClass {
+        /// Of what.
+        #[n(0)]
+        inode: InodeId,
+        /// The class's name; ENOENT when there is none of it.
+        #[n(1)]
+        class: String,
+    },
+    /// Changes a storage class: the superuser's. Reply: `Done`.
+    #[n(15)]
+    ChangeClass(#[n(0)] ClassChange),
+    /// Sets a label of a chunkserver over the configured one, or removes it again: the
+    /// superuser's. Reply: `Done`.
+    #[n(16)]
+    SetLabel {
+        /// Of which server.
+        #[n(0)]
+        server: ServerId,
+        /// Which label.
+        #[n(1)]
+        key: String,
+        /// Its value; without one the configured label holds again.
+        #[n(2)]
+        value: Option<String>,
+    },
+}
+
+/// A change of a storage class.
+#[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
+pub enum ClassChange {
+    /// EEXIST when the name is taken, ENOSPC when there are too many.
+    #[n(0)]
+    Create {
+        /// Its name.
+        #[n(0)]
+        name: String,
+        /// What it is.
+        #[n(1)]
+        class: StorageClass,
+    },
+    /// Its files follow. ENOENT when there is none.
+    #[n(1)]
+    Modify {
+        /// Its name.
+        #[n(0)]
+        name: String,
+        /// What it becomes.
+        #[n(1)]
+        class: StorageClass,
+    },
+    /// Its files stay in it.
+    #[n(2)]
+    Rename {
+        /// Its name.
+        #[n(0)]
+        name: String,
+        /// What it is called then.
+        #[n(1)]
+        new_name: String,
+    },
+    /// EBUSY while something is of it.
+    #[n(3)]
+    Delete {
+        /// Its name.
+        #[n(0)]
+        name: String,
     },
 }
 

@@ -20,6 +20,18 @@ pub(crate) struct Route<'a> {
     pub(crate) new_name: &'a [u8],
 }
 
+impl Route<'_> {
+    /// The way that the other object of an exchange goes.
+    fn back(self) -> Self {
+        Self {
+            parent: self.new_parent,
+            name: self.new_name,
+            new_parent: self.parent,
+            new_name: self.name,
+        }
+    }
+}
+
 impl State {
     /// `Mutation::Rename`.
     pub(crate) fn rename(
@@ -103,6 +115,14 @@ impl State {
         Ok(())
     }
 
+    /// EXDEV when the object may not come to lie there by being renamed.
+    fn judge_move(&self, route: Route<'_>, moved: Found) -> Result<(), Errno> {
+        if route.parent == route.new_parent {
+            return Ok(());
+        }
+        self.judge_residence(self.inode(moved.inode)?, route.new_parent)
+    }
+
     /// EMLINK when a directory has no room for one more below it.
     fn demand_link(&self, parent: InodeId) -> Result<(), Errno> {
         let full = self.inode(parent)?.nlink == u32::MAX;
@@ -125,6 +145,7 @@ impl State {
             self.demand_link(route.new_parent)?;
         }
         let cookie = free.ok_or(Errno::ENOSPC)?;
+        self.judge_move(route, source)?;
         let is_directory = object.is_directory();
         self.remove_dentry(step, route.parent, source);
         self.add_dentry(step, route.new_parent, cookie, route.new_name, source.inode);
@@ -156,6 +177,7 @@ impl State {
         if victim.is_directory() && victim.size > 0 {
             return Err(Errno::ENOTEMPTY);
         }
+        self.judge_move(route, source)?;
         let is_directory = object.is_directory();
         self.remove_dentry(step, route.parent, source);
         self.repoint_dentry(step, route.new_parent, target, source.inode);
@@ -182,6 +204,8 @@ impl State {
         self.demand_move(step, route, source)?;
         self.demand_move(step, route, target)?;
         let (one, other) = (one.is_directory(), other.is_directory());
+        self.judge_move(route, source)?;
+        self.judge_move(route.back(), target)?;
         if one != other {
             self.demand_link(if one { route.new_parent } else { route.parent })?;
         }

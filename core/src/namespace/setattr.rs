@@ -7,11 +7,12 @@ use super::apply::Step;
 use super::inode::{Inode, Moment};
 use super::permission::{SETGID, SETUID, WRITE};
 use super::record::Outcome;
-use super::state::{Change, State};
+use super::state::State;
 use crate::attributes::{AttributeChange, Credentials, FileKind, TimeChange};
 use crate::errno::Errno;
-use crate::ids::{ChunkId, InodeId};
+use crate::ids::InodeId;
 use crate::limits::{COPIES_MAX, FILE_SIZE_MAX};
+use crate::placement::ClassId;
 
 impl State {
     /// `Mutation::SetAttributes`.
@@ -47,24 +48,10 @@ impl State {
     ) -> Outcome {
         let object = self.inode(inode)?;
         object.demand_owner(step.who)?;
-        let may = matches!(object.kind, FileKind::Regular | FileKind::Directory);
-        if !may || !(1..=COPIES_MAX).contains(&copies) {
+        if !(1..=COPIES_MAX).contains(&copies) {
             return Err(Errno::EINVAL);
         }
-        let now = step.now;
-        self.change_inode(step, inode, |object| {
-            object.copies = copies;
-            object.ctime = now;
-        });
-        let chunks: Vec<ChunkId> = self
-            .extents_of(inode)
-            .map(|(_, extent)| extent.chunk)
-            .collect();
-        for chunk in chunks {
-            self.chunks.update(&chunk, |stored| stored.copies = copies);
-            step.changed(Change::Copies(chunk));
-        }
-        self.entry(inode)
+        self.reclass(step, inode, ClassId::copies(copies))
     }
 }
 

@@ -7,6 +7,7 @@
 //! and so is the digest; a clone is O(1) and never changes.
 
 use super::chunks::{Extent, StoredChunk};
+use super::class::{ServerLabels, StoredClass};
 use super::dentry::Dentry;
 use super::digest;
 use super::inode::{Inode, Orphan};
@@ -19,6 +20,7 @@ use crate::ids::{
     BootId, ChunkId, ChunkVersion, Epoch, Incarnation, InodeId, LogPosition, RequestId, ServerId,
     SessionId,
 };
+use crate::placement::ClassId;
 use minicbor::{Decode, Encode};
 use std::fmt;
 
@@ -45,6 +47,8 @@ pub struct State {
     pub(super) members: Table<u64, Name>,
     /// Ranges of chunk ids whose history is lost: from the key up to the value.
     pub(super) lost: Table<ChunkId, ChunkId>,
+    pub(super) classes: Table<ClassId, StoredClass>,
+    pub(super) servers: Table<ServerId, ServerLabels>,
     // Derived from the tables above, neither in the digest nor in images:
     /// Sessions by nonce.
     pub(super) nonces: Table<u64, Derived<SessionId>>,
@@ -52,6 +56,8 @@ pub struct State {
     pub(super) kept: Table<(SessionId, InodeId), ()>,
     /// Open leases by session.
     pub(super) held: Table<(SessionId, ChunkId), ()>,
+    /// Inodes of each operator's class that has any.
+    pub(super) users: Table<ClassId, Derived<u64>>,
 }
 
 /// What is not in a table.
@@ -135,8 +141,8 @@ pub struct Chunk {
     pub epoch: Epoch,
     /// Files that refer to it (snapshots will share chunks).
     pub references: u32,
-    /// Copies wanted.
-    pub copies: u8,
+    /// What is wanted of its copies.
+    pub class: ClassId,
     /// Who may write it, and what of it is not yet known durable and equal.
     pub lease: LeaseState,
 }
@@ -274,8 +280,12 @@ pub enum Change {
     ChunkGone(ChunkId),
     /// A chunk's lease state, epoch or version changed.
     Lease(ChunkId),
-    /// A chunk wants another number of copies.
+    /// A chunk is of another class.
     Copies(ChunkId),
+    /// A class was made, changed or removed: what its chunks want is another thing.
+    Class(ClassId),
+    /// A server's labels are others.
+    Labels(ServerId),
     /// These servers hold the chunk at this version now, equal and durable.
     Settled {
         /// The chunk.
@@ -294,7 +304,7 @@ impl State {
     /// that applied the same records.
     #[must_use]
     pub fn digest(&self) -> u64 {
-        digest::words(
+        let base = digest::words(
             13,
             &[
                 self.scalars.hash(),
@@ -310,7 +320,12 @@ impl State {
                 self.members.digest(),
                 self.lost.digest(),
             ],
-        )
+        );
+        if self.classes.len() == 0 && self.servers.len() == 0 {
+            // As it was before there were classes.
+            return base;
+        }
+        digest::words(16, &[base, self.classes.digest(), self.servers.digest()])
     }
 
     /// Bytes of memory that the tables take, pages shared with clones included.
@@ -329,7 +344,10 @@ impl State {
             + self.lost.bytes()
             + self.nonces.bytes()
             + self.kept.bytes()
-            + self.held.bytes();
+            + self.held.bytes()
+            + self.classes.bytes()
+            + self.servers.bytes()
+            + self.users.bytes();
         bytes as u64
     }
 }

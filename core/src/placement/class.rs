@@ -215,6 +215,12 @@ impl Policy {
             .iter()
             .any(|term| term.force == Force::Soft || term.place.matches(labels))
     }
+
+    /// Bytes of memory beside the struct.
+    pub(crate) fn heap(&self) -> usize {
+        let terms = self.terms.iter().map(|term| term.place.heap());
+        size_of_val(self.terms.as_slice()) + terms.sum::<usize>()
+    }
 }
 
 /// As the parser reads it.

@@ -131,6 +131,15 @@ impl Expression {
         }
         stack.pop().expect(SOUND)
     }
+
+    /// Bytes of memory beside the struct.
+    pub(crate) fn heap(&self) -> usize {
+        let texts = self.operations.iter().map(|operation| match operation {
+            Operation::Is { key, value } => key.len() + value.len(),
+            _ => 0,
+        });
+        size_of_val(self.operations.as_slice()) + texts.sum::<usize>()
+    }
 }
 
 /// How tightly the text of a part binds.

@@ -8,6 +8,7 @@ use crate::ids::{
     ServerId, SessionId, Term,
 };
 use crate::namespace::record::Mutation;
+use crate::placement::StorageClass;
 use crate::vfs::Space;
 use crate::wire::capability::Capability;
 use minicbor::{Decode, Encode};
@@ -329,6 +330,17 @@ pub enum Query {
     /// For operators: quarantined chunks are released for deletion. Answer: `Done`.
     #[n(13)]
     ReleaseQuarantine,
+    /// For operators: what a change of a storage class would move. Answer: `Plan`;
+    /// ENOENT when there is no such class.
+    #[n(14)]
+    PlanClass {
+        /// Its name.
+        #[n(0)]
+        name: String,
+        /// What it is to become.
+        #[n(1)]
+        class: StorageClass,
+    },
 }
 
 /// The good answers to mutations and questions.
@@ -399,6 +411,35 @@ pub enum Answer {
         #[n(0)]
         void: Vec<ChunkId>,
     },
+    /// What a change would do.
+    #[n(12)]
+    Plan(#[n(0)] ClassPlan),
+}
+
+/// What a change of a storage class would do, as copies lie now.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Encode, Decode)]
+pub struct ClassPlan {
+    /// Chunks looked at that are of the class.
+    #[n(0)]
+    pub chunks: u64,
+    /// There are more chunks than are looked at for a plan.
+    #[n(1)]
+    pub more: bool,
+    /// Chunks of the class of which a copy would have to be made.
+    #[n(2)]
+    pub moving: u64,
+    /// Copies that would have to be made.
+    #[n(3)]
+    pub copies: u64,
+    /// Bytes of those copies.
+    #[n(4)]
+    pub bytes: u64,
+    /// Chunks with a copy where the change does not permit one.
+    #[n(5)]
+    pub outside: u64,
+    /// What the servers that are there could not meet.
+    #[n(6)]
+    pub unmet: Vec<String>,
 }
 
 /// One copy that a client may use.
@@ -511,6 +552,10 @@ pub struct Status {
     /// The last position applied.
     #[n(11)]
     pub applied: LogPosition,
+    /// The storage classes that are not built in.
+    #[n(12)]
+    #[cbor(default)]
+    pub classes: Vec<ClassStatus>,
 }
 
 /// Chunks by health; each chunk counts once.
@@ -531,6 +576,31 @@ pub struct Health {
     /// More than wanted.
     #[n(4)]
     pub over_goal: u64,
+    /// With a copy where a hard term of its storage class does not permit one.
+    #[n(5)]
+    #[cbor(default)]
+    pub outside: u64,
+    /// As many as wanted, but not all where soft terms want them.
+    #[n(6)]
+    #[cbor(default)]
+    pub misplaced: u64,
+}
+
+/// A storage class.
+#[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
+pub struct ClassStatus {
+    /// Its name.
+    #[n(0)]
+    pub name: String,
+    /// What it says.
+    #[n(1)]
+    pub class: StorageClass,
+    /// Files and directories of it.
+    #[n(2)]
+    pub users: u64,
+    /// What of it the servers that are there can't meet now.
+    #[n(3)]
+    pub unmet: Vec<String>,
 }
 
 /// A member of the Raft group.
@@ -619,6 +689,10 @@ pub struct FileInfo {
     /// Its chunks.
     #[n(1)]
     pub chunks: Vec<ChunkInfo>,
+    /// The name of its storage class.
+    #[n(2)]
+    #[cbor(default)]
+    pub class: String,
 }
 
 /// One chunk of a file, for operators.

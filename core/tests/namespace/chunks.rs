@@ -8,6 +8,7 @@ use antler_core::ids::{ChunkId, InodeId};
 use antler_core::limits::{CHUNK_SIZE, FILE_SIZE_MAX};
 use antler_core::namespace::record::{Mutation, Reply, WrittenExtent};
 use antler_core::namespace::{Change, LeaseState};
+use antler_core::placement::ClassId;
 
 const CHUNK: u32 = CHUNK_SIZE as u32;
 
@@ -380,10 +381,16 @@ fn copies_are_inherited_and_changed() {
     let below = world.folder(folder, "e");
     let file = world.file(below, "f");
     let chunk = write(&mut world, file, 0, 10);
-    assert_eq!(world.state.chunk(chunk).expect("it is there").copies, 3);
+    assert_eq!(
+        world.state.chunk(chunk).expect("it is there").class,
+        ClassId::copies(3)
+    );
     let applied = set(&mut world, &root(), file, 1);
     assert!(applied.changes.contains(&Change::Copies(chunk)));
-    assert_eq!(world.state.chunk(chunk).expect("it is there").copies, 1);
+    assert_eq!(
+        world.state.chunk(chunk).expect("it is there").class,
+        ClassId::copies(1)
+    );
     assert_eq!(world.state.attributes(file).expect("it is there").copies, 1);
 }
 

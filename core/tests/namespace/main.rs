@@ -1,6 +1,7 @@
 //! The namespace, driven by records as the log would bring them.
 
 mod chunks;
+mod classes;
 mod clones;
 mod directory;
 mod image;

@@ -10,9 +10,10 @@ use antler_core::ids::{
 };
 use antler_core::limits::{CHUNK_SIZE, FILE_SIZE_MAX};
 use antler_core::namespace::record::{
-    Choice, ClientRecord, LeaseEnd, Mutation, RecordBody, WrittenExtent,
+    Choice, ClassChange, ClientRecord, LeaseEnd, Mutation, RecordBody, WrittenExtent,
 };
 use antler_core::namespace::{Change, State};
+use antler_core::placement::{Policy, StorageClass};
 use antler_core::rng::Rng;
 use antler_core::time::Timestamp;
 use proptest::prelude::*;
@@ -200,7 +201,62 @@ impl Draw {
         }
     }
 
+    fn class_name(&mut self) -> String {
+        self.pick(&["gold", "west", "copies-2", "copies-0", "", "w t"])
+            .to_owned()
+    }
+
+    fn class(&mut self) -> StorageClass {
+        let policy = self.pick(&[
+            "2 in dc=west",
+            "copies(2), 1 in dc=west, differ by dc",
+            "1 in not dc=west soft",
+            "copies(3)",
+        ]);
+        let mut keep: Policy = policy.parse().expect("it is well written");
+        if self.0.one_in(9) {
+            keep.copies = self.number(12) as u8;
+        }
+        let create = self.0.one_in(3).then(|| Policy::copies(1));
+        StorageClass { create, keep }
+    }
+
+    fn class_mutation(&mut self) -> Mutation {
+        let (name, new_name) = (self.class_name(), self.class_name());
+        Mutation::ChangeClass(match self.0.below(8) {
+            0..=3 => ClassChange::Create {
+                name,
+                class: self.class(),
+            },
+            4 | 5 => ClassChange::Modify {
+                name,
+                class: self.class(),
+            },
+            6 => ClassChange::Rename { name, new_name },
+            _ => ClassChange::Delete { name },
+        })
+    }
+
     fn rare_mutation(&mut self, modes: &[FallocateMode]) -> Mutation {
+        match self.0.below(8) {
+            0 => return self.class_mutation(),
+            1 | 2 => {
+                return Mutation::SetClass {
+                    inode: self.inode(),
+                    class: self.class_name(),
+                };
+            }
+            3 => {
+                return Mutation::SetLabel {
+                    server: ServerId(self.number(3)),
+                    key: "dc".to_owned(),
+                    value: self
+                        .pick(&[None, Some("west"), Some("w t")])
+                        .map(str::to_owned),
+                };
+            }
+            _ => {}
+        }
         if self.0.one_in(3) {
             let inodes = self.list(Self::inode);
             return Mutation::CloseOrphans { inodes };
@@ -248,6 +304,10 @@ impl Draw {
             },
             11 if self.0.one_in(20) => RecordBody::Recover {
                 incarnation: self.number(5),
+            },
+            13 => RecordBody::ServerLabels {
+                server: ServerId(self.number(3)),
+                labels: vec![("dc".to_owned(), self.pick(&["west", "east", ""]).to_owned())],
             },
             12 => RecordBody::Found {
                 capability_secret: Vec::new(),

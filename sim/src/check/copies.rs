@@ -9,6 +9,7 @@ use crate::network::Nanos;
 use antler_core::ids::{ChunkId, ChunkVersion, PartId, ServerId};
 use antler_core::namespace::LeaseState;
 use antler_core::namespace::State;
+use antler_core::placement::{self, Fill, Labels, Policy};
 use std::collections::BTreeMap;
 
 /// What is still missing, in words; nothing when all is well. `in_use` tells which
@@ -40,10 +41,10 @@ pub(crate) fn missing(
             });
         }
     }
-    let servers = count_servers(disks, in_use);
+    let servers = servers_of(disks, in_use);
     for chunk in state.chunks_from(ChunkId(0), usize::MAX) {
         let copies = held.remove(&chunk).unwrap_or_default();
-        missing.extend(judge_chunk(state, chunk, &copies, servers));
+        missing.extend(judge_chunk(state, chunk, &copies, &servers));
     }
     for (chunk, copies) in held {
         let servers: Vec<ServerId> = copies.iter().map(|copy| copy.server).collect();
@@ -62,7 +63,7 @@ struct Copy {
     part: PartId,
 }
 
-fn count_servers(disks: &Disks, in_use: &dyn Fn(&ServerDisk) -> bool) -> usize {
+fn servers_of(disks: &Disks, in_use: &dyn Fn(&ServerDisk) -> bool) -> Vec<ServerId> {
     let mut servers: Vec<ServerId> = disks
         .servers
         .iter()
@@ -71,10 +72,27 @@ fn count_servers(disks: &Disks, in_use: &dyn Fn(&ServerDisk) -> bool) -> usize {
         .collect();
     servers.sort_unstable();
     servers.dedup();
-    servers.len()
+    servers
 }
 
-fn judge_chunk(state: &State, id: ChunkId, copies: &[Copy], servers: usize) -> Option<String> {
+/// How well copies on these servers fill a policy.
+fn fill_on(state: &State, policy: &Policy, servers: &[ServerId]) -> Fill {
+    let labels: Vec<Labels> = servers.iter().map(|one| labels_of(state, *one)).collect();
+    placement::fill(policy, &labels.iter().collect::<Vec<_>>())
+}
+
+/// The labels that hold, as far as the log knows them.
+fn labels_of(state: &State, server: ServerId) -> Labels {
+    let known = state.server_labels(server);
+    known.map_or_else(Labels::new, |known| known.over(&known.configured))
+}
+
+fn judge_chunk(
+    state: &State,
+    id: ChunkId,
+    copies: &[Copy],
+    servers: &[ServerId],
+) -> Option<String> {
     let chunk = state.chunk(id)?;
     if chunk.lease != LeaseState::Settled {
         return Some(format!("{id} is not settled: {:?}", chunk.lease));
@@ -83,13 +101,27 @@ fn judge_chunk(state: &State, id: ChunkId, copies: &[Copy], servers: usize) -> O
         .iter()
         .filter(|copy| copy.version == chunk.version && copy.part.part == 0)
         .collect();
-    let wanted = usize::from(chunk.copies).min(servers);
+    let policy = &state.class(chunk.class).keep;
+    let best = fill_on(state, policy, servers);
+    let wanted = usize::from(best.filled);
     if current.len() < wanted {
         let known: Vec<_> = copies.iter().map(|c| (c.server, c.version)).collect();
         return Some(format!(
             "{id} at {} has {} of {wanted} copies: {known:?}",
             chunk.version,
             current.len()
+        ));
+    }
+    let holders: Vec<ServerId> = current.iter().map(|copy| copy.server).collect();
+    if fill_on(state, policy, &holders) != best {
+        return Some(format!("{id} on {holders:?} is not as `{policy}` wants it"));
+    }
+    let outside = holders
+        .iter()
+        .find(|server| !policy.permits(&labels_of(state, **server)));
+    if let Some(server) = outside {
+        return Some(format!(
+            "{id} is on {server}, where `{policy}` permits no copy"
         ));
     }
     if current

@@ -14,7 +14,7 @@ use antler_core::attributes::{
 use antler_core::errno::Errno;
 use antler_core::ids::{InodeId, RequestId, SessionId};
 use antler_core::limits::{NAME_MAX, XATTRS_MAX};
-use antler_core::namespace::record::{ClientRecord, Mutation, Record, RecordBody};
+use antler_core::namespace::record::{ClassChange, ClientRecord, Mutation, Record, RecordBody};
 use antler_core::time::Timestamp;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -33,8 +33,10 @@ pub struct Object {
     pub gid: u32,
     /// Bytes, if it is known; a directory's is not asked.
     pub size: Option<u64>,
-    /// Copies that it asks for.
+    /// Copies that it asks for; 0 in a class that is not built in.
     pub copies: u8,
+    /// The class that is not built in, by its number here.
+    class: Option<u64>,
     /// Last access, change of content, change of the inode; unknown with the size.
     pub times: Option<[Timestamp; 3]>,
     /// Where a symlink leads.
@@ -155,6 +157,17 @@ pub struct Names {
     /// Orphans, and the sessions that keep each.
     keepers: BTreeMap<InodeId, BTreeSet<SessionId>>,
     touched: Touched,
+    /// Storage classes that are not built in.
+    classes: BTreeMap<String, Class>,
+    last_class: u64,
+}
+
+/// A storage class of the reference.
+#[derive(Clone, Copy, Debug)]
+struct Class {
+    number: u64,
+    /// Something of it is hard.
+    law: bool,
 }
 
 /// A session of the reference.
@@ -327,8 +340,13 @@ impl Names {
                 mode,
                 target,
                 exclusive,
+                write,
                 ..
-            } => self.create(now, *parent, name, (*kind, *mode, target), *exclusive),
+            } => {
+                let refused = *write && *kind == FileKind::Regular && refused.unwrap_or(true);
+                let object = (*kind, *mode, &target[..]);
+                self.create(now, *parent, name, object, *exclusive, refused)
+            }
             Mutation::Link {
                 inode,
                 parent,
@@ -356,12 +374,10 @@ impl Names {
                 object.changed(now);
                 Ok(Expected::Done)
             }
-            Mutation::SetCopies { inode, copies } => {
-                let object = self.get_mut(*inode)?;
-                object.copies = *copies;
-                object.changed(now);
-                self.told(*inode)
-            }
+            Mutation::SetCopies { inode, copies } => self.reclass(now, *inode, *copies, None),
+            Mutation::SetClass { inode, class } => self.set_class(now, *inode, class),
+            Mutation::ChangeClass(change) => self.change_class(change),
+            Mutation::SetLabel { .. } => Ok(Expected::Done),
             Mutation::CommitWrite { inode, size, .. } => self.commit(now, *inode, *size, refused),
             Mutation::Fallocate {
                 inode,
@@ -425,6 +441,7 @@ impl Names {
         name: &[u8],
         (kind, mode, target): (FileKind, u32, &[u8]),
         exclusive: bool,
+        refused: bool,
     ) -> Judged<Expected> {
         let directory = self.directory(parent, name)?;
         if let Some(found) = directory.entries.get(name) {
@@ -436,7 +453,11 @@ impl Names {
         if directory.nlink == 0 {
             return Err(Errno::ENOENT);
         }
-        let copies = directory.copies;
+        let (copies, class) = (directory.copies, directory.class);
+        if refused && self.has_law(class) {
+            // Whether there are servers for it is not the reference's to know.
+            return Err(Errno::ENOSPC);
+        }
         self.last_inode += 1;
         let inode = InodeId(self.last_inode);
         let mode = if kind == FileKind::Symlink {
@@ -447,7 +468,7 @@ impl Names {
         let mut object = blank(kind, mode, now);
         object.size = Some(target.len() as u64);
         object.target = target.to_vec();
-        object.copies = copies;
+        (object.copies, object.class) = (copies, class);
         object.parent = parent;
         self.objects.insert(inode, object);
         self.touched.objects.insert(inode);
@@ -480,6 +501,7 @@ impl Names {
         if object.nlink == 0 {
             return Err(Errno::ENOENT);
         }
+        self.judge_residence(inode, parent)?;
         self.add_name(now, parent, name, inode);
         let object = self.get_mut(inode)?;
         object.nlink += 1;
@@ -548,10 +570,18 @@ impl Names {
         if target == Some(moved) {
             return Ok(Expected::Done);
         }
+        if let Some(target) = target.filter(|_| !exchange) {
+            self.judge_replaced(moved, target)?;
+        }
+        if parent != new_parent {
+            self.judge_residence(moved, new_parent)?;
+            if let Some(target) = target.filter(|_| exchange) {
+                self.judge_residence(target, parent)?;
+            }
+        }
         match target {
             Some(target) if exchange => self.add_name(now, parent, name, target),
             Some(target) => {
-                self.judge_replaced(moved, target)?;
                 self.drop_name(now, parent, name);
                 self.drop_name(now, new_parent, new_name);
                 self.drop_link(now, new_parent, target);
@@ -562,6 +592,84 @@ impl Names {
         self.arrive(now, moved, parent, new_parent);
         if let Some(target) = target.filter(|_| exchange) {
             self.arrive(now, target, new_parent, parent);
+        }
+        Ok(Expected::Done)
+    }
+
+    /// EXDEV where a class with a law is left or entered by a name alone.
+    fn judge_residence(&self, inode: InodeId, parent: InodeId) -> Judged<()> {
+        let (object, directory) = (self.get(inode)?, self.get(parent)?);
+        let holds = matches!(object.kind, FileKind::Regular | FileKind::Directory);
+        let differs = (object.class, object.copies) != (directory.class, directory.copies);
+        match holds && differs && self.has_law(directory.class) {
+            true => Err(Errno::EXDEV),
+            false => Ok(()),
+        }
+    }
+
+    fn has_law(&self, class: Option<u64>) -> bool {
+        let mut classes = self.classes.values();
+        class.is_some() && classes.any(|known| Some(known.number) == class && known.law)
+    }
+
+    fn set_class(&mut self, now: Timestamp, inode: InodeId, name: &str) -> Judged<Expected> {
+        self.get(inode)?;
+        let built_in = name.strip_prefix("copies-").and_then(|n| n.parse().ok());
+        match (self.classes.get(name), built_in) {
+            (Some(class), _) => {
+                let number = class.number;
+                self.reclass(now, inode, 0, Some(number))
+            }
+            (None, Some(copies)) => self.reclass(now, inode, copies, None),
+            (None, None) => Err(Errno::ENOENT),
+        }
+    }
+
+    fn reclass(
+        &mut self,
+        now: Timestamp,
+        inode: InodeId,
+        copies: u8,
+        class: Option<u64>,
+    ) -> Judged<Expected> {
+        let object = self.get_mut(inode)?;
+        if !matches!(object.kind, FileKind::Regular | FileKind::Directory) {
+            return Err(Errno::EINVAL);
+        }
+        (object.copies, object.class) = (copies, class);
+        object.changed(now);
+        self.told(inode)
+    }
+
+    fn change_class(&mut self, change: &ClassChange) -> Judged<Expected> {
+        match change {
+            ClassChange::Create { name, .. } if self.classes.contains_key(name) => {
+                return Err(Errno::EEXIST);
+            }
+            ClassChange::Create { name, class } => {
+                self.last_class += 1;
+                let (number, law) = (self.last_class, class.has_law());
+                self.classes.insert(name.clone(), Class { number, law });
+            }
+            ClassChange::Modify { name, class } => {
+                let known = self.classes.get_mut(name).ok_or(Errno::ENOENT)?;
+                known.law = class.has_law();
+            }
+            ClassChange::Rename { name, new_name } => {
+                if self.classes.contains_key(new_name) {
+                    return Err(Errno::EEXIST);
+                }
+                let known = self.classes.remove(name).ok_or(Errno::ENOENT)?;
+                self.classes.insert(new_name.clone(), known);
+            }
+            ClassChange::Delete { name } => {
+                let known = *self.classes.get(name).ok_or(Errno::ENOENT)?;
+                let mut objects = self.objects.values();
+                if objects.any(|object| object.class == Some(known.number)) {
+                    return Err(Errno::EBUSY);
+                }
+                self.classes.remove(name);
+            }
         }
         Ok(Expected::Done)
     }
@@ -715,6 +823,7 @@ fn blank(kind: FileKind, mode: u32, now: Timestamp) -> Object {
         gid: 0,
         size: Some(0),
         copies: 0,
+        class: None,
         times: Some([now; 3]),
         target: Vec::new(),
         entries: BTreeMap::new(),

@@ -1,0 +1,328 @@
+//! Storage classes as the leader carries them out: which labels hold for a server,
+//! what of a chunk's copies a class counts, what can't be met.
+//!
+//! Owns the soft state about labels and changes of classes; the classes themselves are
+//! the replicated state's, the choice of servers is `placement`'s. Invariant: where
+//! labels matter, a server is used only while the log knows how it is configured.
+
+use super::mutate::REPAIR_HOLD_MAX;
+use super::{Master, Proposal};
+use crate::errno::Errno;
+use crate::ids::{BootId, ChunkId, InodeId, ServerId};
+use crate::limits::REPORT_BATCH;
+use crate::machine::Level;
+use crate::namespace::Chunk;
+use crate::namespace::record::RecordBody;
+use crate::placement::class::Force;
+use crate::placement::reason::unmet;
+use crate::placement::{self, Candidate, ClassId, Labels, Policy, StorageClass};
+use crate::time::{Duration, Instant};
+use crate::wire::client_master::{ClassPlan, ClassStatus};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// The pause between two lines in the log about the same class.
+const TOLD_AGAIN: Duration = Duration::from_secs(10);
+
+/// Chunks that a plan looks at, so that the leader is back soon.
+const PLAN_LOOKS_MAX: usize = 1 << 20;
+
+/// What a master keeps about classes.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Classes {
+    /// Servers whose labels are on their way into the log.
+    logging: BTreeSet<ServerId>,
+    /// A class changed: chunks from here on are to be looked at.
+    assess_from: Option<ChunkId>,
+    /// When it was last told that a class can't be met.
+    told: BTreeMap<ClassId, Instant>,
+}
+
+impl Classes {
+    /// A record about a server's labels was applied, or dropped.
+    pub(super) fn logged(&mut self, server: ServerId) {
+        self.logging.remove(&server);
+    }
+
+    /// A reign ends.
+    pub(super) fn end(&mut self) {
+        self.logging.clear();
+        self.told.clear();
+    }
+}
+
+/// How copies stand to a policy.
+pub(super) struct Standing {
+    /// Copies that lie where none is permitted.
+    pub(super) outside: usize,
+    /// Slots of the policy that the others fill.
+    pub(super) filled: usize,
+    /// A soft term does not hold.
+    pub(super) misplaced: bool,
+}
+
+/// The labels of some servers.
+pub(super) fn labels_of<'a>(servers: &[Candidate<'a>]) -> Vec<&'a Labels> {
+    servers.iter().map(|one| one.labels).collect()
+}
+
+/// Labels.
+impl Master {
+    /// A server's labels as they hold now.
+    pub(super) fn relabel(&mut self, server: ServerId) {
+        let known = self.member.state().server_labels(server);
+        if let Some(one) = self.servers.table.get_mut(&server) {
+            let none = Labels::new();
+            let logged = known.map_or(&none, |known| &known.configured);
+            one.logged = *logged == one.configured;
+            one.labels = match known {
+                Some(known) => known.over(&one.configured),
+                None => one.configured.clone(),
+            };
+        }
+    }
+
+    pub(super) fn relabel_all(&mut self) {
+        let servers: Vec<ServerId> = self.servers.table.keys().copied().collect();
+        for server in servers {
+            self.relabel(server);
+        }
+    }
+
+    pub(super) fn on_labels_changed(&mut self, server: ServerId) {
+        self.relabel(server);
+        self.touch_all_of(server);
+        self.recheck = true;
+    }
+
+    /// Once labels matter, the log learns how each server is configured.
+    pub(super) fn log_labels(&mut self) {
+        if self.reign.is_none() || !self.member.state().has_classes() {
+            return;
+        }
+        let servers = self.servers.table.iter();
+        let unknown = servers.filter(|(server, one)| {
+            one.is_alive() && !one.logged && !self.classes.logging.contains(server)
+        });
+        let unknown: Vec<(ServerId, Labels)> = unknown
+            .map(|(server, one)| (*server, one.configured.clone()))
+            .collect();
+        for (server, labels) in unknown {
+            self.classes.logging.insert(server);
+            let body = RecordBody::ServerLabels { server, labels };
+            self.propose(Proposal::Labels(server), body);
+        }
+    }
+}
+
+/// Health.
+impl Master {
+    /// A class is another one: every chunk of an operator's class is looked at anew,
+    /// some at a time.
+    pub(super) fn on_class_changed(&mut self) {
+        self.classes.assess_from = Some(ChunkId(0));
+        self.recheck = true;
+        self.log_labels();
+    }
+
+    pub(super) fn is_assessing(&self) -> bool {
+        self.classes.assess_from.is_some()
+    }
+
+    /// Some more of the chunks that are to be looked at.
+    pub(super) fn assess_more(&mut self) {
+        let Some(from) = self.classes.assess_from else {
+            return;
+        };
+        let state = self.member.state();
+        let some = state.chunks_from(from, REPORT_BATCH);
+        self.classes.assess_from = some.last().map(|last| last.next());
+        for chunk in some {
+            let class = state.chunk(chunk).map(|one| one.class);
+            if class.is_some_and(|class| class.built_in().is_none()) {
+                self.servers.touch(chunk);
+            }
+        }
+        if self.is_assessing() {
+            self.upkeep_due = self.now.mono;
+        }
+    }
+
+    /// How the copies on these servers stand to a policy of a class.
+    pub(super) fn standing(
+        &self,
+        class: &StorageClass,
+        policy: &Policy,
+        counting: &[ServerId],
+    ) -> Standing {
+        if policy.is_plain() && !class.has_law() {
+            return Standing {
+                outside: 0,
+                filled: counting.len().min(usize::from(policy.copies)),
+                misplaced: false,
+            };
+        }
+        let inside = self.servers.inside(policy, counting.iter().copied());
+        let fill = placement::fill(policy, &labels_of(&inside));
+        let soft = policy.terms.iter().filter(|term| term.force == Force::Soft);
+        let soft: u8 = soft.map(|term| term.count).sum();
+        Standing {
+            outside: counting.len() - inside.len(),
+            filled: usize::from(fill.filled),
+            misplaced: fill.soft < soft,
+        }
+    }
+}
+
+/// How copies that are written stand: made by one policy of their class or kept by the
+/// other, they only have to be where one of them permits.
+impl Master {
+    pub(super) fn writing(&self, class: &StorageClass, counting: &[ServerId]) -> Standing {
+        let labels = counting
+            .iter()
+            .filter_map(|server| self.servers.get(*server));
+        let inside = labels.filter(|one| class.permits(&one.labels)).count();
+        Standing {
+            outside: counting.len() - inside,
+            filled: inside,
+            misplaced: false,
+        }
+    }
+}
+
+/// What can't be met.
+impl Master {
+    /// Whether a class lets a copy lie on a server.
+    pub(super) fn is_permitted(&self, class: ClassId, server: ServerId) -> bool {
+        let class = self.member.state().class(class);
+        let known = self.servers.get(server);
+        !class.has_law() || known.is_some_and(|one| one.logged && class.permits(&one.labels))
+    }
+
+    /// Whether the law of an object's class can't be met by these copies for a new
+    /// chunk, and servers that could change that may still come. What has waited long
+    /// enough is told why, in the log.
+    pub(super) fn awaits_servers(
+        &mut self,
+        inode: InodeId,
+        copies: &[(ServerId, BootId)],
+        since: Instant,
+    ) -> bool {
+        let state = self.member.state();
+        let Ok(class) = state.class_of(inode) else {
+            return false;
+        };
+        if state.keeps_law(class, copies) {
+            return false;
+        }
+        let waits = !self.knows_servers() || self.now.mono.since(since) < REPAIR_HOLD_MAX;
+        if !waits {
+            self.tell_unmet(class);
+        }
+        waits
+    }
+
+    /// Whether no server that is there may have a copy of a chunk.
+    pub(super) fn lacks_place(&mut self, chunk: ChunkId) -> bool {
+        let state = self.member.state();
+        let Some(one) = state
+            .chunk(chunk)
+            .filter(|one| state.class(one.class).has_law())
+        else {
+            return false;
+        };
+        let known = self.knows_servers();
+        let mut servers = self.servers.table.iter().filter(|(_, one)| one.is_alive());
+        let lacks = known && !servers.any(|(server, _)| self.is_permitted(one.class, *server));
+        if lacks {
+            self.tell_unmet(one.class);
+        }
+        lacks
+    }
+
+    fn tell_unmet(&mut self, class: ClassId) {
+        let now = self.now.mono;
+        let last = self.classes.told.get(&class);
+        if last.is_some_and(|last| now.since(*last) < TOLD_AGAIN) {
+            return;
+        }
+        self.classes.told.insert(class, now);
+        let state = self.member.state();
+        let why = self.unmet(state.class(class).making()).join("; ");
+        let name = state.class_name(class);
+        self.log(
+            Level::Warn,
+            format!("storage class {name} can't be met, new data of it is refused: {why}"),
+        );
+    }
+
+    fn unmet(&self, policy: &Policy) -> Vec<String> {
+        let candidates = self.servers.candidates(policy, &BTreeSet::new());
+        let with_room: Vec<Candidate<'_>> =
+            candidates.into_iter().filter(|one| one.free > 0).collect();
+        unmet(policy, &labels_of(&with_room))
+    }
+
+    pub(super) fn class_statuses(&self) -> Vec<ClassStatus> {
+        let state = self.member.state();
+        let status = |(id, name, class): (ClassId, &str, &StorageClass)| ClassStatus {
+            name: name.to_owned(),
+            class: class.clone(),
+            users: state.class_users(id),
+            unmet: self.unmet_of(class),
+        };
+        state.classes().map(status).collect()
+    }
+}
+
+/// What a change would do.
+impl Master {
+    /// What would move if a class became this.
+    ///
+    /// # Errors
+    /// ENOENT when there is none of the name; EINVAL for a class that makes no sense.
+    pub(super) fn plan(&self, name: &str, class: &StorageClass) -> Result<ClassPlan, Errno> {
+        if !class.is_sound() {
+            return Err(Errno::EINVAL);
+        }
+        let state = self.member.state();
+        let mut plan = ClassPlan {
+            unmet: self.unmet_of(class),
+            ..ClassPlan::default()
+        };
+        let Some(id) = state.find_class(name) else {
+            return Err(Errno::ENOENT);
+        };
+        let looked = state.chunks_from(ChunkId(0), PLAN_LOOKS_MAX);
+        plan.more = looked.len() == PLAN_LOOKS_MAX;
+        for chunk in looked {
+            if let Some(one) = state.chunk(chunk).filter(|one| one.class == id) {
+                self.plan_chunk(&mut plan, class, chunk, &one);
+            }
+        }
+        Ok(plan)
+    }
+
+    fn plan_chunk(&self, plan: &mut ClassPlan, class: &StorageClass, id: ChunkId, chunk: &Chunk) {
+        let counting = self.counting(id, chunk);
+        let standing = self.standing(class, &class.keep, &counting);
+        let missing = usize::from(class.keep.copies).saturating_sub(standing.filled);
+        let extent = self.member.state().chunk_at(chunk.inode, chunk.index);
+        let valid = extent.ok().flatten().map_or(0, |(_, valid)| valid);
+        plan.chunks += 1;
+        plan.moving += u64::from(missing > 0);
+        plan.copies += missing as u64;
+        plan.bytes += missing as u64 * u64::from(valid);
+        plan.outside += u64::from(standing.outside > 0);
+    }
+
+    /// What of a class the servers that are there can't meet.
+    fn unmet_of(&self, class: &StorageClass) -> Vec<String> {
+        let mut lacking = self.unmet(&class.keep);
+        for told in class.create.iter().flat_map(|create| self.unmet(create)) {
+            if !lacking.contains(&told) {
+                lacking.push(told);
+            }
+        }
+        lacking
+    }
+}
