@@ -7,8 +7,11 @@ use antler_core::attributes::{
 };
 use antler_core::client::request::{FileReply, FileRequest, Handle};
 use antler_core::errno::Errno;
-use antler_core::ids::{Generation, InodeId};
+use antler_core::ids::{Generation, InodeId, ServerId};
+use antler_core::namespace::record::ClassChange;
+use antler_core::placement::StorageClass;
 use bytes::Bytes;
+use std::collections::BTreeSet;
 
 /// An inode that can't be mistaken for a later one of the same number.
 pub(crate) type FileKey = (InodeId, Generation);
@@ -111,6 +114,10 @@ pub(crate) struct Runner {
     /// Only closes its files from now on.
     pub(crate) winding_down: bool,
     completed: usize,
+    /// Storage classes that it made.
+    classes: BTreeSet<String>,
+    /// The chunkservers, by number.
+    servers: Vec<ServerId>,
 }
 
 #[derive(Clone, Debug)]
@@ -128,7 +135,7 @@ struct Place {
 }
 
 impl Runner {
-    pub(crate) fn new(program: &Program) -> Self {
+    pub(crate) fn new(program: &Program, servers: &[ServerId]) -> Self {
         Self {
             client: program.client as usize,
             steps: program.steps.clone(),
@@ -141,6 +148,8 @@ impl Runner {
             waiting: false,
             winding_down: false,
             completed: 0,
+            classes: BTreeSet::new(),
+            servers: servers.to_vec(),
         }
     }
 
@@ -330,6 +339,9 @@ impl Runner {
         if let Some(asked) = self.operate_on_slot(operation) {
             return asked;
         }
+        if let Some(body) = self.order(operation) {
+            return Some(plain(body));
+        }
         let place = self.found.first()?;
         if let Some(body) = body_at(operation, place, self.found.get(1)) {
             return Some(plain(body));
@@ -350,6 +362,34 @@ impl Runner {
                 file: Some((target.inode, target.generation)),
                 effect: DataEffect::None,
             }),
+        }
+    }
+
+    /// The request of an operator.
+    fn order(&mut self, operation: &FileOperation) -> Option<FileRequest> {
+        match operation {
+            FileOperation::ChangeClass { name, keep, create } => {
+                let policy = |text: &String| text.parse().expect("a scenario's policies are read");
+                let (name, known) = (name.clone(), !self.classes.insert(name.clone()));
+                let class = StorageClass {
+                    create: create.as_ref().map(policy),
+                    keep: policy(keep),
+                };
+                Some(FileRequest::ChangeClass(match known {
+                    true => ClassChange::Modify { name, class },
+                    false => ClassChange::Create { name, class },
+                }))
+            }
+            FileOperation::SetClass { path, class } if path == "/" => Some(FileRequest::SetClass {
+                inode: InodeId::ROOT,
+                class: class.clone(),
+            }),
+            FileOperation::SetLabel { server, key, value } => Some(FileRequest::SetLabel {
+                server: *self.servers.get(*server as usize - 1)?,
+                key: key.clone(),
+                value: value.clone(),
+            }),
+            _ => None,
         }
     }
 
@@ -432,6 +472,7 @@ fn paths(operation: &FileOperation) -> Vec<Wanted> {
         | FileOperation::Stat { path }
         | FileOperation::SetXattr { path, .. }
         | FileOperation::GetXattr { path } => vec![wanted(path, true)],
+        FileOperation::SetClass { path, .. } if path != "/" => vec![wanted(path, true)],
         FileOperation::Rename { from, to, .. } => vec![wanted(from, false), wanted(to, false)],
         FileOperation::Link { from, to } => vec![wanted(from, true), wanted(to, false)],
         _ => Vec::new(),
@@ -504,6 +545,10 @@ fn body_on(operation: &FileOperation, inode: InodeId) -> Option<FileRequest> {
                 ..AttributeChange::default()
             },
         ),
+        FileOperation::SetClass { class, .. } => FileRequest::SetClass {
+            inode,
+            class: class.clone(),
+        },
         FileOperation::ReadLink { .. } => FileRequest::ReadLink { inode },
         FileOperation::Stat { .. } => FileRequest::GetAttributes { inode },
         FileOperation::SetXattr { value, .. } => FileRequest::SetXattr {

@@ -23,7 +23,7 @@ use crate::workload::{Asked, Next, Runner};
 use antler_core::client::request::{ClientAnswer, ClientRequest, FileReply};
 use antler_core::errno::Errno;
 use antler_core::hash::Digest;
-use antler_core::ids::LinkId;
+use antler_core::ids::{LinkId, ServerId};
 use antler_core::machine::Role;
 use antler_core::marks::Marks;
 use antler_core::namespace::State;
@@ -140,6 +140,16 @@ pub(crate) struct World {
     outcome: Option<Outcome>,
 }
 
+/// The programs, before their first steps.
+fn runners(plan: &Plan, nodes: &[Node]) -> Vec<Runner> {
+    let servers = nodes.iter().filter(|node| node.role == Role::ChunkServer);
+    let servers: Vec<ServerId> = servers.map(|node| ServerId(node.id)).collect();
+    let programs = plan.programs.iter();
+    programs
+        .map(|program| Runner::new(program, &servers))
+        .collect()
+}
+
 impl World {
     pub(crate) fn new(plan: Plan, trace: Trace, observe: bool) -> Self {
         let mut rng = Rng::new(plan.seed ^ 0x5eed);
@@ -157,7 +167,7 @@ impl World {
             events: 0,
             heap: BinaryHeap::new(),
             sequence: 0,
-            runners: plan.programs.iter().map(Runner::new).collect(),
+            runners: runners(&plan, &nodes),
             auditors: Vec::new(),
             requests: BTreeMap::new(),
             asks: VecDeque::new(),

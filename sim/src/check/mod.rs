@@ -10,6 +10,7 @@ pub(crate) mod leases;
 pub(crate) mod linear;
 pub(crate) mod members;
 pub(crate) mod names;
+pub(crate) mod residency;
 
 use antler_core::errno::Errno;
 use antler_core::ids::{RequestId, SessionId};
@@ -26,10 +27,14 @@ use leases::{LeasesJudge, Route, Seen};
 use linear::LinearJudge;
 use members::MembersJudge;
 use names::NamesJudge;
+use residency::ResidencyJudge;
 use std::collections::BTreeMap;
 
 use crate::network::Nanos;
 use crate::plan::Plan;
+
+/// What the judge of residency watches over.
+const LAW: &str = "P9: placement is a law";
 
 /// A promise that was broken: which one, and how.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -48,6 +53,7 @@ pub(crate) struct Judges {
     pub(crate) durable: DurableJudge,
     pub(crate) names: NamesJudge,
     pub(crate) linear: LinearJudge,
+    pub(crate) residency: ResidencyJudge,
     pub(crate) reader: DiskReader,
     /// The session of a link, by connection.
     sessions: BTreeMap<usize, SessionId>,
@@ -63,6 +69,7 @@ impl Judges {
             durable: DurableJudge::new(plan.seed ^ 0xd15c, 3),
             names: NamesJudge::default(),
             linear: LinearJudge::default(),
+            residency: ResidencyJudge::new(plan.has_classes()),
             reader: DiskReader::default(),
             sessions: BTreeMap::new(),
             broken: None,
@@ -97,6 +104,8 @@ impl Judges {
         message: &Message,
         disks: &Disks,
     ) -> Seen {
+        let found = self.residency.look(now, disks, &mut self.reader);
+        self.judge(LAW, found);
         match message {
             Message::ChunkRequest(request) => {
                 let found = self.leases.on_request(now, route, request);
@@ -108,8 +117,13 @@ impl Judges {
                 self.judge("P6: stale is never served", found)
                     .unwrap_or(Seen::Nothing)
             }
-            Message::MasterToChunk(message) => self.leases.on_command(route.connection, message),
+            Message::MasterToChunk(message) => {
+                let found = self.residency.on_command(route.connection, message);
+                self.judge(LAW, found);
+                self.leases.on_command(route.connection, message)
+            }
             Message::ChunkToMaster(message) => {
+                self.residency.on_server_says(route.connection, message);
                 self.leases.on_command_done(route, message);
                 Seen::Nothing
             }
@@ -184,6 +198,10 @@ impl Judges {
             &mut self.reader,
         );
         self.judge("P1: acknowledged metadata is durable", found);
+        if let Ok(answer) = result {
+            let found = self.residency.on_answer(answer);
+            self.judge(LAW, found);
+        }
         let found = self.names.on_mutation_answered(session, request, result);
         self.judge("P5: exactly once, as POSIX says", found);
     }
@@ -201,6 +219,7 @@ impl Judges {
             let records = self.judge("equal members", records).unwrap_or_default();
             for record in &records {
                 self.durable.on_record(position, record);
+                self.residency.apply(position, record);
                 self.names
                     .apply(position, record, |client| refused(member, client));
             }

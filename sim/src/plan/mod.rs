@@ -8,7 +8,8 @@ pub use programs::{FileOperation, Program, Step};
 
 use crate::network::{Nanos, NetworkSpeed};
 use crate::scenario::{
-    Action, DiskKind, Errors, Fault, LimitsPlan, Profile, Range, Scenario, Trigger, Who, Workload,
+    Action, DiskKind, Errors, Fault, LimitsPlan, Order, Profile, Range, Scenario, Trigger, Who,
+    Workload, read_label,
 };
 use antler_core::rng::Rng;
 use serde::{Deserialize, Serialize};
@@ -162,7 +163,7 @@ impl Plan {
         let faults = faults
             .iter()
             .flat_map(|fault| draw_fault(fault, &mut fault_rng));
-        Self {
+        let mut plan = Self {
             seed,
             cluster,
             network,
@@ -173,7 +174,20 @@ impl Plan {
             finish: scenario.expect.finish.draw(&mut rng),
             redundancy: scenario.expect.redundancy.draw(&mut rng),
             errors: scenario.expect.errors,
+        };
+        // Drawn last: a scenario without orders draws what it drew before.
+        if !scenario.operator.is_empty() {
+            let program = draw_operator(&scenario.operator, &mut rng);
+            plan.programs.push(program);
         }
+        plan
+    }
+
+    /// Whether placement is more than so many copies anywhere.
+    #[must_use]
+    pub fn has_classes(&self) -> bool {
+        let mut steps = self.programs.iter().flat_map(|program| &program.steps);
+        steps.any(|step| matches!(step.operation, FileOperation::ChangeClass { .. }))
     }
 
     /// # Errors
@@ -311,6 +325,45 @@ fn draw_programs(
         }
     }
     programs
+}
+
+/// What the operator does, on the first mount, in the order of time.
+fn draw_operator(orders: &[Order], rng: &mut Rng) -> Program {
+    let mut timed: Vec<(Nanos, FileOperation)> = Vec::new();
+    for order in orders {
+        let (at, chance) = (order.at.draw(rng), rng.below(100));
+        let server = order.server.map_or(0, |server| server.draw(rng));
+        if chance < order.chance.unwrap_or(100) {
+            timed.push((at, operation_of(order, server)));
+        }
+    }
+    timed.sort_by_key(|(at, _)| *at);
+    let mut before = 0;
+    let steps = timed.into_iter().map(|(at, operation)| {
+        let think = at - std::mem::replace(&mut before, at);
+        Step { think, operation }
+    });
+    let steps = steps.collect();
+    Program { client: 0, steps }
+}
+
+fn operation_of(order: &Order, server: u64) -> FileOperation {
+    if let (Some(name), Some(keep)) = (&order.class, &order.keep) {
+        return FileOperation::ChangeClass {
+            name: name.clone(),
+            keep: keep.clone(),
+            create: order.create.clone(),
+        };
+    }
+    if let (Some(class), Some(path)) = (&order.set, &order.path) {
+        let (class, path) = (class.clone(), path.clone());
+        return FileOperation::SetClass { path, class };
+    }
+    let label = order.label.as_deref().map(read_label);
+    let (key, value) = label
+        .and_then(Result::ok)
+        .expect("an order was checked to say what");
+    FileOperation::SetLabel { server, key, value }
 }
 
 fn draw_fault(fault: &Fault, rng: &mut Rng) -> Vec<FaultPlan> {

@@ -133,6 +133,21 @@ pub enum FileOperation {
     GetXattr {
         path: String,
     },
+    /// Makes a storage class, or changes it.
+    ChangeClass {
+        name: String,
+        keep: String,
+        create: Option<String>,
+    },
+    SetClass {
+        path: String,
+        class: String,
+    },
+    SetLabel {
+        server: u64,
+        key: String,
+        value: Option<String>,
+    },
 }
 
 /// What a program is drawn from.

@@ -13,6 +13,7 @@ pub use limits::{Limits, LimitsPlan};
 pub use who::Who;
 
 use antler_core::marks::Mark;
+use antler_core::placement::Policy;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::path::Path;
@@ -35,6 +36,9 @@ pub struct Scenario {
     /// What the clients do.
     #[serde(default)]
     pub workload: Workload,
+    /// What an operator does.
+    #[serde(default, rename = "operator")]
+    pub operator: Vec<Order>,
     /// What goes wrong.
     #[serde(default, rename = "fault")]
     pub faults: Vec<Fault>,
@@ -178,6 +182,38 @@ pub enum Profile {
     Contended,
     /// Files that are unlinked as soon as they are open, and used on.
     Orphans,
+}
+
+/// Something that an operator does: exactly one of `class`, `set` and `label` says what.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Order {
+    /// When.
+    pub at: Span,
+    /// Makes the storage class of this name, or changes it.
+    #[serde(default)]
+    pub class: Option<String>,
+    /// What the class is kept as.
+    #[serde(default)]
+    pub keep: Option<String>,
+    /// What its chunks are made as.
+    #[serde(default)]
+    pub create: Option<String>,
+    /// Puts `path` into this class.
+    #[serde(default)]
+    pub set: Option<String>,
+    /// Of `set`: `/`, or a directory that programs make.
+    #[serde(default)]
+    pub path: Option<String>,
+    /// Sets a label of `server`: `key=value`, or `key-` to remove what was set.
+    #[serde(default)]
+    pub label: Option<String>,
+    /// Of `label`: which chunkserver, from 1.
+    #[serde(default)]
+    pub server: Option<Count>,
+    /// In how many of a hundred seeds.
+    #[serde(default)]
+    pub chance: Option<u64>,
 }
 
 /// Something that goes wrong.
@@ -404,13 +440,20 @@ pub fn parse(path: &str, text: &str) -> Result<Scenario, ScenarioError> {
         fail(line, with_hint(error.message()))
     })?;
     for (number, fault) in scenario.faults.iter().enumerate() {
-        let line = line_of_fault(text, number);
+        let line = line_of(text, "[[fault]]", number);
         fault.check().map_err(|message| fail(line, message))?;
     }
     let parts = [scenario.cluster.check(), scenario.limits.check()];
     parts
         .into_iter()
         .collect::<Result<(), String>>()
+    for (number, order) in scenario.operator.iter().enumerate() {
+        let line = line_of(text, "[[operator]]", number);
+        order.check().map_err(|message| fail(line, message))?;
+    }
+    scenario
+        .cluster
+        .check()
         .map_err(|message| fail(1, message))?;
     Ok(scenario)
 }
@@ -454,10 +497,45 @@ impl Fault {
     }
 }
 
-fn line_of_fault(text: &str, number: usize) -> usize {
+impl Order {
+    fn check(&self) -> Result<(), String> {
+        let said = (&self.class, &self.set, &self.label);
+        let policies = [&self.keep, &self.create].into_iter().flatten();
+        for policy in policies {
+            policy
+                .parse::<Policy>()
+                .map_err(|mistake| format!("{policy:?}: {mistake}"))?;
+        }
+        match said {
+            (Some(_), None, None) if self.keep.is_some() => Ok(()),
+            (None, Some(_), None) if self.path.is_some() => Ok(()),
+            (None, None, Some(label)) if self.server.is_some() => read_label(label).map(|_| ()),
+            _ => Err(
+                "an order is `class` with `keep`, `set` with `path`, or `label` with \
+                      `server`"
+                    .to_owned(),
+            ),
+        }
+    }
+}
+
+/// A change of a label: `key=value`, or `key-`.
+///
+/// # Errors
+/// When it is neither.
+pub fn read_label(text: &str) -> Result<(String, Option<String>), String> {
+    let change = match text.split_once('=') {
+        Some((key, value)) => Some((key, Some(value))),
+        None => text.strip_suffix('-').map(|key| (key, None)),
+    };
+    let (key, value) = change.ok_or_else(|| format!("`{text}` is not `key=value` or `key-`"))?;
+    Ok((key.to_owned(), value.map(str::to_owned)))
+}
+
+fn line_of(text: &str, head: &str, number: usize) -> usize {
     text.lines()
         .enumerate()
-        .filter(|(_, line)| line.trim() == "[[fault]]")
+        .filter(|(_, line)| line.trim() == head)
         .nth(number)
         .map_or(1, |(line, _)| line + 1)
 }
