@@ -39,6 +39,15 @@ pub(crate) enum Command {
     Info(Info),
     /// Set how many copies a file's chunks, or a directory's new files, get
     SetCopies(SetCopies),
+    /// Make, change and show storage classes: how many copies, and where
+    #[command(subcommand)]
+    Class(Class),
+    /// Set the storage class of a file, or of a directory for its new files
+    SetClass(SetClass),
+    /// Show the storage class of a file or directory
+    GetClass(GetClass),
+    /// Set, remove and show the labels of a chunkserver
+    Label(Label),
     /// Turn a metalogger's folder into a new single master, after all masters were lost
     Recover(Recover),
     /// Make the key of a new cluster
@@ -201,6 +210,126 @@ pub(crate) struct SetCopies {
     pub(crate) copies: u8,
     /// A path on a mount; with --dir or --master, a path in the cluster
     pub(crate) path: PathBuf,
+    #[command(flatten)]
+    pub(crate) target: Target,
+}
+
+/// `antler class`
+#[derive(Subcommand, Debug)]
+pub(crate) enum Class {
+    /// Make a storage class
+    #[command(after_help = POLICY_HELP)]
+    Create(ClassWrite),
+    /// Change what a storage class says; shows what would move, and does it with --yes
+    #[command(after_help = POLICY_HELP)]
+    Modify(ClassModify),
+    /// Give a storage class another name
+    Rename(ClassRename),
+    /// Remove a storage class that nothing is of
+    Delete(ClassName),
+    /// Show the storage classes, and what of them can't be met now
+    List(ClassList),
+    /// Show one storage class
+    Show(ClassName),
+}
+
+const POLICY_HELP: &str = "\
+A policy is a list, separated by commas:
+  copies(N)                  how many copies in all
+  N in LABELS [hard|soft]    so many of them where the labels are: `2 in dc=west`,
+                             `1 in tier=ssd and not (dc=east or rack=r9) soft`
+  differ by server|rack|dc [hard|soft]
+                             what two copies must not share
+What is not called soft is hard: no copy is ever placed against it, and what can't be
+placed is refused (ENOSPC) or reported as a deficit. A soft term gives way, and its
+copies come home later.";
+
+/// `antler class create`
+#[derive(Args, Debug)]
+pub(crate) struct ClassWrite {
+    /// Its name
+    pub(crate) name: String,
+    /// Where copies are kept
+    pub(crate) policy: String,
+    /// Where new chunks are made, if not there
+    #[arg(long, value_name = "POLICY")]
+    pub(crate) create: Option<String>,
+    #[command(flatten)]
+    pub(crate) target: Target,
+}
+
+/// `antler class modify`
+#[derive(Args, Debug)]
+pub(crate) struct ClassModify {
+    #[command(flatten)]
+    pub(crate) write: ClassWrite,
+    /// Do it
+    #[arg(long)]
+    pub(crate) yes: bool,
+}
+
+/// `antler class rename`
+#[derive(Args, Debug)]
+pub(crate) struct ClassRename {
+    /// Its name
+    pub(crate) name: String,
+    /// Its new name
+    pub(crate) new_name: String,
+    #[command(flatten)]
+    pub(crate) target: Target,
+}
+
+/// `antler class delete` and `antler class show`
+#[derive(Args, Debug)]
+pub(crate) struct ClassName {
+    /// Its name
+    pub(crate) name: String,
+    #[command(flatten)]
+    pub(crate) target: Target,
+}
+
+/// `antler class list`
+#[derive(Args, Debug)]
+pub(crate) struct ClassList {
+    #[command(flatten)]
+    pub(crate) target: Target,
+}
+
+/// `antler set-class`
+#[derive(Args, Debug)]
+#[command(after_help = "Chunks that exist follow by repair; `antler status` shows when they have.")]
+pub(crate) struct SetClass {
+    /// The class; `copies-N` is that of N copies anywhere
+    pub(crate) name: String,
+    /// A path on a mount; with --dir or --master, a path in the cluster
+    pub(crate) path: PathBuf,
+    /// Everything below the directory, too
+    #[arg(short, long)]
+    pub(crate) recursive: bool,
+    #[command(flatten)]
+    pub(crate) target: Target,
+}
+
+/// `antler get-class`
+#[derive(Args, Debug)]
+pub(crate) struct GetClass {
+    /// A path on a mount; with --dir or --master, a path in the cluster
+    pub(crate) path: PathBuf,
+    #[command(flatten)]
+    pub(crate) target: Target,
+}
+
+/// `antler label`
+#[derive(Args, Debug)]
+#[command(
+    after_help = "What is set here wins over the server's configuration until it is removed."
+)]
+pub(crate) struct Label {
+    /// The server's address, as `antler status` shows it
+    pub(crate) server: String,
+    /// KEY=VALUE sets a label, KEY- removes what was set; none shows them
+    #[arg(value_name = "KEY=VALUE|KEY-")]
+    pub(crate) changes: Vec<String>,
     #[command(flatten)]
     pub(crate) target: Target,
 }

@@ -7,6 +7,7 @@
 //! wrongly.
 
 mod arguments;
+mod classes;
 mod daemons;
 mod down;
 mod failure;
@@ -57,6 +58,10 @@ fn run(command: &Command) -> Outcome<ExitCode> {
         Command::Status(arguments) => status::run(arguments),
         Command::Info(arguments) => tools::info(arguments),
         Command::SetCopies(arguments) => tools::set_copies(arguments),
+        Command::Class(command) => classes::run(command),
+        Command::SetClass(arguments) => classes::set_class(arguments),
+        Command::GetClass(arguments) => classes::get_class(arguments),
+        Command::Label(arguments) => classes::label(arguments),
         Command::Recover(arguments) => recover::run(arguments),
         Command::Keygen(arguments) => keygen::run(arguments),
     }?;

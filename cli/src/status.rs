@@ -5,7 +5,7 @@ use crate::failure::{Failure, Outcome};
 use crate::layout::member_name;
 use crate::target;
 use antler_core::wire::client_master::{
-    Answer, DiskStatus, MemberStatus, Query, ServerStatus, SessionStatus, Status,
+    Answer, ClassStatus, DiskStatus, MemberStatus, Query, ServerStatus, SessionStatus, Status,
 };
 use serde_json::{Value, json};
 
@@ -46,6 +46,12 @@ fn as_text(status: &Status) -> String {
         "\nchunks\n  missing {}, endangered {}, under goal {}, at goal {}, over goal {}\n",
         health.missing, health.endangered, health.under_goal, health.at_goal, health.over_goal
     );
+    if health.outside + health.misplaced > 0 {
+        text += &format!(
+            "  outside of where their class permits {}, not yet where it wishes {}\n",
+            health.outside, health.misplaced
+        );
+    }
     text += &format!(
         "  being written {}, quarantined {}; repairs running {}, waiting {}\n",
         status.leased, status.quarantined, status.repairs_running, status.repairs_waiting
@@ -56,6 +62,7 @@ fn as_text(status: &Status) -> String {
         bytes(status.metadata_bytes),
         per_object(status)
     );
+    text += &classes_text(status);
     text += "\nsessions\n";
     for session in &status.sessions {
         text += &format!(
@@ -64,6 +71,30 @@ fn as_text(status: &Status) -> String {
             session.name,
             unless(session.alive, "(unheard)")
         );
+    }
+    text
+}
+
+/// Storage classes, if there are any that are not built in.
+fn classes_text(status: &Status) -> String {
+    let mut text = String::new();
+    for class in &status.classes {
+        if text.is_empty() {
+            text += "\nstorage classes\n";
+        }
+        text += &class_lines(class);
+    }
+    text
+}
+
+/// A storage class, and what of it can't be met.
+pub(crate) fn class_lines(class: &ClassStatus) -> String {
+    let mut text = format!(
+        "  {:<16} {} ({} objects)\n",
+        class.name, class.class, class.users
+    );
+    for told in &class.unmet {
+        text += &format!("    CAN'T BE MET: {told}\n");
     }
     text
 }
@@ -126,7 +157,7 @@ fn disk_line(disk: &DiskStatus) -> String {
 }
 
 /// A number of bytes for people.
-fn bytes(count: u64) -> String {
+pub(crate) fn bytes(count: u64) -> String {
     const UNITS: [&str; 6] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"];
     let mut unit = 0;
     let mut shown = count as f64;
@@ -153,6 +184,8 @@ fn as_json(status: &Status) -> Value {
             "under_goal": health.under_goal,
             "at_goal": health.at_goal,
             "over_goal": health.over_goal,
+            "outside": health.outside,
+            "misplaced": health.misplaced,
             "leased": status.leased,
             "quarantined": status.quarantined,
         },
@@ -165,6 +198,7 @@ fn as_json(status: &Status) -> Value {
             "bytes": status.metadata_bytes,
             "bytes_per_object": per_object(status),
         },
+        "classes": status.classes.iter().map(class_json).collect::<Vec<_>>(),
         "sessions": status.sessions.iter().map(session_json).collect::<Vec<_>>(),
     })
 }
@@ -198,6 +232,16 @@ fn server_json(server: &ServerStatus) -> Value {
         "labels": labels(&server.labels),
         "copies": server.copies,
         "disks": server.disks.iter().map(disk).collect::<Vec<_>>(),
+    })
+}
+
+fn class_json(class: &ClassStatus) -> Value {
+    json!({
+        "name": class.name,
+        "keep": class.class.keep.to_string(),
+        "create": class.class.create.as_ref().map(ToString::to_string),
+        "objects": class.users,
+        "unmet": class.unmet,
     })
 }
 

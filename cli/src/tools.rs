@@ -62,12 +62,12 @@ pub(crate) fn set_copies(arguments: &SetCopies) -> Outcome<()> {
 fn as_text(path: &Path, info: &FileInfo) -> String {
     let attributes = &info.attributes;
     let mut text = format!(
-        "{}: {:?} {}, {} bytes, {} copies wanted, {} chunks\n",
+        "{}: {:?} {}, {} bytes, class {}, {} chunks\n",
         path.display(),
         attributes.kind,
         attributes.inode,
         attributes.size,
-        attributes.copies,
+        info.class,
         info.chunks.len()
     );
     for chunk in &info.chunks {
@@ -137,6 +137,7 @@ fn as_json(info: &FileInfo) -> Value {
         "kind": format!("{:?}", info.attributes.kind).to_lowercase(),
         "size": info.attributes.size,
         "copies": info.attributes.copies,
+        "class": info.class,
         "chunks": info.chunks.iter().map(chunk).collect::<Vec<_>>(),
     })
 }
