@@ -238,10 +238,8 @@ fn after_a_failed_sync_nothing_is_accepted() {
     assert!(matches!(failed, DiskError::Medium(_)), "{failed:?}");
     let refused = write(&mut store, part(2), 0, b"b").unwrap_err();
     assert!(matches!(refused, DiskError::Medium(_)));
-    assert!(matches!(
-        read(&mut store, part(1), 0, UNIT),
-        Err(DiskError::Medium(_))
-    ));
+    // What it holds may still be read.
+    assert_eq!(read(&mut store, part(1), 0, UNIT).unwrap()[0], b'a');
     assert!(matches!(
         keep(&mut store, part(1)),
         Err(DiskError::Medium(_))

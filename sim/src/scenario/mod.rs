@@ -443,17 +443,14 @@ pub fn parse(path: &str, text: &str) -> Result<Scenario, ScenarioError> {
         let line = line_of(text, "[[fault]]", number);
         fault.check().map_err(|message| fail(line, message))?;
     }
-    let parts = [scenario.cluster.check(), scenario.limits.check()];
-    parts
-        .into_iter()
-        .collect::<Result<(), String>>()
     for (number, order) in scenario.operator.iter().enumerate() {
         let line = line_of(text, "[[operator]]", number);
         order.check().map_err(|message| fail(line, message))?;
     }
-    scenario
-        .cluster
-        .check()
+    let parts = [scenario.cluster.check(), scenario.limits.check()];
+    parts
+        .into_iter()
+        .collect::<Result<(), String>>()
         .map_err(|message| fail(1, message))?;
     Ok(scenario)
 }
