@@ -323,7 +323,7 @@ fn health_of(at: Nanos, state: &State, nodes: &[Node]) -> Health {
             continue;
         };
         let count = copies.get(&PartId::whole(id)).copied().unwrap_or(0);
-        let wanted = u64::from(chunk.copies);
+        let wanted = u64::from(state.class(chunk.class).keep.copies);
         let class = match count {
             _ if chunk.lease != LeaseState::Settled => &mut health.written,
             0 => &mut health.missing,
