@@ -143,7 +143,7 @@ impl Cluster {
             let told = self
                 .bench
                 .say(self.client, ClientToMaster::Alive { echo: 1 });
-            self.told = answer_in(told).or(self.told.take());
+            self.told = answer_in(told).or_else(|| self.told.take());
         }
     }
 

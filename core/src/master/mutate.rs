@@ -517,7 +517,7 @@ impl Master {
     /// Servers for a new chunk of a file in (or being) `inode`, nearest first.
     fn choose_new(&mut self, session: SessionId, inode: InodeId) -> Vec<(ServerId, BootId)> {
         let state = self.member.state();
-        let class = state.class_of(inode).unwrap_or(ClassId::copies(1));
+        let class = state.class_of(inode).unwrap_or_else(|_| ClassId::copies(1));
         let class = state.class(class);
         let policy = class.making();
         let candidates = self.servers.candidates(policy, &BTreeSet::new());

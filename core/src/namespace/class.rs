@@ -153,7 +153,9 @@ impl State {
     pub fn find_class(&self, name: &str) -> Option<ClassId> {
         let mut classes = self.classes.iter();
         let found = classes.find(|(_, stored)| stored.name() == name);
-        found.map(|(class, _)| *class).or(class::built_in(name))
+        found
+            .map(|(class, _)| *class)
+            .or_else(|| class::built_in(name))
     }
 
     /// The classes that are not built in: number, name, what it says.
