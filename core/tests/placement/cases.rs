@@ -162,7 +162,7 @@ impl Place {
         let possible = (0..SEEDS).map(|seed| {
             let mut rng = Rng::new(seed);
             let home = placement::homecoming(self.policy(), &others, &labels, &mut rng);
-            home.map_or("nowhere".to_owned(), |server| server.0.to_string())
+            home.map_or_else(|| "nowhere".to_owned(), |server| server.0.to_string())
         });
         let possible: BTreeSet<String> = possible.collect();
         possible.into_iter().collect::<Vec<_>>().join(" | ")
