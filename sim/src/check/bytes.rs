@@ -197,6 +197,8 @@ impl BytesJudge {
             | Errno::EACCES => under_way.effect == DataEffect::None || !under_way.effect.is_plain(),
             // Programs look such names up; the judge of names knows which.
             Errno::ENAMETOOLONG => under_way.name == "lookup",
+            // A class whose law would be broken; the reference file system knows when.
+            Errno::EXDEV => matches!(under_way.name, "rename" | "link"),
             Errno::ENOSPC => self.errors != Errors::None,
             // What was acknowledged and not synced may be lost when every server that
             // held it died: then the loss must be told, and the bytes are judged still.
