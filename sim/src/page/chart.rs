@@ -144,7 +144,7 @@ impl Chart {
         upper.extend(lower);
         let _ = writeln!(
             self.body,
-            "<polygon points=\"{}\" fill=\"var(--{color})\"/>",
+            "<polygon points=\"{}\" fill=\"var(--{color})\" shape-rendering=\"crispEdges\"/>",
             upper.join(" ")
         );
     }

@@ -186,17 +186,15 @@ const CLASSES: [Class; 5] = [
 fn write_health(page: &mut String, seen: &Observed) {
     let total = |health: &Health| CLASSES.iter().map(|(.., count)| count(health)).sum::<u64>();
     let most = seen.health.iter().map(total).max().unwrap_or(0).max(1);
+    // The mark in the middle is a whole number too.
+    let top = most.next_multiple_of(2) as f64;
     let mut chart = Chart::new(seen.ended, HIGH, &seen.phases);
     let mut below = vec![0; seen.health.len()];
     for (color, _, count) in CLASSES {
         let points = seen.health.iter().zip(&mut below).map(|(health, below)| {
             let low = *below;
             *below += count(health);
-            (
-                health.at,
-                low as f64 / most as f64,
-                *below as f64 / most as f64,
-            )
+            (health.at, low as f64 / top, *below as f64 / top)
         });
         let points: Vec<_> = points.collect();
         if points.iter().any(|(_, low, high)| high > low) {
@@ -204,7 +202,7 @@ fn write_health(page: &mut String, seen: &Observed) {
         }
     }
     for share in [0.0, 0.5, 1.0] {
-        chart.level(share, &format!("{:.0} chunks", most as f64 * share));
+        chart.level(share, &format!("{:.0} chunks", top * share));
     }
     let worst = |count: fn(&Health) -> u64| seen.health.iter().map(count).max().unwrap_or(0);
     let text = format!(
@@ -250,7 +248,8 @@ const PERCENTILES: [(&str, &str, f64); 3] = [
 fn histogram<'a>(answers: impl Iterator<Item = &'a Answered>) -> Histogram<u64> {
     let mut histogram = Histogram::new(2).expect("two digits can be kept");
     for answer in answers {
-        histogram.saturating_record(answer.took.max(1));
+        let recorded = histogram.record(answer.took.max(1));
+        recorded.expect("it grows to any duration");
     }
     histogram
 }
@@ -418,7 +417,9 @@ fn write_places(page: &mut String, seen: &Observed) {
         );
         for (from, until, parts) in runs(seen, row) {
             let share = 0.12 + 0.88 * parts as f64 / most as f64;
-            let fill = format!("fill=\"var(--heat)\" fill-opacity=\"{share:.2}\"");
+            let fill = format!(
+                "fill=\"var(--heat)\" fill-opacity=\"{share:.2}\" shape-rendering=\"crispEdges\""
+            );
             let what = format!("{}: {parts} parts from {}", server.name, seconds(from));
             chart.bar((from, until), top + 2.0, ROW - 4.0, &fill, &what);
         }
