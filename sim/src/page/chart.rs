@@ -12,7 +12,7 @@ const LEFT: f64 = 200.0;
 const RIGHT: f64 = 16.0;
 /// Room above for the names of phases, and below for the axis.
 const TOP: f64 = 20.0;
-const BOTTOM: f64 = 26.0;
+const BOTTOM: f64 = 31.0;
 /// Characters of a label that fit at the left.
 const LABEL: usize = 28;
 
@@ -169,7 +169,7 @@ impl Chart {
         let (top, bottom) = (TOP, TOP + self.height);
         for second in ticks(self.end) {
             let x = self.x(second * 1_000_000_000);
-            let y = bottom + 16.0;
+            let y = bottom + 21.0;
             let _ = writeln!(
                 svg,
                 "<line class=\"grid\" x1=\"{x:.1}\" x2=\"{x:.1}\" y1=\"{top:.1}\" y2=\"{bottom:.1}\"/>\
