@@ -8,7 +8,10 @@
 //! since the last such moment is judged, starting from every state that may have been.
 //! Changes must fit one order; of reads only those of one mount at a time must fit it
 //! too, as a mount may answer from its cache until a change is pushed to it, so that two
-//! mounts may see an unanswered change in different order.
+//! mounts may see an unanswered change in different order. A request that only may have
+//! changed something (it may have opened what was there, or renamed an object to itself)
+//! is a read as well, to everybody but its own mount: what it found need not have been
+//! pushed to others.
 //!
 //! Invariant: nothing right is refused. Where this judge can't know (a window is too
 //! long, an answer tells too little, a name was never told of) it takes anything.
@@ -54,6 +57,14 @@ enum Effect {
 }
 
 impl Effect {
+    /// The states that may be behind it; none if it can't take effect here. `own`: it is
+    /// seen by the mount that asked.
+    fn outcomes(&self, names: &Names, own: bool) -> Vec<Names> {
+        let changed = self.apply(names);
+        let unchanged = (!own && self.is_open()).then(|| names.clone());
+        changed.into_iter().chain(unchanged).collect()
+    }
+
     /// The state behind it; `None` if it can't take effect here.
     fn apply(&self, names: &Names) -> Option<Names> {
         let is =
@@ -99,6 +110,11 @@ impl Effect {
 
     fn is_read(&self) -> bool {
         matches!(self, Self::Read(..) | Self::Exists(_))
+    }
+
+    /// Whether its answer leaves open if anything was changed.
+    fn is_open(&self) -> bool {
+        matches!(self, Self::Put(..) | Self::Move(..))
     }
 }
 
@@ -468,20 +484,20 @@ impl Directory {
     /// its reads; `None`: that takes too long to find out.
     fn ends(&self, calls: &[Call]) -> Option<BTreeSet<Branch>> {
         let changes: Vec<&Call> = calls.iter().filter(|call| !call.effect.is_read()).collect();
-        let reads = calls.iter().filter(|call| call.effect.is_read());
-        let mounts: BTreeSet<MountId> = reads.map(|call| call.mount).collect();
-        let mut ends = self.search(&changes)?;
+        let sees = |call: &&Call| call.effect.is_read() || call.effect.is_open();
+        let mounts: BTreeSet<MountId> = calls.iter().filter(sees).map(|c| c.mount).collect();
+        let mut ends = self.search(&changes, None)?;
         for mount in mounts {
             let own = |call: &&Call| !call.effect.is_read() || call.mount == mount;
-            let seen = self.search(&calls.iter().filter(own).collect::<Vec<_>>())?;
+            let seen = self.search(&calls.iter().filter(own).collect::<Vec<_>>(), Some(mount))?;
             ends = meet(&ends, &seen);
         }
         (ends.len() <= ENDS_MAX).then_some(ends)
     }
 
-    /// Every branch in which some order of these calls ends; of the lost calls any may
-    /// take effect in between.
-    fn search(&self, calls: &[&Call]) -> Option<BTreeSet<Branch>> {
+    /// Every branch in which some order of these calls ends, as a mount sees them; of the
+    /// lost calls any may take effect in between.
+    fn search(&self, calls: &[&Call], by: Option<MountId>) -> Option<BTreeSet<Branch>> {
         let mut ends = BTreeSet::new();
         let mut seen = BTreeSet::new();
         let mut open: Vec<(u64, Branch)> = self.branches.iter().map(|b| (0, b.clone())).collect();
@@ -503,7 +519,8 @@ impl Directory {
                 .min()
                 .unwrap_or(u64::MAX);
             for at in undone().filter(|at| calls[*at].asked < first) {
-                if let Some(names) = calls[at].effect.apply(&branch.0) {
+                let own = by == Some(calls[at].mount);
+                for names in calls[at].effect.outcomes(&branch.0, own) {
                     open.push((done | 1 << at, (names, branch.1.clone())));
                 }
             }

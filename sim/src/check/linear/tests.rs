@@ -169,9 +169,35 @@ fn a_name_can_not_be_made_twice() {
 }
 
 #[test]
+fn what_another_mount_found_there_need_not_be_pushed_yet() {
+    // A file is being made; another program of that mount opens it meanwhile, or renames
+    // it to itself, and is answered at once.
+    let opens = |open: FileRequest, answer: Result<FileReply, Errno>, seen: u64| {
+        let mut history = History::new();
+        history.then(2, lookup("f"), absent());
+        history.ask(1, 1, create("f", false));
+        history.then(1, open, answer);
+        history.then(2, lookup("f"), absent());
+        history.tell(1, opened(seen));
+        history.then(2, lookup("f"), found(9));
+        history.is_good()
+    };
+    let itself = || rename("f", "f", FOLDER, RenameMode::Replace);
+    assert!(opens(create("f", false), opened(9), 9));
+    assert!(opens(itself(), done(), 9));
+    assert!(!opens(itself(), done(), 10));
+}
+
+#[test]
 fn an_answered_change_is_seen_by_everybody() {
     let mut history = History::new();
     history.then(1, create("f", true), opened(9));
+    history.then(2, lookup("f"), absent());
+    assert!(!history.is_good());
+    // Also one that might have found the file there, but can't have.
+    let mut history = History::new();
+    history.then(2, lookup("f"), absent());
+    history.then(1, create("f", false), opened(9));
     history.then(2, lookup("f"), absent());
     assert!(!history.is_good());
 }
