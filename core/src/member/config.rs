@@ -38,7 +38,8 @@ pub struct MemberConfig {
     /// Bytes of an image in one message, at most `IMAGE_PIECE_SIZE`.
     pub image_piece_size: usize,
     /// Bytes of log entries that a leader proposes at once, and that one message
-    /// carries (one entry may be longer), at most `LOG_BATCH_MAX`.
+    /// carries (one entry may be longer), at most `LOG_BATCH_MAX` and what may be
+    /// uncommitted.
     pub log_batch_max: usize,
     /// Bytes of log entries that a leader has proposed and that are not committed, at
     /// most `UNCOMMITTED_BYTES_MAX`.
@@ -103,6 +104,10 @@ impl MemberConfig {
                 && (1..=UNCOMMITTED_BYTES_MAX).contains(&self.uncommitted_bytes_max)
                 && (1..=FOLLOWER_INFLIGHT_MAX).contains(&self.follower_inflight_max),
             "what is under way is bounded, and not by nothing"
+        );
+        assert!(
+            self.log_batch_max as u64 <= self.uncommitted_bytes_max,
+            "Raft takes one message's entries"
         );
     }
 }

@@ -154,6 +154,7 @@ impl LimitsPlan {
     pub fn fit(self) -> Self {
         let mut limits = self.clamped();
         limits.write_window = limits.write_window.min(limits.unsynced);
+        limits.log_batch = limits.log_batch.min(limits.uncommitted);
         limits.piece &= !4095;
         limits.disk_segment &= !511;
         limits
@@ -186,11 +187,14 @@ mod tests {
         );
         let limits = LimitsPlan {
             write_window: 64 * KIB,
+            log_batch: 64 * KIB,
+            uncommitted: 4 * KIB,
             unsynced: 0,
             piece: 5000,
             ..LimitsPlan::default()
         };
         let fit = limits.fit();
+        assert_eq!(fit.log_batch, 4 * KIB);
         assert_eq!(
             (fit.write_window, fit.unsynced, fit.piece),
             (8192, 8192, 4096)
