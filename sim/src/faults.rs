@@ -140,8 +140,12 @@ impl World {
             return;
         };
         let names = targets.iter().map(|&index| self.nodes[index].name.clone());
-        let what = format!("{} {}", fault.action, fault.who);
-        observer.struck(self.now, number, what, (names.collect(), fault.ends()));
+        let names: Vec<String> = names.collect();
+        let what = match names.as_slice() {
+            [one] => format!("{} {one}", fault.action),
+            _ => format!("{} {}", fault.action, fault.who),
+        };
+        observer.struck(self.now, number, what, (names, fault.ends()));
     }
 
     /// Which nodes are hit, those that are gone for good left out.

@@ -43,7 +43,7 @@ pub struct Observed {
 /// A fault that struck.
 #[derive(Clone, Debug)]
 pub struct SeenFault {
-    /// What and to whom, as the plan says.
+    /// What and to whom.
     pub what: String,
     /// Whom it hit.
     pub targets: Vec<String>,

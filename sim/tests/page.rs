@@ -106,7 +106,7 @@ fn a_page_tells_everything_as_text_and_needs_nothing_else() {
     for word in [
         "busy.toml, seed 1",
         "Options drawn",
-        "power-cut leader",
+        "power-cut master-",
         "Chunks by redundancy",
         "Latency in dc1",
         "Latency in dc2",
@@ -123,6 +123,13 @@ fn a_page_tells_everything_as_text_and_needs_nothing_else() {
         assert!(!page.contains(foreign), "{foreign} is in the page");
     }
     assert!(page.matches("<desc").count() >= 6);
+    // A write that waits for disks takes milliseconds.
+    let (_, latency) = page.split_once("Latency in dc1</h2>").unwrap();
+    let (caption, _) = latency.split_once("</figcaption>").unwrap();
+    assert!(
+        caption.contains(" ms") && !caption.contains(" 0 µs"),
+        "{caption}"
+    );
 }
 
 #[test]
