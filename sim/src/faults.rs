@@ -388,6 +388,9 @@ impl World {
         for (index, at, image) in images {
             self.end_process(index, true, Power::Off);
             self.nodes[index].disks[at].restore(&image);
+            // It went back in time, which nobody can read on.
+            let own = self.disks.servers.iter().filter(|disk| disk.node == index);
+            self.judges.reader.recover_again(own);
             self.schedule(self.now + LASTS, Event::Restart(index));
         }
     }
