@@ -313,6 +313,14 @@ impl Client {
         Err(file.failure.unwrap_or(Errno::EIO))
     }
 
+    /// Writes were lost behind the last handle's back: whoever opens the file next is told.
+    fn note_untold(&mut self, inode: InodeId, errno: Errno) {
+        if self.untold.len() >= self.config.limits.unsettled_max.max(1) {
+            self.untold.pop_first();
+        }
+        self.untold.insert(inode, errno);
+    }
+
     /// Forgets a file that nobody needs; of a clean one, that it was written: the
     /// leader knows its length.
     pub(super) fn tidy(&mut self, inode: InodeId) {
@@ -325,7 +333,10 @@ impl Client {
         if !self.files.get(&inode).is_some_and(File::is_idle) {
             return;
         }
-        self.files.remove(&inode);
+        let file = self.files.remove(&inode).expect("it was just found");
+        if let Some(errno) = file.failure.filter(|_| file.failures_told < file.failures) {
+            self.note_untold(inode, errno);
+        }
         self.dirty_files.remove(&inode);
         self.timers.cancel(Timer::WriteDelay(inode));
         self.timers.cancel(Timer::CommitDelay(inode));

@@ -80,6 +80,8 @@ pub struct Client {
     cache: cache::Cache,
     pushes: push::Pushes,
     files: BTreeMap<InodeId, file::File>,
+    /// Files that nobody has open, with the error of lost writes that nobody was told of.
+    untold: BTreeMap<InodeId, crate::errno::Errno>,
     handles: BTreeMap<Handle, open::OpenHandle>,
     next_handle: Handle,
     /// Inodes closed for good since the leader was last told.
@@ -137,6 +139,7 @@ impl Client {
             cache: cache::Cache::default(),
             pushes: push::Pushes::default(),
             files: BTreeMap::new(),
+            untold: BTreeMap::new(),
             handles: BTreeMap::new(),
             next_handle: 1,
             closed: BTreeSet::new(),

@@ -138,6 +138,10 @@ impl Client {
         let handle = self.next_handle;
         self.next_handle += 1;
         let file = self.files.entry(inode).or_default();
+        if let Some(errno) = self.untold.remove(&inode) {
+            file.failures += 1;
+            file.failure = Some(errno);
+        }
         file.handles += 1;
         file.writers += u32::from(flags.write);
         let open = OpenHandle {

@@ -184,3 +184,19 @@ fn a_hole_reaches_what_another_mount_wrote_and_did_not_commit() {
     assert_eq!(found[500..2500], [0; 2000]);
     assert_eq!(found[2500..], [2; 17_500]);
 }
+
+#[test]
+fn a_loss_behind_the_last_handle_is_told_to_the_next() {
+    let mut world = World::new(22, 2, 1);
+    let mount = world.mount_ready();
+    world.master.is_full = true;
+    let file = world.create(mount, "a");
+    world.write(mount, file, 0, &[1; 5000]);
+    let (inode, handle) = file;
+    world.done(mount, FileRequest::Release { inode, handle });
+    world.run_for(Duration::from_millis(500));
+    assert!(world.mounts[mount].client.is_written_out(), "it is lost");
+    let handle = world.open(mount, inode);
+    let told = world.ask(mount, FileRequest::Fsync { inode, handle }).err();
+    assert_eq!(told, Some(Errno::ENOSPC));
+}
