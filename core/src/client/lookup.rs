@@ -53,6 +53,7 @@ impl Client {
     /// Takes attributes from the leader in.
     pub(super) fn learn(&mut self, attributes: Attributes) {
         let most = self.config.limits.attributes_max;
+        self.newest_inode = self.newest_inode.max(attributes.inode);
         self.cache.add_attributes(attributes, most);
     }
 

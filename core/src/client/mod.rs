@@ -86,6 +86,9 @@ pub struct Client {
     next_handle: Handle,
     /// Inodes closed for good since the leader was last told.
     closed: BTreeSet<InodeId>,
+    /// Creates that are not answered, with the newest inode known when each was asked.
+    creating: BTreeMap<u64, InodeId>,
+    newest_inode: InodeId,
     /// Leases on their way back that wait for company.
     releases: Vec<(LeaseEnd, Option<Ending>)>,
     unsettled: lease::Unsettled,
@@ -143,6 +146,8 @@ impl Client {
             handles: BTreeMap::new(),
             next_handle: 1,
             closed: BTreeSet::new(),
+            creating: BTreeMap::new(),
+            newest_inode: InodeId::ROOT,
             releases: Vec::new(),
             unsettled: lease::Unsettled::default(),
             totals: extents::Totals::default(),

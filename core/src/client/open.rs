@@ -11,6 +11,7 @@ use crate::errno::Errno;
 use crate::ids::InodeId;
 use crate::namespace::record::Mutation;
 use crate::wire::client_master::{Answer, ClientToMaster, LeasedChunk, Query};
+use std::collections::BTreeSet;
 
 /// An open file of the mount.
 #[derive(Debug)]
@@ -138,6 +139,7 @@ impl Client {
         let handle = self.next_handle;
         self.next_handle += 1;
         let file = self.files.entry(inode).or_default();
+        self.closed.remove(&inode);
         if let Some(errno) = self.untold.remove(&inode) {
             file.failures += 1;
             file.failure = Some(errno);
@@ -181,6 +183,7 @@ impl Client {
             credentials: credentials.clone(),
             flags,
         };
+        self.creating.insert(operation, self.newest_inode);
         self.mutate(&credentials, mutation, then);
     }
 
@@ -191,6 +194,7 @@ impl Client {
         (credentials, flags): (Credentials, OpenFlags),
         result: Result<Answer, Errno>,
     ) {
+        self.creating.remove(&operation);
         self.cache.forget_attributes(parent);
         match result {
             Ok(Answer::Created {
@@ -275,12 +279,25 @@ impl Client {
         }
     }
 
-    /// Tells the leader of the inodes that nobody has open any more.
+    /// Tells the leader of the inodes that nobody has open any more. One that may come
+    /// with the answer to a create, since it is newer, was perhaps opened and closed by its
+    /// name meanwhile: the leader counts it as open from that answer on.
     pub(super) fn flush_closed(&mut self) {
         if self.closed.is_empty() || !self.session.is_standing() {
             return;
         }
-        let inodes = std::mem::take(&mut self.closed).into_iter().collect();
-        self.tell_master(ClientToMaster::Closed { inodes });
+        let oldest = self.creating.values().min();
+        let coming = match oldest {
+            Some(newest) => self.closed.split_off(&newest.next()),
+            None => BTreeSet::new(),
+        };
+        let closed = std::mem::replace(&mut self.closed, coming);
+        if !self.closed.is_empty() {
+            self.schedule_batch();
+        }
+        if !closed.is_empty() {
+            let inodes = closed.into_iter().collect();
+            self.tell_master(ClientToMaster::Closed { inodes });
+        }
     }
 }
