@@ -481,10 +481,13 @@ impl World {
             return false;
         };
         let server = ServerId(self.nodes[index].id);
-        state
-            .chunks_from(antler_core::ids::ChunkId(0), usize::MAX)
-            .into_iter()
-            .all(|chunk| self.has_other_copy(state, chunk, (server, hasty)))
+        // What is written from now on needs a server too.
+        let mut others = self.nodes.iter();
+        others.any(|node| is_healthy_other(node, server))
+            && state
+                .chunks_from(antler_core::ids::ChunkId(0), usize::MAX)
+                .into_iter()
+                .all(|chunk| self.has_other_copy(state, chunk, (server, hasty)))
     }
 
     /// Whether a chunk has a current copy on another healthy server that is up; to be
@@ -498,13 +501,10 @@ impl World {
         let Some(chunk) = state.chunk(id) else {
             return true;
         };
-        let healthy = |node: &&Node| {
-            node.role == Role::ChunkServer
-                && node.power == Power::Up
-                && ServerId(node.id) != server
-                && !node.disks.iter().any(node::is_faulty)
-        };
-        let mut others = self.nodes.iter().filter(healthy);
+        let mut others = self
+            .nodes
+            .iter()
+            .filter(|node| is_healthy_other(node, server));
         let holds = |node: &Node| {
             let mut parts = node.stored_parts();
             parts.any(|one| one.part == PartId::whole(id) && one.version == chunk.version)
@@ -628,6 +628,14 @@ fn mend(disk: &SimDisk, action: Action) {
         Action::LyingSyncs => faults.lies = Failing::Never,
         _ => {}
     });
+}
+
+/// Whether it is another chunkserver than that, up and with good disks.
+fn is_healthy_other(node: &Node, server: ServerId) -> bool {
+    node.role == Role::ChunkServer
+        && node.power == Power::Up
+        && ServerId(node.id) != server
+        && !node.disks.iter().any(node::is_faulty)
 }
 
 /// Rot strikes the content of chunks.

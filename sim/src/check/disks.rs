@@ -32,9 +32,11 @@ pub(crate) struct ServerDisk {
 }
 
 impl ServerDisk {
-    /// Whether judges may hold it to its word.
+    /// Whether judges may hold it to its word. What was synced is gone from a disk that
+    /// went back in time, as from one that was lost.
     pub(crate) fn is_trusted(&self) -> bool {
-        self.disk.is_honest() && !self.disk.faults().vanished
+        let restored = self.disk.counts().restored > 0;
+        self.disk.is_honest() && !self.disk.faults().vanished && !restored
     }
 }
 

@@ -76,6 +76,8 @@ pub struct DiskCounts {
     pub lies: u64,
     /// Bits that rotted.
     pub rotted: u64,
+    /// How often an older content took the place of what was there.
+    pub restored: u64,
 }
 
 impl SimDisk {

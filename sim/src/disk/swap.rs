@@ -31,6 +31,7 @@ impl SimDisk {
         disk.used = copy.used;
         disk.head = (0, 0);
         disk.durable_changes += 1;
+        disk.counts.restored += 1;
     }
 }
 
