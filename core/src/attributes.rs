@@ -80,6 +80,10 @@ pub struct Attributes {
     /// Copies that chunks of this file get (for a directory: what new files inherit).
     #[n(14)]
     pub copies: u8,
+    /// It has no extended attribute: none need be asked for. Unset where it is not known.
+    #[n(15)]
+    #[cbor(default)]
+    pub no_xattrs: bool,
 }
 
 /// Who asks: the caller's identity as the kernel tells it.

@@ -553,16 +553,26 @@ fn body_on(operation: &FileOperation, inode: InodeId) -> Option<FileRequest> {
         FileOperation::Stat { .. } => FileRequest::GetAttributes { inode },
         FileOperation::SetXattr { value, .. } => FileRequest::SetXattr {
             inode,
-            name: b"user.sim".to_vec(),
+            name: xattr_of(inode),
             value: value.to_le_bytes().to_vec(),
             mode: XattrMode::Any,
         },
         FileOperation::GetXattr { .. } => FileRequest::GetXattr {
             inode,
-            name: b"user.sim".to_vec(),
+            name: xattr_of(inode),
         },
         _ => return None,
     })
+}
+
+/// The attribute that programs set on an inode: some of a kind of which a mount may
+/// answer itself that it is absent, some of a kind of which it may not.
+fn xattr_of(inode: InodeId) -> Vec<u8> {
+    let name: &[u8] = match inode.0 % 2 {
+        0 => b"user.sim",
+        _ => b"security.sim",
+    };
+    name.to_vec()
 }
 
 fn set(inode: InodeId, change: AttributeChange) -> FileRequest {

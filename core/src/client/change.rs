@@ -10,8 +10,10 @@ use crate::attributes::{
 };
 use crate::errno::Errno;
 use crate::ids::InodeId;
+use crate::namespace::absent_xattr;
 use crate::namespace::record::Mutation;
 use crate::wire::client_master::{Answer, Query};
+use bytes::Bytes;
 
 impl Client {
     /// chmod, chown, truncate, utimensat. Times are set on a committed file, so that
@@ -326,6 +328,41 @@ impl Client {
             }
         }
         self.answer(operation, result.map(|_| FileReply::Done));
+    }
+
+    /// Answers from the cache that there is no such attribute; the kernel asks so before
+    /// the first write to each new file.
+    pub(super) fn get_xattr(
+        &mut self,
+        operation: u64,
+        credentials: &Credentials,
+        (inode, name): (InodeId, Vec<u8>),
+    ) {
+        match absent_xattr(&name).filter(|_| self.has_no_xattrs(inode)) {
+            Some(errno) => self.answer(operation, Err(errno)),
+            None => {
+                let query = Query::Xattr { inode, name };
+                self.ask(credentials, query, Then::Bytes { operation });
+            }
+        }
+    }
+
+    pub(super) fn list_xattrs(
+        &mut self,
+        operation: u64,
+        credentials: &Credentials,
+        inode: InodeId,
+    ) {
+        if self.has_no_xattrs(inode) {
+            return self.answer(operation, Ok(FileReply::Bytes(Bytes::new())));
+        }
+        let query = Query::Xattrs { inode };
+        self.ask(credentials, query, Then::Bytes { operation });
+    }
+
+    fn has_no_xattrs(&mut self, inode: InodeId) -> bool {
+        self.cached_attributes(inode)
+            .is_some_and(|known| known.no_xattrs)
     }
 
     /// An extended attribute was set or removed: the inode's times moved.

@@ -366,10 +366,10 @@ impl Client {
                 self.ask(credentials, Query::ReadLink { inode }, bytes);
             }
             FileRequest::GetXattr { inode, name } => {
-                self.ask(credentials, Query::Xattr { inode, name }, bytes);
+                self.get_xattr(operation, credentials, (inode, name));
             }
             FileRequest::ListXattrs { inode } => {
-                self.ask(credentials, Query::Xattrs { inode }, bytes);
+                self.list_xattrs(operation, credentials, inode);
             }
             FileRequest::ReadDirectory {
                 inode,

@@ -146,7 +146,7 @@ impl Inode {
     }
 
     /// What stat(2) tells.
-    pub(crate) fn attributes(&self, inode: InodeId) -> Attributes {
+    pub(super) fn attributes(&self, inode: InodeId, no_xattrs: bool) -> Attributes {
         Attributes {
             inode,
             generation: FIRST_GENERATION,
@@ -169,6 +169,7 @@ impl Inode {
             ctime: self.ctime.into(),
             change: self.change,
             copies: self.class.built_in().unwrap_or(0),
+            no_xattrs,
         }
     }
 
@@ -261,7 +262,7 @@ impl State {
 
     /// The reply that shows an inode as it is.
     pub(crate) fn entry(&self, inode: InodeId) -> Result<Reply, Errno> {
-        Ok(Reply::Entry(self.inode(inode)?.attributes(inode)))
+        Ok(Reply::Entry(self.attributes(inode)?))
     }
 
     /// One name of an object went. The last one frees it, unless sessions have it

@@ -38,3 +38,4 @@ pub use image::{DecodeError, Section, SectionId, StateLoader};
 pub use query::{ChunkOrigin, Counts};
 pub use session::Remembered;
 pub use state::{Applied, Change, Chunk, LeaseState, State, WriteSet};
+pub use xattr::absent_xattr;

@@ -120,7 +120,7 @@ impl State {
             self.change_inode(step, parent, |directory| directory.nlink += 1);
         }
         let lease = self.first_lease(step, inode, new);
-        let attributes = self.inode(inode)?.attributes(inode);
+        let attributes = self.attributes(inode)?;
         Ok(Reply::Created {
             attributes,
             existed: false,
@@ -133,7 +133,7 @@ impl State {
             return Err(Errno::EEXIST);
         }
         Ok(Reply::Created {
-            attributes: self.inode(inode)?.attributes(inode),
+            attributes: self.attributes(inode)?,
             existed: true,
             lease: None,
         })

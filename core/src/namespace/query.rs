@@ -87,7 +87,8 @@ impl State {
     /// # Errors
     /// ESTALE when the inode is gone.
     pub fn attributes(&self, inode: InodeId) -> Result<Attributes, Errno> {
-        Ok(self.inode(inode)?.attributes(inode))
+        let object = self.inode(inode)?;
+        Ok(object.attributes(inode, !self.has_xattrs(inode)))
     }
 
     /// A directory's attributes, and whether it has no names; `None` when it is none (any
@@ -95,7 +96,7 @@ impl State {
     #[must_use]
     pub fn directory_now(&self, inode: InodeId) -> Option<(Attributes, bool)> {
         let directory = self.directory(inode).ok()?;
-        Some((directory.attributes(inode), directory.size == 0))
+        Some((self.attributes(inode).ok()?, directory.size == 0))
     }
 
     /// At most `most` names of a directory behind a cookie (0: from the first on), and
@@ -177,7 +178,7 @@ impl State {
         }
         let want = if read { READ } else { 0 } | if write { WRITE } else { 0 };
         object.demand(who, want)?;
-        Ok(object.attributes(inode))
+        self.attributes(inode)
     }
 
     /// The chunk at an index of a file, and how far it is valid; `None` for a hole.

@@ -62,6 +62,17 @@ fn space(name: &[u8]) -> Result<Space, Errno> {
     if bad { Err(Errno::EINVAL) } else { Ok(space) }
 }
 
+/// What getxattr(2) says of an attribute that is not there, where that depends on
+/// neither the object nor who asks; `None` where it does.
+#[must_use]
+pub fn absent_xattr(name: &[u8]) -> Option<Errno> {
+    match space(name) {
+        Ok(Space::Security) => Some(Errno::ENODATA),
+        Ok(Space::User | Space::Trusted) => None,
+        Err(errno) => Some(errno),
+    }
+}
+
 impl Inode {
     fn demand_xattr_write(&self, who: &Credentials, name: &[u8]) -> Result<(), Errno> {
         let has_user = matches!(self.kind, FileKind::Regular | FileKind::Directory);
@@ -122,6 +133,11 @@ impl State {
             }
         }
         Ok(names)
+    }
+
+    /// Whether an inode has any.
+    pub(super) fn has_xattrs(&self, inode: InodeId) -> bool {
+        self.xattrs.len() > 0 && self.xattr_names(inode).next().is_some()
     }
 
     fn xattr_names(&self, inode: InodeId) -> impl Iterator<Item = &Name> {

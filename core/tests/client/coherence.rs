@@ -2,7 +2,7 @@
 //! waits for.
 
 use crate::world::{Target, World};
-use antler_core::attributes::{AttributeChange, FileKind, RenameMode};
+use antler_core::attributes::{AttributeChange, FileKind, RenameMode, XattrMode};
 use antler_core::client::request::{ClientAnswer, FileReply, FileRequest};
 use antler_core::errno::Errno;
 use antler_core::ids::InodeId;
@@ -102,6 +102,53 @@ fn in_a_directory_that_was_made_here_nobody_is_asked_for_absent_names() {
     assert!(!is_absent(&world.ask(mount, look_in(parent, "c"))));
     let too_long = world.ask(mount, look_in(parent, &"n".repeat(256)));
     assert_eq!(too_long.err(), Some(Errno::ENAMETOOLONG));
+}
+
+fn set_xattr(inode: InodeId, name: &[u8]) -> FileRequest {
+    FileRequest::SetXattr {
+        inode,
+        name: name.to_vec(),
+        value: b"value".to_vec(),
+        mode: XattrMode::Any,
+    }
+}
+
+fn get_xattr(inode: InodeId, name: &[u8]) -> FileRequest {
+    let name = name.to_vec();
+    FileRequest::GetXattr { inode, name }
+}
+
+#[test]
+fn nobody_is_asked_for_attributes_that_a_new_file_lacks() {
+    let mut world = World::new(13, 2, 1);
+    let mount = world.mount_ready();
+    let (inode, _) = world.create(mount, "a");
+    let now = world.now;
+    let capability = world.ask(mount, get_xattr(inode, b"security.capability"));
+    assert_eq!(capability.err(), Some(Errno::ENODATA));
+    let unknown = world.ask(mount, get_xattr(inode, b"system.posix_acl_access"));
+    assert_eq!(unknown.err(), Some(Errno::EOPNOTSUPP));
+    let listed = world.ask(mount, FileRequest::ListXattrs { inode });
+    assert!(matches!(listed, Ok(FileReply::Bytes(names)) if names.is_empty()));
+    assert_eq!(world.now, now, "nobody was asked");
+}
+
+#[test]
+fn an_attribute_that_another_mount_sets_is_seen_where_there_was_none() {
+    let mut world = World::new(14, 2, 1);
+    let (here, there) = (world.mount_ready(), world.mount_ready());
+    let (inode, _) = world.create(here, "a");
+    let (capability, own) = (b"security.capability", b"security.own");
+    let none = world.ask(here, get_xattr(inode, capability));
+    assert_eq!(none.err(), Some(Errno::ENODATA));
+    world.done(there, set_xattr(inode, capability));
+    world.done(here, set_xattr(inode, own));
+    for name in [&capability[..], own] {
+        let found = world.ask(here, get_xattr(inode, name));
+        assert!(matches!(found, Ok(FileReply::Bytes(value)) if &value[..] == b"value"));
+    }
+    let listed = world.ask(here, FileRequest::ListXattrs { inode });
+    assert!(matches!(listed, Ok(FileReply::Bytes(names)) if names.len() == 33));
 }
 
 #[test]

@@ -441,6 +441,7 @@ mod tests {
                 ctime,
                 change: 0,
                 copies: object.copies,
+                no_xattrs: false,
             }
         }
 

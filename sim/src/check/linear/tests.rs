@@ -25,6 +25,7 @@ fn attributes(inode: u64, kind: FileKind) -> Attributes {
         ctime: Timestamp::default(),
         change: 0,
         copies: 1,
+        no_xattrs: false,
     }
 }
 
