@@ -196,11 +196,6 @@ impl Filesystem for Translator {
         self.ask(caller::with_groups(request), body, Waiting::Entry(reply));
     }
 
-    fn forget(&self, _: &Request, inode: INodeNo, _: u64) {
-        let inode = self.root().inode(inode);
-        self.desk.tell(FileRequest::Forget { inode });
-    }
-
     fn getattr(&self, request: &Request, inode: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
         let body = FileRequest::GetAttributes {
             inode: self.root().inode(inode),

@@ -137,11 +137,6 @@ impl Desk {
         });
     }
 
-    /// Tells the machine what is not answered.
-    pub(crate) fn tell(&self, body: FileRequest) {
-        (self.feed)(unanswered(&self.next, body));
-    }
-
     fn lock(&self) -> MutexGuard<'_, HashMap<u64, Waiting>> {
         self.waiting.lock().expect("no holder panics")
     }

@@ -262,7 +262,6 @@ impl Client {
     /// A request of the mount.
     fn on_request(&mut self, request: ClientRequest) {
         match request.body {
-            FileRequest::Forget { inode } => self.cache.forget_attributes(inode),
             FileRequest::Invalidated { ticket } => self.on_invalidated(ticket),
             FileRequest::Shutdown => self.begin_shutdown(request.operation),
             _ if self.is_ending() => self.answer(request.operation, Err(Errno::EIO)),

@@ -67,11 +67,6 @@ pub enum FileRequest {
         /// The name.
         name: Vec<u8>,
     },
-    /// The kernel dropped references that lookups gave. Not answered.
-    Forget {
-        /// To what.
-        inode: InodeId,
-    },
     /// `Attributes`.
     GetAttributes {
         /// Of what.
