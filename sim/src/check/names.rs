@@ -51,6 +51,14 @@ pub(crate) struct NamesJudge {
     pub(crate) compared: u64,
 }
 
+/// Notes what something is behind a record. One that changed nothing, since it was
+/// refused, is no change that mounts must have seen when it is answered.
+fn note<T: PartialEq>(history: &mut History<T>, record: u64, now: T) {
+    if history.last().is_none_or(|(_, before)| *before != now) {
+        history.push((record, now));
+    }
+}
+
 impl NamesJudge {
     /// The next record of the log. `refused` tells whether a commit of written bytes
     /// was refused, which only the chunk table decides.
@@ -70,12 +78,12 @@ impl NamesJudge {
         for (parent, name) in touched.names {
             let now = self.names.find(parent, &name);
             let history = self.dentries.entry((parent, name)).or_default();
-            history.push((self.applied, now));
+            note(history, self.applied, now);
         }
         for inode in touched.objects {
             let object = self.names.object(inode).map(Object::without_entries);
             let history = self.objects.entry(inode).or_default();
-            history.push((self.applied, object));
+            note(history, self.applied, object);
         }
     }
 
@@ -550,6 +558,16 @@ mod tests {
         let (parent, name) = (InodeId::ROOT, b"f".to_vec());
         story.request(2, Mutation::Unlink { parent, name });
         assert!(story.finds(8, None));
+    }
+
+    #[test]
+    fn an_answer_that_refuses_shows_nobody_an_unanswered_change() {
+        let mut story = Story::new();
+        story.request(1, make(true));
+        story.request(2, make(true));
+        story.answer(2, Err(Errno::EEXIST)).unwrap();
+        (1..3).for_each(|asked| story.ask(asked));
+        assert!(story.finds(1, None) && story.finds(2, Some(2)));
     }
 
     #[test]

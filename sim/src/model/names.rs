@@ -19,7 +19,7 @@ use antler_core::time::Timestamp;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// An object of the reference.
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Object {
     /// As stat(2) tells them, but for what the reference does not know.
     pub kind: FileKind,
