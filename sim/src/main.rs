@@ -5,6 +5,7 @@
 
 mod jobs;
 mod junit;
+mod memory;
 #[cfg(feature = "planted-bugs")]
 mod planted;
 mod report;
@@ -89,6 +90,7 @@ struct Run {
 }
 
 fn main() -> ExitCode {
+    memory::keep_freed();
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
         Err(error) => {
