@@ -2,7 +2,9 @@
 //! what it says, and what its answer changes.
 //!
 //! Invariant: one commit of a file is under way at most; it never says more than
-//! every copy acknowledged, so that nothing stale can become readable.
+//! every copy acknowledged, so that nothing stale can become readable. Nor is it sent
+//! before what it is awaited for is acknowledged, overwrites included: it has the caches of
+//! other mounts drop the content, and what they read again meanwhile they would keep.
 
 use super::Client;
 use super::file::{ChunkWrite, Commit, File, Lease};
@@ -175,7 +177,7 @@ fn is_needed(file: &File) -> bool {
     let unwritten = file
         .chunks
         .values()
-        .filter_map(ChunkWrite::oldest_uncommittable)
+        .filter_map(ChunkWrite::oldest_unwritten)
         .min()
         .unwrap_or(u64::MAX);
     let awaited = file

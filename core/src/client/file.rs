@@ -27,7 +27,7 @@ pub(super) struct Piece {
     pub(super) sync: bool,
     /// It carries this `drop_from`.
     pub(super) drop_from: Option<u32>,
-    /// It changes no length and no `valid`: its commit need not wait for it.
+    /// It changes no length and no `valid`.
     pub(super) overwrites: bool,
     /// Tries that met a busy server.
     pub(super) attempts: u32,
@@ -141,16 +141,6 @@ impl ChunkWrite {
     pub(super) fn oldest_unwritten(&self) -> Option<u64> {
         let pieces = self.pieces.values().map(|piece| piece.generation);
         pieces.chain(self.extents.oldest_dirty()).min()
-    }
-
-    /// The oldest generation that a commit would have to wait for.
-    pub(super) fn oldest_uncommittable(&self) -> Option<u64> {
-        let grows = |piece: &&Piece| !piece.overwrites;
-        let pieces = self.pieces.values().filter(grows);
-        pieces
-            .map(|piece| piece.generation)
-            .chain(self.extents.oldest_dirty())
-            .min()
     }
 
     /// Where the last write ends that is on its way and may lengthen the file.

@@ -335,14 +335,7 @@ impl Client {
         let Some(run) = self.clip_zeros(place, run) else {
             return;
         };
-        let generation = run.generation;
-        let piece = self
-            .edit(place, |chunk| make_piece(chunk, run, goal))
-            .expect("it is being sent");
-        let file = self.files.get_mut(&place.0).expect("it is being sent");
-        if piece.overwrites {
-            note_uncommitted(file, place.1, generation);
-        }
+        self.edit(place, |chunk| add_piece(chunk, run, goal));
         self.transmit_piece(place, start);
     }
 
@@ -442,8 +435,8 @@ impl Client {
             if !piece.overwrites {
                 let end = start_of(place.1) + u64::from(start + piece.content.length());
                 file.acknowledged_to = file.acknowledged_to.max(end);
-                note_uncommitted(file, place.1, piece.generation);
             }
+            note_uncommitted(file, place.1, piece.generation);
             let at = self.now.mono + self.config.limits.commit_delay;
             self.timers.set_once(Timer::CommitDelay(place.0), at);
         }
@@ -504,7 +497,7 @@ fn note_uncommitted(file: &mut File, index: u32, generation: u64) {
 
 /// Registers a run as a piece under way. It syncs along when it is all that somebody
 /// waits to see durable and changes no length; otherwise the sync goes beside the commit.
-fn make_piece(chunk: &mut ChunkWrite, run: Run, goal: Option<u64>) -> Piece {
+fn add_piece(chunk: &mut ChunkWrite, run: Run, goal: Option<u64>) {
     let end = run.offset + run.content.length();
     let is_data = matches!(run.content, Content::Data(_));
     let overwrites = is_data && end <= chunk.committed_end && chunk.drop_from.is_none();
@@ -525,8 +518,7 @@ fn make_piece(chunk: &mut ChunkWrite, run: Run, goal: Option<u64>) -> Piece {
         attempts: 0,
     };
     chunk.is_written = true;
-    chunk.pieces.insert(run.offset, piece.clone());
-    piece
+    chunk.pieces.insert(run.offset, piece);
 }
 
 /// What an acknowledged piece changes in its chunk.

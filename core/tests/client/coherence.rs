@@ -337,6 +337,30 @@ fn what_a_mount_wrote_and_closed_is_seen_by_an_open_elsewhere() {
 }
 
 #[test]
+fn what_is_read_before_an_overwrite_lands_is_not_kept_over_its_close() {
+    let mut world = World::new(15, 2, 1);
+    let here = world.mount_ready();
+    let there = world.mount_ready();
+    let (inode, handle) = world.create(here, "a");
+    let other = (inode, world.open(there, inode));
+    let flush = FileRequest::Flush { inode, handle };
+    world.write(here, (inode, handle), 0, &[1; 8192]);
+    world.done(here, FileRequest::Fsync { inode, handle });
+    assert_eq!(world.read(there, other, 0, 8192)[..], [1; 8192]);
+    world.write_delay = Duration::from_millis(100);
+    world.write(here, (inode, handle), 0, &[2; 8192]);
+    let asked = world.request(here, flush);
+    world.run_for(Duration::from_millis(50));
+    assert!(!world.mounts[here].answers.contains_key(&asked));
+    // A sequential reader, for whom more is kept than it asked for.
+    for at in [0, 2048, 4096] {
+        assert_eq!(world.read(there, other, at, 2048)[..], [1; 2048]);
+    }
+    assert!(world.wait(here, asked).is_ok());
+    assert_eq!(world.read(there, other, 6144, 2048)[..], [2; 2048]);
+}
+
+#[test]
 fn two_writers_of_one_chunk_take_turns() {
     let mut world = World::new(7, 3, 1);
     let here = world.mount_ready();

@@ -65,6 +65,8 @@ pub(crate) struct World {
     next_operation: u64,
     /// Delays of a message, in microseconds.
     pub(crate) delay: (u64, u64),
+    /// How much longer writes take to the servers.
+    pub(crate) write_delay: Duration,
     /// One request in so many meets a busy server.
     pub(crate) busy_in: Option<u64>,
     /// Masters that can't be reached.
@@ -89,6 +91,7 @@ impl World {
             rng: Rng::new(seed),
             next_operation: 1,
             delay: (50, 500),
+            write_delay: Duration::ZERO,
             busy_in: None,
             down: Vec::new(),
             kernel_hangs: false,
@@ -408,7 +411,10 @@ impl World {
                 self.schedule(delay, Event::Connect((mount, link)));
             }
             Effect::Send { link, message } => {
-                let delay = self.draw_delay();
+                let mut delay = self.draw_delay();
+                if is_write(&message) {
+                    delay += self.write_delay.as_nanos() as u64;
+                }
                 if let Some(one) = self.links.get_mut(&(mount, link)) {
                     one.there = one.there.max(now + delay);
                     let (at, target) = (one.there, one.target);
@@ -606,6 +612,13 @@ pub(crate) fn opened(result: Result<FileReply, Errno>) -> (InodeId, Handle) {
         }) => (attributes.inode, handle),
         other => panic!("a file opens: {other:?}"),
     }
+}
+
+fn is_write(message: &Message) -> bool {
+    let Message::ChunkRequest(request) = message else {
+        return false;
+    };
+    matches!(request.body, ChunkRequestBody::Write { .. })
 }
 
 fn is_sync(body: &ChunkRequestBody) -> bool {
