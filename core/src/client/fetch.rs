@@ -5,6 +5,7 @@
 //! Invariant: a fetch ends once, with data that passed its checksums or with an error.
 
 use super::Client;
+use super::file::ChunkWrite;
 use super::locate::Waiter;
 use super::request::Handle;
 use super::servers::{ChunkOutcome, ChunkThen};
@@ -89,8 +90,7 @@ impl Client {
     fn own_source(&self, place: Place, rounds: u32) -> Option<LocatedChunk> {
         let chunk = self.chunk(place)?;
         let grant = chunk.held()?;
-        let empty = chunk.written_end == 0;
-        if !(chunk.is_acknowledged && rounds.is_multiple_of(2) || empty) {
+        if !(chunk.is_acknowledged && rounds.is_multiple_of(2)) {
             return None;
         }
         Some(LocatedChunk {
@@ -110,8 +110,9 @@ impl Client {
             Err(errno) => self.end_fetch(id, Err(errno)),
             Ok(mut source) => {
                 // What was acknowledged here is not committed yet.
-                let grant = self.chunk(place).filter(|chunk| chunk.grant.is_some());
-                let written = grant.map_or(0, |chunk| chunk.written_end);
+                let same = |chunk: &&ChunkWrite| chunk.chunk() == source.chunk;
+                let written = self.chunk(place).filter(same);
+                let written = written.map_or(0, |chunk| chunk.written_end);
                 if source.chunk.is_some() {
                     source.valid = source.valid.max(written);
                 }

@@ -145,6 +145,44 @@ fn an_fsync_with_a_write_behind_a_recall_ends() {
 }
 
 #[test]
+fn a_fenced_lease_without_content_hides_nothing() {
+    let (mut world, mount, other) = world_with(Duration::from_millis(100));
+    let file = world.create(mount, "a");
+    world.master.fence_open();
+    world.run_for(Duration::from_millis(50));
+    let again = (file.0, world.open(other, file.0));
+    world.write(other, again, 0, &[1; 5000]);
+    world.fsync(other, again);
+    assert_eq!(world.read(mount, file, 0, 5000)[..], [1; 5000]);
+}
+
+#[test]
+fn a_lease_that_came_behind_its_recall_hides_nothing() {
+    let (mut world, mount, other) = world_with(Duration::from_millis(100));
+    let (inode, handle) = world.create(mount, "a");
+    world.close(mount, (inode, handle));
+    world.run_for(Duration::from_secs(3));
+    let file = (inode, world.open(mount, inode));
+    let rival = (inode, world.open(other, inode));
+    // The answer to the lease waits for the other mount's kernel.
+    world.kernel_hangs = true;
+    world.write(mount, file, 60_000, &[1; 5000]);
+    world.run_for(Duration::from_millis(20));
+    world.write(other, rival, 0, &[2; 5000]);
+    world.run_for(Duration::from_millis(20));
+    let change = AttributeChange {
+        size: Some(10_000),
+        ..AttributeChange::default()
+    };
+    let cut = world.request(mount, FileRequest::SetAttributes { inode, change });
+    world.run_for(Duration::from_millis(1));
+    world.release_kernel();
+    world.wait(mount, cut).expect("root may cut a file");
+    world.close(other, rival);
+    assert_eq!(world.read(mount, file, 0, 5000)[..], [2; 5000]);
+}
+
+#[test]
 fn a_loss_that_nobody_was_told_of_is_told_to_a_handle_opened_later() {
     let mut world = World::new(21, 2, 1);
     let mount = world.mount_ready();
