@@ -149,6 +149,8 @@ impl Client {
             return;
         }
         self.forget_everything();
+        // What answers to changes sent before tell may have changed unheard.
+        self.cache.note_push();
         self.invalidate_open_files();
         self.closed.clear();
         let opens = self.open_inodes();

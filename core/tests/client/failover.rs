@@ -52,6 +52,43 @@ fn a_change_whose_answer_was_lost_happens_once() {
     }
 }
 
+/// A mount asks for a change, and loses its link once the leader has made it.
+fn lose_answer(world: &mut World, mount: usize, body: FileRequest) -> u64 {
+    let before = world.master.mutations.len();
+    let asked = world.request(mount, body);
+    world.run_until(|world| world.master.mutations.len() > before);
+    let own = |guest: &(usize, _)| guest.0 == mount;
+    for link in world.links_to(is_master).into_iter().filter(own) {
+        world.break_link(link);
+    }
+    asked
+}
+
+#[test]
+fn an_answer_that_came_again_is_not_taken_for_what_is_so_now() {
+    for seed in 0..100 {
+        let mut world = World::new(seed, 2, 1);
+        let (here, there) = (world.mount_ready(), world.mount_ready());
+        world.run_for(Duration::from_millis(50));
+        let made = lose_answer(&mut world, here, make("d"));
+        let (parent, name) = (InodeId::ROOT, b"d".to_vec());
+        let removed = world.request(there, FileRequest::Rmdir { parent, name });
+        let made = world.wait(here, made);
+        assert!(matches!(made, Ok(FileReply::Entry(..))), "{made:?}");
+        let removed = world.wait(there, removed);
+        assert!(matches!(removed, Ok(FileReply::Done)), "{removed:?}");
+        assert!(world.lookup(here, "d").is_none(), "seed {seed}");
+        // The other way round: what was removed is made again.
+        let (parent, name) = (InodeId::ROOT, b"e".to_vec());
+        world.done_or_made(there, make("e"));
+        let removed = lose_answer(&mut world, here, FileRequest::Rmdir { parent, name });
+        let made = world.request(there, make("e"));
+        assert!(world.wait(there, made).is_ok());
+        assert!(world.wait(here, removed).is_ok());
+        assert!(world.lookup(here, "e").is_some(), "seed {seed}");
+    }
+}
+
 #[test]
 fn another_leader_takes_over_without_an_error() {
     let mut world = World::new(7, 2, 3);
