@@ -55,6 +55,7 @@ fn a_resent_request_gets_its_first_reply_and_runs_once() {
         resume: Some(session),
         opens: vec![],
         labels: vec![],
+        creating: vec![],
     };
     assert!(matches!(
         bench.say(again, hello)[..],
@@ -449,6 +450,35 @@ fn a_file_of_a_session_that_is_not_back_yet_is_kept_when_it_is_unlinked() {
         },
     );
     assert!(bench.master.state().attributes(inode).is_err());
+}
+
+#[test]
+fn a_file_whose_create_was_not_seen_answered_is_kept_when_it_is_unlinked() {
+    for (creating, is_kept) in [(vec![], false), (vec![RequestId(1)], true)] {
+        let mut bench = Bench::new();
+        let (lost, session) = bench.mount(1);
+        let (inode, _) = created(&bench.say(lost, mutate(1, create("f"))));
+        let (other, _) = bench.mount(2);
+        let link = bench.resume_creating(1, session, vec![], creating.clone());
+        let unlink = Mutation::Unlink {
+            parent: InodeId::ROOT,
+            name: b"f".to_vec(),
+        };
+        bench.say(other, mutate(1, unlink));
+        let state = bench.master.state();
+        assert_eq!(state.is_orphan_of(inode, session), is_kept);
+        assert_eq!(state.attributes(inode).is_ok(), is_kept);
+        // Again without its answer, then with it: then it is closed.
+        bench.input(Input::Closed {
+            link,
+            reason: "cut".into(),
+        });
+        bench.resume_creating(1, session, vec![], creating);
+        let state = bench.master.state();
+        assert_eq!(state.is_orphan_of(inode, session), is_kept);
+        bench.resume(1, session, vec![]);
+        assert!(bench.master.state().attributes(inode).is_err());
+    }
 }
 
 #[test]

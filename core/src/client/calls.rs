@@ -8,7 +8,7 @@
 
 use super::Client;
 use super::then::Then;
-use crate::attributes::Credentials;
+use crate::attributes::{Credentials, FileKind};
 use crate::errno::Errno;
 use crate::ids::RequestId;
 use crate::namespace::record::Mutation;
@@ -65,6 +65,21 @@ impl Calls {
 
     pub(super) fn last_mutation(&self) -> u64 {
         self.last_mutation
+    }
+
+    /// Mutations that make a regular file, sent and not answered: at most a window.
+    pub(super) fn creating(&self) -> Vec<RequestId> {
+        let creates = |id: &u64| {
+            matches!(
+                self.calls[id].ask,
+                Ask::Mutation(Mutation::Create {
+                    kind: FileKind::Regular,
+                    ..
+                })
+            )
+        };
+        let sent = self.mutations.iter().filter(|(_, id)| creates(id));
+        sent.map(|(number, _)| RequestId(*number)).collect()
     }
 
     fn has_room(&self, window: u64) -> bool {

@@ -160,6 +160,7 @@ impl Client {
             resume: self.session.id,
             opens,
             labels: self.config.labels.clone(),
+            creating: self.calls.creating(),
         });
         self.session.stage = Stage::Greeting;
         let late = self.now.mono + self.config.limits.master_timeout;

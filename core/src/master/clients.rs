@@ -2,12 +2,13 @@
 
 use super::sessions::PushOut;
 use super::{Guest, Master, Proposal};
-use crate::ids::{Address, InodeId, LinkId, SessionId};
+use crate::attributes::FileKind;
+use crate::ids::{Address, InodeId, LinkId, RequestId, SessionId};
 use crate::limits::CACHE_LEASE;
 use crate::marks::Mark;
 use crate::member::Barrier;
 use crate::namespace::record::{ClientRecord, Record, RecordBody, Reply};
-use crate::namespace::{Applied, Change};
+use crate::namespace::{Applied, Change, Remembered};
 use crate::placement::Labels;
 use crate::wire::client_master::{ClientToMaster, MasterToClient, Stale};
 
@@ -16,6 +17,8 @@ use crate::wire::client_master::{ClientToMaster, MasterToClient, Stale};
 pub(super) struct Greeting {
     opens: Vec<InodeId>,
     labels: Labels,
+    /// Its creates whose answers it has not seen.
+    creating: Vec<RequestId>,
 }
 
 /// An `Alive` that is to be answered.
@@ -51,9 +54,15 @@ impl Master {
                     resume,
                     opens,
                     labels,
+                    creating,
                 },
             ) => {
-                return self.on_hello(link, (name, nonce), resume, Greeting { opens, labels });
+                let greeting = Greeting {
+                    opens,
+                    labels,
+                    creating,
+                };
+                return self.on_hello(link, (name, nonce), resume, greeting);
             }
             // The operator's tools ask without a session.
             (
@@ -147,13 +156,11 @@ impl Master {
         if let Some(old) = old {
             self.close(old, "the session is on a newer link");
         }
-        let released = self.sessions.arrive(
-            session,
-            link,
-            greeting.opens,
-            greeting.labels,
-            self.now.mono,
-        );
+        let mut opens = greeting.opens;
+        opens.extend(self.created_unseen(session, &greeting.creating));
+        let released = self
+            .sessions
+            .arrive(session, link, opens, greeting.labels, self.now.mono);
         let members = self.masters();
         let message = MasterToClient::Welcome {
             session,
@@ -167,6 +174,22 @@ impl Master {
         }
         self.settle_reign();
         self.reconcile_orphans(session);
+    }
+
+    /// What the creates of a session brought whose answers it has not seen: it will have
+    /// that open as soon as it gets them again. A create that is not applied yet is noted
+    /// when it is.
+    fn created_unseen(&self, session: SessionId, creating: &[RequestId]) -> Vec<InodeId> {
+        let state = self.member.state();
+        let made = |request: &RequestId| match state.remembered(session, *request) {
+            Remembered::Reply(Ok(Reply::Created { attributes, .. }))
+                if attributes.kind == FileKind::Regular =>
+            {
+                Some(attributes.inode)
+            }
+            _ => None,
+        };
+        creating.iter().filter_map(made).collect()
     }
 
     /// Notes that somebody keeps a file whose last name a record removed.

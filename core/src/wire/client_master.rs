@@ -35,6 +35,10 @@ pub enum ClientToMaster {
         /// Where the client is (`dc`, `rack`, ...), for the choice of near copies.
         #[n(4)]
         labels: Vec<(String, String)>,
+        /// Creates of regular files that were sent and not seen answered: whatever they
+        /// brought is open too. Absent from older clients.
+        #[cbor(n(5), default)]
+        creating: Vec<RequestId>,
     },
     /// A change. Executed exactly once; the same request may be sent again.
     #[n(1)]

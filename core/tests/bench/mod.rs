@@ -188,6 +188,7 @@ impl Bench {
             resume: None,
             opens: vec![],
             labels: vec![],
+            creating: vec![],
         };
         match &self.say(link, hello)[..] {
             [MasterToClient::Welcome { session, .. }] => (link, *session),
@@ -197,6 +198,17 @@ impl Bench {
 
     /// A session comes back on a new link.
     pub(crate) fn resume(&mut self, nonce: u64, session: SessionId, opens: Vec<InodeId>) -> LinkId {
+        self.resume_creating(nonce, session, opens, vec![])
+    }
+
+    /// The same while some of its creates are not answered.
+    pub(crate) fn resume_creating(
+        &mut self,
+        nonce: u64,
+        session: SessionId,
+        opens: Vec<InodeId>,
+        creating: Vec<RequestId>,
+    ) -> LinkId {
         let link = self.accept(Role::Client, 0);
         let hello = ClientToMaster::Hello {
             name: "test".into(),
@@ -204,6 +216,7 @@ impl Bench {
             resume: Some(session),
             opens,
             labels: vec![],
+            creating,
         };
         let told = self.say(link, hello);
         assert!(

@@ -90,6 +90,33 @@ fn an_answer_that_came_again_is_not_taken_for_what_is_so_now() {
 }
 
 #[test]
+fn a_file_whose_creation_was_answered_late_lives_on_without_a_name() {
+    for seed in 0..100 {
+        let mut world = World::new(seed, 2, 1);
+        let (here, there) = (world.mount_ready(), world.mount_ready());
+        world.run_for(Duration::from_millis(50));
+        let create = FileRequest::Create {
+            parent: InodeId::ROOT,
+            name: b"f".to_vec(),
+            mode: 0o644,
+            exclusive: false,
+            truncate: false,
+            read: true,
+            write: true,
+        };
+        let asked = lose_answer(&mut world, here, create);
+        world.run_for(Duration::from_micros(seed * 20));
+        let (parent, name) = (InodeId::ROOT, b"f".to_vec());
+        let removed = world.request(there, FileRequest::Unlink { parent, name });
+        let file = opened(world.wait(here, asked));
+        assert!(world.wait(there, removed).is_ok());
+        world.write(here, file, 0, b"still here");
+        world.fsync(here, file);
+        assert_eq!(&world.read(here, file, 0, 20)[..], b"still here");
+    }
+}
+
+#[test]
 fn another_leader_takes_over_without_an_error() {
     let mut world = World::new(7, 2, 3);
     let mount = world.mount_ready();

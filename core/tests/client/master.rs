@@ -157,10 +157,12 @@ impl Master {
         if let ClientToMaster::Hello {
             nonce,
             resume,
-            opens,
+            mut opens,
+            creating,
             ..
         } = said
         {
+            opens.extend(self.created(resume, &creating));
             return self.on_hello(guest, nonce, resume, opens);
         }
         let Some(&session) = self.guests.get(&guest) else {
@@ -213,6 +215,15 @@ impl Master {
             }
             ClientToMaster::Alive { .. } | ClientToMaster::Hello { .. } => Vec::new(),
         }
+    }
+
+    /// What creates of a session brought.
+    fn created(&self, session: Option<SessionId>, creating: &[RequestId]) -> Vec<InodeId> {
+        let made = |request: &RequestId| match self.state.remembered(session?, *request) {
+            Remembered::Reply(Ok(Reply::Created { attributes, .. })) => Some(attributes.inode),
+            _ => None,
+        };
+        creating.iter().filter_map(made).collect()
     }
 
     fn on_hello(
