@@ -584,4 +584,35 @@ mod tests {
         story.request(2, Mutation::Unlink { parent, name });
         assert_eq!(story.judge.on_answered(2, &gone), Ok(()));
     }
+
+    #[test]
+    fn an_orphan_is_gone_once_nobody_keeps_it() {
+        let mut story = Story::new();
+        story.request(1, make(true));
+        story.answer(1, created(story.told(2))).unwrap();
+        let (parent, name) = (InodeId::ROOT, b"f".to_vec());
+        story.log(RecordBody::Client(ClientRecord {
+            session: SESSION,
+            request: RequestId(2),
+            oldest: RequestId(1),
+            credentials: Credentials::default(),
+            mutation: Mutation::Unlink { parent, name },
+            choice: Choice {
+                open_by: vec![(InodeId(2), SESSION)],
+                ..Choice::default()
+            },
+        }));
+        story.answer(2, Ok(Answer::Done)).unwrap();
+        let question = FileRequest::GetAttributes { inode: InodeId(2) };
+        let gone = Err(Errno::ESTALE);
+        story.judge.on_asked(1, &question);
+        story.judge.on_answered(1, &gone).unwrap_err();
+        story.judge.on_asked(2, &question);
+        let inodes = vec![InodeId(2)];
+        story.log(RecordBody::CloseOrphans {
+            session: SESSION,
+            inodes,
+        });
+        assert_eq!(story.judge.on_answered(2, &gone), Ok(()));
+    }
 }

@@ -275,6 +275,7 @@ impl Names {
             if keepers.is_empty() {
                 self.keepers.remove(inode);
                 self.objects.remove(inode);
+                self.touched.objects.insert(*inode);
             }
         }
     }
