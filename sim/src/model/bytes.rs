@@ -95,8 +95,9 @@ pub struct FileBytes {
     segments: BTreeMap<u64, Segment>,
     size_low: u64,
     size_high: u64,
-    /// What each mount has answered writes up to, as far as no truncation undid it.
-    written: BTreeMap<MountId, u64>,
+    /// Up to where each mount has answered writes, by their order, as far as no truncation
+    /// undid it; only those that reach further than every older one.
+    written: BTreeMap<MountId, BTreeMap<u64, u64>>,
     truncations: Vec<Truncation>,
     /// What was written and not committed may be lost.
     doubtful: bool,
@@ -191,7 +192,8 @@ impl FileBytes {
         self.size_high = self.size_high.max(size);
         self.ends.insert(size);
         let growing = self.growing.values_mut().map(|growing| &mut growing.limit);
-        for end in self.written.values_mut().chain(growing) {
+        let written = self.written.values_mut().flat_map(BTreeMap::values_mut);
+        for end in written.chain(growing) {
             *end = (*end).min(size);
         }
         let high = self.size_high;
@@ -229,9 +231,12 @@ impl FileBytes {
     /// A write was answered as done: the mount itself sees it from now on.
     pub fn answer_write(&mut self, mount: MountId, change: ChangeId, end: u64) {
         let growing = self.growing.remove(&change.0);
-        let limit = growing.map_or(u64::MAX, |growing| growing.limit);
+        let end = growing.map_or(end, |growing| end.min(growing.limit));
         let written = self.written.entry(mount).or_default();
-        *written = (*written).max(end.min(limit));
+        if written.range(..change.0).all(|(_, older)| *older < end) {
+            written.retain(|order, newer| *order < change.0 || *newer > end);
+            written.insert(change.0, end);
+        }
         for segment in self.segments.values_mut() {
             segment.answer(change.0);
         }
@@ -288,6 +293,7 @@ impl FileBytes {
     }
 
     /// A flush or fsync of a mount that began after a change was begun is answered as done.
+    /// It says nothing of writes begun later.
     pub fn commit(&mut self, mount: MountId, upto: ChangeId, how: Commit) {
         let covered =
             |entry: &UnderWay| entry.mount == mount && entry.order <= upto.0 && entry.answered;
@@ -296,14 +302,10 @@ impl FileBytes {
             .values()
             .filter(|s| s.under_way.iter().any(covered));
         let end = written.map(|segment| segment.end).max().unwrap_or(0);
-        let own = self
-            .written
-            .get(&mount)
-            .copied()
-            .unwrap_or(0)
-            .min(end.max(self.size_low))
-            .min(self.least_cut());
-        self.size_low = self.size_low.max(own);
+        let written = self.written.get(&mount);
+        let own = written.and_then(|written| written.range(..=upto.0).map(|(_, end)| *end).max());
+        let own = own.unwrap_or(0).min(end.max(self.size_low));
+        self.size_low = self.size_low.max(own.min(self.least_cut()));
         for truncation in &mut self.truncations {
             truncation.rivalled |= end > truncation.size;
         }
@@ -433,7 +435,8 @@ impl FileBytes {
     /// Up to where a mount sees what it wrote itself.
     fn own_end(&self, mount: MountId) -> u64 {
         let written = self.written.get(&mount).filter(|_| !self.doubtful);
-        written.copied().unwrap_or(0)
+        let ends = written.into_iter().flat_map(BTreeMap::values);
+        ends.copied().max().unwrap_or(0)
     }
 
     /// Whether nothing is under way.

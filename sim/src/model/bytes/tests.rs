@@ -268,3 +268,22 @@ fn a_file_that_is_cut_while_it_grows_has_either_length() {
     file.answer_zero(2, grown, 200);
     assert_eq!(file.size(3), (0, 200));
 }
+
+#[test]
+fn a_flush_tells_nothing_of_what_was_written_after_it_began() {
+    let mut file = FileBytes::default();
+    let long = file.begin_write(1, W1, 0, 9000);
+    file.answer_write(1, long, 9000);
+    let cut = file.begin_truncate(1, 1000);
+    file.answer_truncate(1, cut, 1000);
+    let covered = file.begin_write(1, W1, 1000, 500);
+    file.answer_write(1, covered, 1500);
+    let flush = file.newest_change();
+    let later = file.begin_write(1, W2, 5000, 1000);
+    file.answer_write(1, later, 6000);
+    file.commit(1, flush, Commit::Visible);
+    assert_eq!(file.size(2), (1500, 6000));
+    assert_eq!(file.size(1), (6000, 6000), "its own view");
+    file.commit(1, later, Commit::Visible);
+    assert_eq!(file.size(2).0, 6000);
+}
