@@ -107,6 +107,8 @@ pub struct FileBytes {
     /// writer has not committed, or what a crash left.
     ends: BTreeSet<u64>,
     order: u64,
+    /// When a server died last, in the order of changes.
+    lost_at: u64,
     reads: Vec<ReadUnderWay>,
 }
 
@@ -128,6 +130,7 @@ impl Default for FileBytes {
             growing: BTreeMap::new(),
             ends: BTreeSet::new(),
             order: 0,
+            lost_at: 0,
             reads: Vec::new(),
         }
     }
@@ -293,7 +296,8 @@ impl FileBytes {
     }
 
     /// A flush or fsync of a mount that began after a change was begun is answered as done.
-    /// It says nothing of writes begun later.
+    /// It says nothing of writes begun later, nor, unless it is durable, what became of the
+    /// others when a server died before it was answered: it may have been done by then.
     pub fn commit(&mut self, mount: MountId, upto: ChangeId, how: Commit) {
         let covered =
             |entry: &UnderWay| entry.mount == mount && entry.order <= upto.0 && entry.answered;
@@ -309,8 +313,13 @@ impl FileBytes {
         for truncation in &mut self.truncations {
             truncation.rivalled |= end > truncation.size;
         }
+        let is_lossy = how == Commit::Visible && self.lost_at > upto.0;
         for segment in self.segments.values_mut() {
+            let is_covered = segment.under_way.iter().any(covered);
             segment.commit(covered, how);
+            if is_covered && is_lossy {
+                segment.lose();
+            }
         }
         self.merge();
     }
@@ -349,13 +358,13 @@ impl FileBytes {
 
     /// A server died: what was visible but not durable may be old or new again.
     pub fn lose_server(&mut self) {
+        self.order += 1;
+        self.lost_at = self.order;
         let mut widened = Vec::new();
         for (&start, segment) in &mut self.segments {
-            for source in segment.after_crash.clone() {
-                if add(&mut segment.now, source) {
-                    widened.push((start, segment.end, source));
-                }
-            }
+            let end = segment.end;
+            let back = segment.lose().into_iter();
+            widened.extend(back.map(|source| (start, end, source)));
         }
         for (start, end, source) in widened {
             self.widen(start, end, source);
@@ -556,6 +565,13 @@ impl Segment {
         for entry in &self.under_way {
             add(&mut self.after_crash, entry.source);
         }
+    }
+
+    /// What was not durable may be as it was before. Returns what may be there again.
+    fn lose(&mut self) -> Vec<Source> {
+        let (now, after_crash) = (&mut self.now, &self.after_crash);
+        let back = after_crash.iter().copied();
+        back.filter(|source| add(now, *source)).collect()
     }
 
     /// What a read of a mount may find; whether it is certain to see what it wrote.

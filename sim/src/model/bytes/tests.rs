@@ -287,3 +287,24 @@ fn a_flush_tells_nothing_of_what_was_written_after_it_began() {
     file.commit(1, later, Commit::Visible);
     assert_eq!(file.size(2).0, 6000);
 }
+
+#[test]
+fn what_is_closed_while_a_server_dies_may_have_been_closed_before() {
+    let mut file = committed(W1, Commit::Durable);
+    let change = write(&mut file, 1, W2);
+    let flush = file.newest_change();
+    file.lose_server();
+    let mut synced = file.clone();
+    file.commit(1, flush, Commit::Visible);
+    assert_eq!(readable(&mut file, 2), [W1, W2]);
+    synced.commit(1, flush, Commit::Durable);
+    assert_eq!(readable(&mut synced, 2), [W2]);
+    // A close that begins behind the death tells that the write is there.
+    let mut file = committed(W1, Commit::Durable);
+    write(&mut file, 1, W2);
+    file.lose_server();
+    let flush = file.newest_change();
+    assert_ne!(flush, change);
+    file.commit(1, flush, Commit::Visible);
+    assert_eq!(readable(&mut file, 2), [W2]);
+}
