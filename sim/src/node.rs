@@ -25,6 +25,7 @@ use antler_core::member::{MemberConfig, MemberInfo, Takeover};
 use antler_core::metalogger::Metalogger;
 use antler_core::rng::Rng;
 use antler_core::time::{Duration, Instant, Now, Timestamp};
+use std::collections::BTreeSet;
 
 /// The simulated cluster's name.
 const CLUSTER: ClusterId = ClusterId(1);
@@ -77,6 +78,8 @@ pub(crate) struct Node {
     pub(crate) directory: Directory,
     /// A master of a life of the cluster that is over.
     pub(crate) retired: bool,
+    /// Disks that could not even be opened and were tried again.
+    tried: BTreeSet<usize>,
     incarnation: Option<Incarnation>,
     limits: LimitsPlan,
     booted: Nanos,
@@ -124,6 +127,7 @@ impl Node {
             boot: BootId(0),
             paused_until: 0,
             held: Vec::new(),
+            tried: BTreeSet::new(),
             wake: Nanos::MAX,
             directory: Directory::default(),
             retired: false,
@@ -441,15 +445,31 @@ impl Node {
         stores.flat_map(ChunkStore::parts)
     }
 
-    /// Whether the chunkserver that runs here uses a disk no more, as calls failed.
-    pub(crate) fn gave_up(&self, number: usize) -> bool {
-        match &self.process {
-            Some(Process::Server(process)) => {
-                let store = process.runners()[number].store.as_ref();
-                store.is_some_and(|store| store.failed().is_some())
-            }
-            _ => false,
+    /// Whether a restart may bring a disk back that was given up. One that can't even be
+    /// opened is tried once more.
+    pub(crate) fn may_take_back(&mut self) -> bool {
+        let gone = |number: &usize| self.gave_up(*number) && !self.disks[*number].faults().vanished;
+        let given_up: Vec<usize> = (0..self.disks.len()).filter(gone).collect();
+        let mut may = false;
+        for number in given_up {
+            may |= self.store(number).is_some() || self.tried.insert(number);
         }
+        may
+    }
+
+    fn store(&self, number: usize) -> Option<&ChunkStore<SimDisk>> {
+        match &self.process {
+            Some(Process::Server(process)) => process.runners()[number].store.as_ref(),
+            _ => None,
+        }
+    }
+
+    /// Whether the chunkserver that runs here uses a disk no more, as calls failed or it
+    /// could not be opened.
+    pub(crate) fn gave_up(&self, number: usize) -> bool {
+        let is_server = matches!(self.process, Some(Process::Server(_)));
+        let store = self.store(number);
+        is_server && store.is_none_or(|store| store.failed().is_some())
     }
 
     /// The process is gone; the disks keep what they may.

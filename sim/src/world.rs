@@ -898,12 +898,11 @@ impl World {
     /// without it: what it brings with it must be dealt with too. Whether there were
     /// any.
     fn return_failed_disks(&mut self) -> bool {
-        let gave_up = |node: &Node| {
-            let mut disks = node.disks.iter().enumerate();
-            disks.any(|(number, disk)| !disk.faults().vanished && node.gave_up(number))
-        };
-        let failed = self.nodes.iter().filter(|node| gave_up(node));
-        let failed: Vec<usize> = failed.map(|node| node.index.0).collect();
+        let failed = self.nodes.iter_mut().filter_map(|node| {
+            let may = node.may_take_back();
+            may.then_some(node.index.0)
+        });
+        let failed: Vec<usize> = failed.collect();
         for &index in &failed {
             self.end_process(index, false, Power::Idle);
             self.schedule(self.now, Event::Restart(index));
