@@ -687,9 +687,14 @@ impl ChunkServer {
         }
     }
 
+    /// A part was deleted; what it was fenced at stays, as a writer may still come who
+    /// was away when its lease ended.
     fn note_gone(&mut self, part: PartId) {
-        if let Some(info) = self.parts.remove(part).filter(|info| info.made) {
-            self.disks.count_copy(info.disk, -1);
+        if let Some(info) = self.parts.remove(part) {
+            self.parts.fence(part, info.epoch);
+            if info.made {
+                self.disks.count_copy(info.disk, -1);
+            }
         }
     }
 

@@ -103,6 +103,22 @@ fn parts_are_deleted_up_to_a_version() {
 }
 
 #[test]
+fn a_deleted_part_is_not_made_anew_by_a_writer_of_an_older_epoch() {
+    let mut cluster = Cluster::new(1, 1);
+    let old = [cluster.copy(0, 1, 3, Right::Write)];
+    let new = [cluster.copy(0, 1, 7, Right::Write)];
+    cluster.write(&old, 0, b"x", false).unwrap();
+    cluster.write(&new, 0, b"x", false).unwrap();
+    let command = Command::Delete {
+        parts: vec![(part(1), ChunkVersion(9))],
+    };
+    assert_eq!(states(cluster.command(0, command)), []);
+    let refused = cluster.write(&old, 0, b"y", false).unwrap_err();
+    assert_eq!(refused, ChunkErrorKind::Fenced);
+    cluster.write(&new, 0, b"z", false).unwrap();
+}
+
+#[test]
 fn an_older_terms_commands_are_ignored() {
     let mut cluster = Cluster::new(1, 1);
     let copy = cluster.copy(0, 1, 1, Right::Write);
