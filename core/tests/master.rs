@@ -691,6 +691,64 @@ fn a_copy_lost_just_before_its_record_is_not_counted() {
     assert_eq!(made.len(), 1, "the record said two copies, the server one");
 }
 
+#[test]
+fn a_copy_that_was_moved_before_the_log_is_read_makes_no_other_superfluous() {
+    let mut bench = Bench::new();
+    let (servers, chunk) = settled_on_two(&mut bench);
+    let [(gone, _), (kept, _), (moved_to, _)] = servers[..] else {
+        panic!("there are three")
+    };
+    // The copy was moved, which no record tells; then everything lost power.
+    let mut bench = bench.restart();
+    let report = PartReport {
+        part: PartId::whole(chunk),
+        version: ChunkVersion(1),
+        epoch: Epoch(1),
+        disk: DiskId(0),
+        bad: false,
+        suspect: false,
+    };
+    let mut links = vec![bench.serve(gone)];
+    for server in [kept, moved_to] {
+        links.push(bench.register(server, server, vec![], vec![report]));
+    }
+    pass_with(&mut bench, &links, 8);
+    assert!(bench.master.is_leading() && bench.master.state().chunk(chunk).is_some());
+    for link in links {
+        assert_eq!(bench.commands(link), [], "two copies of two are there");
+    }
+}
+
+#[test]
+fn a_copy_of_which_the_log_tells_first_counts_once_its_server_tells_too() {
+    let mut bench = Bench::new();
+    let (servers, chunk) = settled_on_two(&mut bench);
+    let mut bench = bench.restart();
+    let links: Vec<LinkId> = servers.iter().map(|(id, _)| bench.serve(*id)).collect();
+    // In the first second it reads the log, and the servers tell what writers made late.
+    pass_with(&mut bench, &links, 2);
+    let report = PartReport {
+        part: PartId::whole(chunk),
+        version: ChunkVersion(0),
+        epoch: Epoch(1),
+        disk: DiskId(0),
+        bad: false,
+        suspect: false,
+    };
+    for link in &links[..2] {
+        let parts = vec![report];
+        bench.tell(*link, ChunkToMaster::Gained { parts });
+    }
+    pass_with(&mut bench, &links, 8);
+    for link in links {
+        assert_eq!(
+            bench.commands(link),
+            [],
+            "both are of the version that settled"
+        );
+    }
+}
+
 /// Lets seconds pass in which servers say that they live.
 fn pass_with(bench: &mut Bench, servers: &[LinkId], seconds: u64) {
     for _ in 0..seconds {

@@ -169,9 +169,8 @@ impl Master {
             let chunk = report.part.chunk;
             let mut copy = copy_of(server, &report);
             // The log may have told of a newer version before this came.
-            if let Some(known) = self.servers.copy(server, chunk) {
-                copy.version = copy.version.max(known.version);
-            }
+            let least = self.servers.least_version(server, chunk);
+            copy.version = copy.version.max(least);
             self.servers.set_copy(chunk, copy);
             self.judge_unknown(&[chunk]);
         }

@@ -484,17 +484,23 @@ impl Master {
         }
     }
 
-    /// Copies are durable and equal: every member learns from the log who holds them.
+    /// Copies are durable and equal: every member learns from the log who holds them. The
+    /// leader had their servers' word just now; whoever else reads this reads of the past,
+    /// and the servers may have told since that they have them no more.
     pub(super) fn on_settled(
         &mut self,
         chunk: ChunkId,
         version: ChunkVersion,
         copies: &[ServerId],
     ) {
+        let leads = self.reign.is_some();
         for server in copies {
-            self.servers.raise_copy(*server, chunk, version);
+            match leads {
+                true => self.servers.raise_copy(*server, chunk, version),
+                false => self.servers.hear_of_copy(*server, chunk, version),
+            }
         }
-        if self.reign.is_some() {
+        if leads {
             self.leases.forget(chunk);
             self.recheck = true;
         }

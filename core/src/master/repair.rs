@@ -661,7 +661,7 @@ impl Master {
     /// Nobody refers to the chunk any more: its copies go after the grace period.
     pub(super) fn on_chunk_gone(&mut self, chunk: ChunkId) {
         self.servers.touch(chunk);
-        self.servers.forget_lost(chunk);
+        self.servers.forget_chunk(chunk);
         self.leases.forget(chunk);
         // Who leads later judges by what was reported to it.
         if self.reign.is_some() {

@@ -117,6 +117,9 @@ pub(super) struct Servers {
     /// What servers said they lost since they registered. A record may be applied
     /// later that tells of the copy as it was before.
     lost: BTreeSet<(ChunkId, ServerId)>,
+    /// The versions of copies of which only the log tells: either their servers are about
+    /// to tell of them, or they went since. They count for nothing.
+    hearsay: BTreeMap<(ChunkId, ServerId), ChunkVersion>,
     /// Chunks whose health may have changed since `take_touched`.
     touched: BTreeSet<ChunkId>,
 }
@@ -249,6 +252,7 @@ impl Servers {
         };
         holder.chunks.insert(chunk);
         self.lost.remove(&(chunk, copy.server));
+        self.hearsay.remove(&(chunk, copy.server));
         let list = self.copies.entry(chunk).or_default();
         match list.iter_mut().find(|known| known.server == copy.server) {
             Some(known) => *known = copy,
@@ -278,6 +282,26 @@ impl Servers {
         self.set_copy(chunk, Copy { version, ..known });
     }
 
+    /// A record tells that a copy had at least this version when it was proposed. That may
+    /// be long ago for who reads the log late: a copy that the server did not tell of may
+    /// be gone, and must not be taken for one that makes another superfluous.
+    pub(super) fn hear_of_copy(&mut self, server: ServerId, chunk: ChunkId, version: ChunkVersion) {
+        if self.copy(server, chunk).is_some() {
+            return self.raise_copy(server, chunk, version);
+        }
+        if self.is_alive(server) && !self.lost.contains(&(chunk, server)) {
+            let heard = self.hearsay.entry((chunk, server)).or_default();
+            *heard = version.max(*heard);
+        }
+    }
+
+    /// The version that a copy has at least, by what its server told before and by the log.
+    pub(super) fn least_version(&self, server: ServerId, chunk: ChunkId) -> ChunkVersion {
+        let known = self.copy(server, chunk).map(|copy| copy.version);
+        let heard = self.hearsay.get(&(chunk, server)).copied();
+        known.max(heard).unwrap_or_default()
+    }
+
     /// A copy was found damaged.
     pub(super) fn mark_bad(&mut self, server: ServerId, chunk: ChunkId) {
         if let Some(copy) = self.copy(server, chunk).copied() {
@@ -288,15 +312,19 @@ impl Servers {
     /// The server says that it has the part no more.
     pub(super) fn lose_copy(&mut self, server: ServerId, chunk: ChunkId) {
         self.drop_copy(server, chunk);
+        self.hearsay.remove(&(chunk, server));
         self.lost.insert((chunk, server));
     }
 
-    /// The chunk is not in the table any more.
-    pub(super) fn forget_lost(&mut self, chunk: ChunkId) {
+    /// The chunk is not in the table any more: no record tells of its copies.
+    pub(super) fn forget_chunk(&mut self, chunk: ChunkId) {
         let all = (chunk, ServerId(0))..=(chunk, ServerId(u64::MAX));
-        let known: Vec<_> = self.lost.range(all).copied().collect();
+        let lost = self.lost.range(all.clone()).copied();
+        let heard = self.hearsay.range(all).map(|(one, _)| *one);
+        let known: Vec<_> = lost.chain(heard).collect();
         for one in known {
             self.lost.remove(&one);
+            self.hearsay.remove(&one);
         }
     }
 
@@ -322,6 +350,7 @@ impl Servers {
             .map(|one| one.chunks.clone())
             .unwrap_or_default();
         self.lost.retain(|(_, loser)| *loser != server);
+        self.hearsay.retain(|(_, holder), _| *holder != server);
         let mut new = BTreeSet::new();
         for report in parts {
             let chunk = report.part.chunk;

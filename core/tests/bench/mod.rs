@@ -8,7 +8,7 @@ use antler_core::ids::{
 };
 use antler_core::journal::Recovered;
 use antler_core::journal::operation::{
-    HardState, ImageMeta, JournalCompletion, JournalOperation, JournalReply,
+    HardState, ImageMeta, JournalCompletion, JournalOperation, JournalReply, LogEntry,
 };
 use antler_core::machine::{Effect, Input, Machine, Peer, Role};
 use antler_core::marks::Marks;
@@ -34,6 +34,8 @@ pub(crate) struct Bench {
     /// The disk does not answer for now: what it is asked waits.
     pub(crate) stalls: bool,
     pub(crate) stalled: Vec<JournalOperation>,
+    /// The log as it was written.
+    pub(crate) log: Vec<LogEntry>,
 }
 
 impl Bench {
@@ -43,14 +45,7 @@ impl Bench {
 
     /// A master that leads a group of one on such a state.
     pub(crate) fn on(state: State) -> Self {
-        let member = MemberConfig::new(
-            MemberId(1),
-            vec![MemberInfo {
-                member: MemberId(1),
-                address: Address::from("m1:1"),
-                voter: true,
-            }],
-        );
+        let member = group_of_one();
         let recovered = Recovered {
             hard: HardState {
                 term: Term(u64::from(state.is_founded())),
@@ -67,6 +62,38 @@ impl Bench {
             state,
             marks: Marks::default(),
         };
+        let mut bench = Self::recovered(member, recovered);
+        bench.lead();
+        bench
+    }
+
+    /// The same group of one on nothing but its log. It is still to lead, and to read it.
+    pub(crate) fn restart(self) -> Self {
+        let hard = HardState {
+            term: Term(1),
+            ..HardState::default()
+        };
+        let meta = ImageMeta {
+            voters: vec![1],
+            ..ImageMeta::default()
+        };
+        let recovered = Recovered {
+            hard,
+            entries: self.log,
+            meta,
+            state: State::default(),
+            marks: Marks::default(),
+        };
+        Self::recovered(group_of_one(), recovered)
+    }
+
+    /// Waits until it leads.
+    pub(crate) fn lead(&mut self) {
+        self.pass(Duration::from_secs(4));
+        assert!(self.master.is_leading(), "a group of one leads by itself");
+    }
+
+    fn recovered(member: MemberConfig, recovered: Recovered) -> Self {
         let now = Now {
             mono: Instant(1),
             wall: Timestamp {
@@ -83,10 +110,9 @@ impl Bench {
             next_link: 2,
             stalls: false,
             stalled: Vec::new(),
+            log: Vec::new(),
         };
         bench.drain();
-        bench.pass(Duration::from_secs(4));
-        assert!(bench.master.is_leading(), "a group of one leads by itself");
         bench
     }
 
@@ -102,6 +128,9 @@ impl Bench {
         loop {
             let mut done = Vec::new();
             while let Some(effect) = self.master.poll_effect() {
+                if let Effect::Operate(JournalOperation::Append { entries, .. }) = &effect {
+                    self.log.extend(entries.iter().cloned());
+                }
                 match effect {
                     Effect::Send { link, message } => self.sent.push((link, message)),
                     Effect::Operate(operation) if self.stalls => self.stalled.push(operation),
@@ -284,6 +313,15 @@ impl Bench {
         };
         mine.into_iter().filter_map(command).collect()
     }
+}
+
+fn group_of_one() -> MemberConfig {
+    let member = MemberInfo {
+        member: MemberId(1),
+        address: Address::from("m1:1"),
+        voter: true,
+    };
+    MemberConfig::new(MemberId(1), vec![member])
 }
 
 pub(crate) fn complete(operation: JournalOperation) -> JournalCompletion {
