@@ -199,8 +199,9 @@ fn what_was_closed_unsynced_is_synced_by_its_servers_and_settles() {
     assert_eq!(lease_name(&mut bench, link, inode), "settled");
 }
 
-#[test]
-fn a_copy_lost_before_it_was_synced_breaks_the_lease_and_the_other_is_kept() {
+/// A file was closed unsynced, one of its servers is lost, and the other one has its copy
+/// of it in some life.
+fn reconciled_by(life: BootId) -> (Bench, LinkId, InodeId) {
     let mut bench = Bench::new();
     let (one, two) = (bench.serve(1), bench.serve(2));
     let (link, _) = bench.mount(1);
@@ -219,11 +220,27 @@ fn a_copy_lost_before_it_was_synced_breaks_the_lease_and_the_other_is_kept() {
         version: ChunkVersion(1),
         epoch,
         digest: 5,
-        boot: BootId(1),
+        boot: life,
     };
     let result = CommandResult::Parts(vec![Some(state)]);
     bench.tell(one, ChunkToMaster::CommandDone { command, result });
     bench.pass(Duration::from_secs(1));
+    if life != BootId(1) {
+        // It is taken only once it is known that the other one is no better.
+        assert_eq!(bench.commands(one), []);
+        let two = bench.serve_in_life(2, 8);
+        for _ in 0..2 {
+            let [(command, ref told)] = bench.commands(two)[..] else {
+                panic!("it is fenced, then made equal")
+            };
+            let made = match *told {
+                Command::Replicate { version, .. } => Some(PartState { version, ..state }),
+                _ => None,
+            };
+            let result = CommandResult::Parts(vec![made]);
+            bench.tell(two, ChunkToMaster::CommandDone { command, result });
+        }
+    }
     let raised = bench.commands(one);
     let [(command, Command::SetVersion { version, .. })] = raised[..] else {
         panic!("not raised: {raised:?}")
@@ -231,6 +248,50 @@ fn a_copy_lost_before_it_was_synced_breaks_the_lease_and_the_other_is_kept() {
     let result = CommandResult::Parts(vec![Some(PartState { version, ..state })]);
     bench.tell(one, ChunkToMaster::CommandDone { command, result });
     assert_eq!(lease_name(&mut bench, link, inode), "settled");
+    (bench, link, inode)
+}
+
+/// Whether the leader says that what was written under a lease is not safe: when it is
+/// asked, and with the next lease.
+fn is_lost(bench: &mut Bench, link: LinkId, inode: InodeId, version: ChunkVersion) -> [bool; 2] {
+    let again = Mutation::Lease {
+        inode,
+        index: 0,
+        failed: vec![],
+    };
+    let lease = granted(&bench.say(link, mutate(3, again)));
+    let chunks = vec![(lease.chunk, version)];
+    let ask = ClientToMaster::Ask {
+        question: RequestId(6),
+        credentials: Credentials::default(),
+        query: Query::Unsettled { chunks },
+    };
+    let told = bench.say(link, ask);
+    let [
+        MasterToClient::Answer {
+            result: Ok(Answer::Unsettled(left)),
+            ..
+        },
+    ] = &told[..]
+    else {
+        panic!("no answer but {told:?}")
+    };
+    let covers = lease.lost.is_some_and(|loss| loss.covers(version));
+    [!left.is_empty(), covers]
+}
+
+#[test]
+fn a_copy_lost_before_it_was_synced_breaks_the_lease_and_the_other_is_kept() {
+    let (mut bench, link, inode) = reconciled_by(BootId(1));
+    let lost = is_lost(&mut bench, link, inode, ChunkVersion(1));
+    assert_eq!(lost, [false, false], "the other one took all writes");
+}
+
+#[test]
+fn a_reconciliation_without_a_copy_that_kept_its_life_is_told_as_a_loss() {
+    let (mut bench, link, inode) = reconciled_by(BootId(9));
+    let lost = is_lost(&mut bench, link, inode, ChunkVersion(1));
+    assert_eq!(lost, [true, true], "it may lack unsynced writes");
 }
 
 #[test]

@@ -85,6 +85,7 @@ impl Client {
             Then::Committed { inode } => self.on_committed(inode, result),
             Then::Released { leases } => self.on_released(leases, result),
             Then::Located { inode, index } => self.on_located(inode, index, result),
+            Then::Unsettled { asked } => self.on_unsettled(asked, result),
             Then::Abandoned => self.on_abandoned(result),
             _ => {}
         }

@@ -44,8 +44,9 @@ pub struct Limits {
     pub dentries_max: usize,
     /// Locations of chunks cached.
     pub locations_max: usize,
-    /// Files closed unsynced whose chunks are remembered, so that a later fsync or
-    /// rename can still sync them. Of more, the oldest are left to the leader's own sync.
+    /// Chunks closed unsynced that are remembered, so that a later fsync or rename can
+    /// still sync them. Of more, the leader is asked which it has synced by itself; those
+    /// are forgotten, and what is too many of the others is synced.
     pub unsettled_max: usize,
     /// Chunks located by one question, at most 64.
     pub locate_count: u32,

@@ -7,9 +7,9 @@
 //! everything up to it, not for what is written meanwhile.
 
 use super::extents::{Content, ExtentMap, Progress};
-use super::lease::Owed;
 use super::request::{ClientRequest, Handle};
 use super::then::Ending;
+use super::unsettled::Owed;
 use crate::attributes::{AttributeChange, Credentials, FallocateMode};
 use crate::errno::Errno;
 use crate::ids::{BootId, ChunkId, ServerId};

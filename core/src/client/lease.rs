@@ -1,5 +1,6 @@
 //! Write leases of chunks: asking, failing over to another write set, giving back
-//! when idle, closed or recalled, and what is owed for leases given back unsynced.
+//! when idle, closed or recalled. What is owed for those given back unsynced is kept in
+//! `unsettled`.
 //!
 //! Invariant: a lease is given back only when nothing under it is unacknowledged,
 //! so that its copies are equal; one that can't be is told as `NotHeld`.
@@ -11,87 +12,15 @@ use super::timers::Timer;
 use super::write::Place;
 use crate::attributes::Credentials;
 use crate::errno::Errno;
-use crate::ids::{BootId, ChunkId, Epoch, InodeId, ServerId};
+use crate::ids::{ChunkId, Epoch, InodeId};
 use crate::marks::Mark;
 use crate::namespace::record::{LeaseEnd, Mutation};
 use crate::wire::client_chunk::{ChunkError, ChunkErrorKind};
 use crate::wire::client_master::{Answer, ClientToMaster, LeasedChunk};
-use std::collections::{BTreeMap, VecDeque};
-
-/// Acknowledged writes under a lease that was given back before they were synced: they
-/// are kept no longer, so a sync counts only where they still are.
-#[derive(Clone, Debug)]
-pub(super) struct Owed {
-    chunk: ChunkId,
-    /// How often the chunk had been fenced.
-    fences: u64,
-    copies: Vec<(ServerId, BootId)>,
-}
 
 /// How often the chunk had been fenced when its lease was granted.
 pub(super) fn fences(grant: &LeasedChunk) -> u64 {
     grant.epoch.fences(grant.version)
-}
-
-impl Owed {
-    fn under(grant: &LeasedChunk) -> Self {
-        let copies = grant.copies.iter().map(|copy| (copy.server, copy.boot));
-        Self {
-            chunk: grant.chunk,
-            fences: fences(grant),
-            copies: copies.collect(),
-        }
-    }
-
-    /// The chunk is still the one that was written. Another one is at its place once a
-    /// truncation cut it, and then nothing is owed any more.
-    fn is_of(&self, grant: &LeasedChunk) -> bool {
-        self.chunk == grant.chunk
-    }
-
-    /// The writes acknowledged under the old lease are in the new one's copies: the
-    /// chunk was not fenced since, or a server that acknowledged them lives on.
-    fn is_in(&self, grant: &LeasedChunk) -> bool {
-        let lives = |copy: &(ServerId, BootId)| {
-            grant
-                .copies
-                .iter()
-                .any(|held| (held.server, held.boot) == *copy)
-        };
-        fences(grant) == self.fences || self.copies.iter().any(lives)
-    }
-}
-
-/// The chunks of closed files that the leader may not have synced yet.
-#[derive(Debug, Default)]
-pub(super) struct Unsettled {
-    chunks: BTreeMap<Place, Owed>,
-    order: VecDeque<Place>,
-}
-
-impl Unsettled {
-    fn note(&mut self, place: Place, grant: &LeasedChunk, most: usize) {
-        if self.chunks.insert(place, Owed::under(grant)).is_none() {
-            self.order.push_back(place);
-        }
-        while self.order.len() > most.max(1) {
-            let oldest = self.order.pop_front().expect("it is longer than one");
-            self.chunks.remove(&oldest);
-        }
-    }
-
-    /// The chunks of a file that are owed a sync.
-    pub(super) fn of(&self, inode: InodeId) -> Vec<u32> {
-        self.chunks
-            .range((inode, 0)..=(inode, u32::MAX))
-            .map(|((_, index), _)| *index)
-            .collect()
-    }
-
-    pub(super) fn clear(&mut self) {
-        self.chunks.clear();
-        self.order.clear();
-    }
 }
 
 impl Client {
@@ -154,14 +83,14 @@ impl Client {
         file.chunks
             .entry(place.1)
             .or_insert_with(|| ChunkWrite::new(now));
-        let unsettled = self.unsettled.chunks.remove(&place);
+        let unsettled = self.unsettled.take(place);
         let is_lost = self.edit(place, |chunk| {
             let owed = unsettled.or_else(|| chunk.owed.take());
             let owed = owed.filter(|owed| owed.is_of(&grant));
             let is_lost = owed.as_ref().is_some_and(|owed| !owed.is_in(&grant));
             if owed.is_some() && !is_lost {
                 chunk.acknowledged.get_or_insert(generation);
-                chunk.owed = Some(Owed::under(&grant));
+                chunk.owed = owed;
             }
             apply_grant(chunk, grant);
             is_lost
@@ -503,12 +432,8 @@ impl Client {
         }
         let file = &self.files[&place.0];
         let owed = chunk.acknowledged.filter(|_| is_awaited(file, chunk));
-        if let Some(grant) = chunk.grant.clone()
-            && (chunk.is_written || chunk.owed.is_some())
-            && !ending.synced
-        {
-            let most = self.config.limits.unsettled_max;
-            self.unsettled.note(place, &grant, most);
+        if !ending.synced {
+            self.note_unsettled(place);
         }
         self.unsynced.remove(&place);
         let is_needed = self

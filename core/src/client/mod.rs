@@ -35,6 +35,7 @@ mod session;
 mod shutdown;
 mod then;
 mod timers;
+mod unsettled;
 mod write;
 
 pub use config::{ClientConfig, Limits};
@@ -91,7 +92,7 @@ pub struct Client {
     newest_inode: InodeId,
     /// Leases on their way back that wait for company.
     releases: Vec<(LeaseEnd, Option<Ending>)>,
-    unsettled: lease::Unsettled,
+    unsettled: unsettled::Unsettled,
     /// The sums of all extents.
     totals: extents::Totals,
     /// Files with writes that were not sent when they were taken.
@@ -149,7 +150,7 @@ impl Client {
             creating: BTreeMap::new(),
             newest_inode: InodeId::ROOT,
             releases: Vec::new(),
-            unsettled: lease::Unsettled::default(),
+            unsettled: unsettled::Unsettled::default(),
             totals: extents::Totals::default(),
             dirty_files: BTreeSet::new(),
             unsynced: BTreeSet::new(),

@@ -1,6 +1,8 @@
 //! What follows an answer of the leader.
 
 use super::request::{ClientRequest, Handle};
+use super::unsettled::Owed;
+use super::write::Place;
 use crate::attributes::{AttributeChange, Credentials, RenameMode};
 use crate::ids::{ChunkId, InodeId};
 
@@ -124,6 +126,10 @@ pub(super) enum Then {
         inode: InodeId,
         index: u32,
     },
+    /// What was closed unsynced and the leader was asked about.
+    Unsettled {
+        asked: Vec<(Place, Owed)>,
+    },
     /// Nobody waits.
     Reported,
     /// The caller was told an error already.
@@ -135,7 +141,11 @@ impl Then {
     pub(super) fn is_patient(&self) -> bool {
         matches!(
             self,
-            Self::Lease { .. } | Self::Committed { .. } | Self::Released { .. } | Self::Reported
+            Self::Lease { .. }
+                | Self::Committed { .. }
+                | Self::Released { .. }
+                | Self::Unsettled { .. }
+                | Self::Reported
         )
     }
 

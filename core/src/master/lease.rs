@@ -13,7 +13,8 @@
 //! step may be done twice. Servers of the write set whose copy is at least of the
 //! version `base` hold every synced byte, since a sync is acknowledged by all of
 //! them; one that still lives the life that the lease names holds the unsynced
-//! acknowledged bytes too, and is preferred.
+//! acknowledged bytes too, and is preferred; when there is none, the log is told that they
+//! may be lost.
 
 use super::commands::Purpose;
 use super::{Master, Proposal};
@@ -65,6 +66,8 @@ struct Reconcile {
     since: Instant,
     asked: BTreeSet<ServerId>,
     answers: BTreeMap<ServerId, Answer>,
+    /// What the copies are made equal to is of none that kept its life.
+    lossy: bool,
     step: Step,
 }
 
@@ -522,6 +525,7 @@ impl Master {
             since: self.now.mono,
             asked: BTreeSet::new(),
             answers: BTreeMap::new(),
+            lossy: false,
             step: Step::Asking,
         };
         self.leases.reconciling.insert(chunk, one);
@@ -590,7 +594,7 @@ impl Master {
         let is_absent = |answer: &Answer| matches!(answer, Answer::Absent);
         let never_synced = one.base == ChunkVersion(0) && one.answers.values().any(is_absent);
         match source {
-            Some((source, _)) if enough => self.equalize(chunk, source),
+            Some((source, kept)) if enough => self.equalize(chunk, source, kept),
             None if enough && never_synced => self.make_empty(chunk),
             None if all && waited >= ASK_AGAIN => self.ask_all_again(chunk),
             _ => {}
@@ -606,7 +610,10 @@ impl Master {
         }
     }
 
-    fn equalize(&mut self, chunk: ChunkId, source: ServerId) {
+    /// Makes the copies equal to one. What can't be read now and may hold what that one
+    /// lacks is left as it is: once overwritten, it would be taken for what it was before
+    /// if the reconciliation had to begin anew.
+    fn equalize(&mut self, chunk: ChunkId, source: ServerId, kept: bool) {
         let one = self
             .leases
             .reconciling
@@ -616,7 +623,9 @@ impl Master {
         let Answer::Has(model) = one.answers[&source] else {
             panic!("the source has a copy");
         };
-        let answers = std::mem::take(&mut one.answers);
+        let mut answers = std::mem::take(&mut one.answers);
+        answers.retain(|_, answer| kept || !matches!(answer, Answer::Unknown));
+        one.lossy = !kept;
         let waits = answers.keys().copied().collect();
         one.step = Step::Equalizing {
             waits,
@@ -663,6 +672,7 @@ impl Master {
         let absent = one.answers.iter();
         let absent = absent.filter(|(_, answer)| matches!(answer, Answer::Absent));
         let servers: BTreeSet<ServerId> = absent.map(|(server, _)| *server).collect();
+        one.lossy = true;
         one.step = Step::Equalizing {
             waits: servers.clone(),
             good: BTreeSet::new(),
@@ -706,6 +716,7 @@ impl Master {
             return self.log(Level::Warn, text);
         }
         one.step = Step::Logged;
+        let lossy = one.lossy;
         self.marks.reach(Mark::LeaseReconciled);
         self.propose(
             Proposal::Reconciled(chunk),
@@ -713,6 +724,7 @@ impl Master {
                 chunk,
                 epoch,
                 servers,
+                lossy,
             },
         );
     }

@@ -10,7 +10,7 @@ use crate::errno::Errno;
 use crate::ids::{
     BootId, ChunkId, ChunkVersion, Epoch, InodeId, LinkId, PartId, RequestId, ServerId, SessionId,
 };
-use crate::limits::{CHUNK_SIZE, QUESTIONS_MAX};
+use crate::limits::{CHUNK_SIZE, QUESTIONS_MAX, REPORT_BATCH};
 use crate::machine::Level;
 use crate::member::Barrier;
 use crate::namespace::record::LeaseGrant;
@@ -197,6 +197,7 @@ impl Master {
             }
             Query::Status => Ok(Answer::Status(Box::new(self.status()))),
             Query::Info { inode } => Ok(Answer::Info(Box::new(self.info(inode)?))),
+            Query::Unsettled { chunks } => Ok(Answer::Unsettled(self.unsettled(chunks))),
             Query::PlanClass { name, class } => Ok(Answer::Plan(self.plan(&name, &class)?)),
             Query::ReleaseQuarantine => {
                 self.release_quarantine();
@@ -382,7 +383,19 @@ impl Master {
             epoch: lease.epoch,
             valid: lease.valid,
             copies: copies.collect::<Option<_>>()?,
+            lost: lease.lost,
         })
+    }
+
+    /// Which chunks hold something that is not durable; those beyond the bound too, since
+    /// nothing is said of them.
+    fn unsettled(&self, chunks: Vec<(ChunkId, ChunkVersion)>) -> Vec<ChunkId> {
+        let state = self.member.state();
+        let asked = chunks.into_iter().enumerate();
+        let open = asked.filter(|(number, (chunk, version))| {
+            *number >= REPORT_BATCH || !state.is_settled(*chunk, *version)
+        });
+        open.map(|(_, (chunk, _))| chunk).collect()
     }
 
     fn file_system(&self) -> FileSystem {

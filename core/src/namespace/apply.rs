@@ -102,8 +102,9 @@ impl State {
                 chunk,
                 epoch,
                 servers,
+                lossy,
             } => {
-                self.reconcile(step, *chunk, *epoch, servers);
+                self.reconcile(step, (*chunk, *epoch), servers, *lossy);
             }
             RecordBody::Found {
                 capability_secret,

@@ -218,6 +218,7 @@ impl State {
     ) {
         self.remove_extent(inode, index);
         self.set_lease(chunk, LeaseState::Settled);
+        self.losses.remove(&chunk);
         let gone = self
             .chunks
             .remove(&chunk)

@@ -21,6 +21,7 @@
 //! 11 lost       first chunk          the first chunk behind the lost range
 //! 12 classes    class                name, policies: of operators' classes
 //! 13 servers    server               labels as configured, labels set over them
+//! 14 losses     chunk                versions under which unsynced writes may be lost
 //! ```
 //!
 //! Values are arrays with numbered fields (the `n` of each struct), so that fields
@@ -36,6 +37,7 @@ use super::class::{ServerLabels, StoredClass};
 use super::dentry::{COOKIE_MIN, Dentry, check_name};
 use super::inode::{Content, Inode, Orphan};
 use super::name::Name;
+use super::record::Loss;
 use super::session::{RememberedReply, Session};
 use super::state::{Derived, LeaseState, Scalars, State};
 use super::table::{Entity, Table, TableRun};
@@ -219,6 +221,7 @@ tables! {
     11 Lost lost: ChunkId => ChunkId;
     12 Classes classes: ClassId => StoredClass;
     13 Servers servers: ServerId => ServerLabels;
+    14 Losses losses: ChunkId => Loss;
 }
 
 impl State {
@@ -490,6 +493,12 @@ impl Sound<ChunkId> for StoredChunk {
 impl Sound<ChunkId> for LeaseState {
     fn is_sound(&self, _: &ChunkId) -> bool {
         *self != Self::Settled
+    }
+}
+
+impl Sound<ChunkId> for Loss {
+    fn is_sound(&self, _: &ChunkId) -> bool {
+        self.after < self.up_to
     }
 }
 

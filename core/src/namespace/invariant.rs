@@ -54,6 +54,7 @@ impl State {
         self.held.check();
         self.classes.check();
         self.servers.check();
+        self.losses.check();
         self.users.check();
     }
 
@@ -250,6 +251,11 @@ impl State {
                 hold(known, || format!("{session} holds {id}"))?;
                 holders += 1;
             }
+        }
+        for (id, loss) in self.losses.iter() {
+            let chunk = self.chunks.get(id);
+            let fits = chunk.is_some_and(|chunk| loss.up_to <= chunk.version);
+            hold(fits, || format!("the losses of {id}"))?;
         }
         hold(holders == self.held.len(), || {
             "leases by session".to_owned()

@@ -9,7 +9,7 @@
 use super::apply::Step;
 use super::chunks::Extent;
 use super::digest;
-use super::record::{LeaseEnd, LeaseGrant, Outcome, Reply};
+use super::record::{LeaseEnd, LeaseGrant, Loss, Outcome, Reply};
 use super::state::{Change, LeaseState, State, WriteSet};
 use super::table::Entity;
 use crate::errno::Errno;
@@ -113,6 +113,12 @@ impl Entity<ChunkId> for LeaseState {
     }
 }
 
+impl Entity<ChunkId> for Loss {
+    fn hash(&self, key: &ChunkId) -> u64 {
+        digest::words(17, &[key.0, self.after.0, self.up_to.0])
+    }
+}
+
 impl State {
     /// Puts a lease into its state and keeps the indexes.
     pub(crate) fn set_lease(&mut self, chunk: ChunkId, lease: LeaseState) {
@@ -193,7 +199,23 @@ impl State {
             epoch: granted.epoch,
             valid: extent.valid,
             copies: granted.lease.copies().to_vec(),
+            lost: self.losses.get(&chunk).copied(),
         })
+    }
+
+    /// Whether everything that was acknowledged under a version of a chunk is durable on
+    /// all its copies, or went with the chunk.
+    #[must_use]
+    pub fn is_settled(&self, chunk: ChunkId, version: ChunkVersion) -> bool {
+        let Some(stored) = self.chunks.get(&chunk) else {
+            return true;
+        };
+        let lost = self.losses.get(&chunk);
+        let durable = match self.leases.get(&chunk) {
+            None => stored.version,
+            Some(lease) => lease.base().unwrap_or_default(),
+        };
+        version <= durable && !lost.is_some_and(|loss| loss.covers(version))
     }
 
     /// Of leases to be given back, the chunks that are there and not leased so. (What was
@@ -239,13 +261,29 @@ impl State {
     pub(crate) fn reconcile(
         &mut self,
         step: &mut Step<'_>,
-        chunk: ChunkId,
-        epoch: Epoch,
+        (chunk, epoch): (ChunkId, Epoch),
         servers: &[ServerId],
+        lossy: bool,
     ) {
+        let base = self.leases.get(&chunk).and_then(LeaseState::base);
         if self.written(chunk, epoch).is_some() && self.turn(step, chunk, Event::Reconcile) {
+            if lossy {
+                self.note_loss(chunk, base.expect("it was not settled"));
+            }
             self.come_to_rest(step, chunk, servers.to_vec());
         }
+    }
+
+    /// What was written since `base` and not synced may be lost.
+    fn note_loss(&mut self, chunk: ChunkId, base: ChunkVersion) {
+        let stored = self.chunks.get(&chunk).expect("its lease just changed");
+        let loss = Loss {
+            after: base,
+            up_to: stored.version,
+        };
+        let before = self.losses.get(&chunk);
+        let both = before.map_or(loss, |before| before.with(loss));
+        self.losses.insert(chunk, both);
     }
 
     /// The servers that a chunk was written to, if this is its epoch.

@@ -78,6 +78,11 @@ pub enum RecordBody {
         /// Who holds it now.
         #[n(2)]
         servers: Vec<ServerId>,
+        /// Their content is of no copy that kept the life in which the chunk was written:
+        /// what was acknowledged and not synced may be lost.
+        #[n(3)]
+        #[cbor(default)]
+        lossy: bool,
     },
     /// The first record of a cluster, or of a recovered one.
     #[n(6)]
@@ -576,4 +581,37 @@ pub struct LeaseGrant {
     /// Its copies, in chain order.
     #[n(5)]
     pub copies: Vec<(ServerId, BootId)>,
+    /// What of the chunk may have been lost before.
+    #[n(6)]
+    pub lost: Option<Loss>,
+}
+
+/// Writes to a chunk that may be lost, as they were acknowledged and not synced when no
+/// copy was left that had taken them in its life.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Encode, Decode)]
+pub struct Loss {
+    /// What was written under this version and those before is durable.
+    #[n(0)]
+    pub after: ChunkVersion,
+    /// The last version under which something may be lost.
+    #[n(1)]
+    pub up_to: ChunkVersion,
+}
+
+impl Loss {
+    /// Whether what was acknowledged under a version may be lost.
+    #[must_use]
+    pub fn covers(&self, version: ChunkVersion) -> bool {
+        self.after < version && version <= self.up_to
+    }
+
+    /// Both losses, and what lies between them: a chunk keeps one, and may rather be
+    /// said to have lost too much.
+    #[must_use]
+    pub fn with(self, other: Self) -> Self {
+        Self {
+            after: self.after.min(other.after),
+            up_to: self.up_to.max(other.up_to),
+        }
+    }
 }

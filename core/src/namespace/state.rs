@@ -12,7 +12,7 @@ use super::dentry::Dentry;
 use super::digest;
 use super::inode::{Inode, Orphan};
 use super::name::Name;
-use super::record::Outcome;
+use super::record::{Loss, Outcome};
 use super::session::{RememberedReply, Session};
 use super::table::{Entity, Table};
 use super::xattr::XattrValue;
@@ -49,6 +49,8 @@ pub struct State {
     pub(super) lost: Table<ChunkId, ChunkId>,
     pub(super) classes: Table<ClassId, StoredClass>,
     pub(super) servers: Table<ServerId, ServerLabels>,
+    /// What reconciliations may have lost, of chunks that are there.
+    pub(super) losses: Table<ChunkId, Loss>,
     // Derived from the tables above, neither in the digest nor in images:
     /// Sessions by nonce.
     pub(super) nonces: Table<u64, Derived<SessionId>>,
@@ -321,11 +323,16 @@ impl State {
                 self.lost.digest(),
             ],
         );
-        if self.classes.len() == 0 && self.servers.len() == 0 {
-            // As it was before there were classes.
-            return base;
+        // Tables that came later count once they hold something, so that older digests
+        // stay what they were.
+        let classes = match self.classes.len() + self.servers.len() {
+            0 => base,
+            _ => digest::words(16, &[base, self.classes.digest(), self.servers.digest()]),
+        };
+        match self.losses.len() {
+            0 => classes,
+            _ => digest::words(18, &[classes, self.losses.digest()]),
         }
-        digest::words(16, &[base, self.classes.digest(), self.servers.digest()])
     }
 
     /// Bytes of memory that the tables take, pages shared with clones included.
@@ -347,6 +354,7 @@ impl State {
             + self.held.bytes()
             + self.classes.bytes()
             + self.servers.bytes()
+            + self.losses.bytes()
             + self.users.bytes();
         bytes as u64
     }

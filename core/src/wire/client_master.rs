@@ -7,7 +7,7 @@ use crate::ids::{
     Address, BootId, ChunkId, ChunkVersion, DiskId, Epoch, InodeId, LogPosition, PartId, RequestId,
     ServerId, SessionId, Term,
 };
-use crate::namespace::record::Mutation;
+use crate::namespace::record::{Loss, Mutation};
 use crate::placement::StorageClass;
 use crate::vfs::Space;
 use crate::wire::capability::Capability;
@@ -345,6 +345,14 @@ pub enum Query {
         #[n(1)]
         class: StorageClass,
     },
+    /// Of chunks that were given back unsynced, each with the version of its lease, the
+    /// first `REPORT_BATCH`. Answer: `Unsettled`.
+    #[n(15)]
+    Unsettled {
+        /// Which.
+        #[n(0)]
+        chunks: Vec<(ChunkId, ChunkVersion)>,
+    },
 }
 
 /// The good answers to mutations and questions.
@@ -418,6 +426,10 @@ pub enum Answer {
     /// What a change would do.
     #[n(12)]
     Plan(#[n(0)] ClassPlan),
+    /// Of the chunks asked about, those of which something that was acknowledged under
+    /// that version is not durable yet, or may be lost.
+    #[n(13)]
+    Unsettled(#[n(0)] Vec<ChunkId>),
 }
 
 /// What a change of a storage class would do, as copies lie now.
@@ -501,6 +513,10 @@ pub struct LeasedChunk {
     /// Its copies in chain order.
     #[n(5)]
     pub copies: Vec<LocatedCopy>,
+    /// What of the chunk may have been lost before: whoever wrote under an older lease
+    /// and did not sync learns here whether the copies still hold it.
+    #[n(6)]
+    pub lost: Option<Loss>,
 }
 
 /// statfs(2) of the cluster.

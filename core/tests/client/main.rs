@@ -14,3 +14,4 @@ mod files;
 mod model;
 mod order;
 mod turns;
+mod unsettled;

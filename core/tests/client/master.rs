@@ -536,6 +536,7 @@ impl Master {
             epoch: grant.epoch,
             valid: grant.valid,
             copies: copies.collect(),
+            lost: grant.lost,
         }
     }
 
@@ -600,6 +601,11 @@ impl Master {
             Query::BadCopy { server, .. } => {
                 self.bad_copies.push(server);
                 Answer::Done
+            }
+            Query::Unsettled { chunks } => {
+                let settled = |(chunk, version): &(_, _)| state.is_settled(*chunk, *version);
+                let open = chunks.into_iter().filter(|one| !settled(one));
+                Answer::Unsettled(open.map(|(chunk, _)| chunk).collect())
             }
             other => panic!("the tests do not ask {other:?}"),
         })
@@ -776,6 +782,7 @@ impl Master {
             chunk,
             epoch,
             servers: named,
+            lossy: !best.is_some_and(|(kept, ..)| kept),
         });
     }
 }

@@ -328,6 +328,7 @@ fn small_bounds(world: &World, rng: &mut Rng) -> ClientConfig {
     limits.session_window = rng.between(1, 20);
     limits.attributes_max = rng.between(1, 4) as usize;
     limits.locations_max = rng.between(1, 4) as usize;
+    limits.unsettled_max = rng.between(1, 4) as usize;
     limits.locate_count = rng.between(1, 3) as u32;
     limits.write_delay = Duration::from_millis(rng.between(1, 50));
     limits.commit_delay = Duration::from_millis(rng.between(1, 100));

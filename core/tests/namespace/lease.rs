@@ -1,6 +1,6 @@
 //! Leases: one writer, fences, and how a chunk comes to rest.
 
-use crate::world::{ROOT, World, extent, root, servers};
+use crate::world::{ROOT, World, extent, image, load, root, servers};
 use antler_core::errno::Errno;
 use antler_core::ids::{BootId, ChunkId, ChunkVersion, Epoch, InodeId, ServerId};
 use antler_core::limits::{CHUNK_SIZE, FILE_SIZE_MAX};
@@ -198,6 +198,7 @@ fn a_lease_whose_session_ended_is_fenced_and_reconciled() {
         chunk: grant.chunk,
         epoch: grant.epoch,
         servers: vec![ServerId(1)],
+        lossy: true,
     };
     assert_eq!(world.record(early).changes, [], "fenced first");
     let fence = |epoch| RecordBody::Fence {
@@ -220,6 +221,7 @@ fn a_lease_whose_session_ended_is_fenced_and_reconciled() {
         chunk: grant.chunk,
         epoch,
         servers: vec![ServerId(2)],
+        lossy: false,
     };
     assert_eq!(world.record(reconciled(Epoch(3))).changes, []);
     let settled = Change::Settled {
@@ -234,6 +236,52 @@ fn a_lease_whose_session_ended_is_fenced_and_reconciled() {
             .contains(&settled)
     );
     world.lease(file, 0).expect("it is at rest");
+}
+
+/// A session writes at the next version and loses that in a reconciliation, or not.
+fn reconcile(world: &mut World, file: InodeId, lossy: bool) -> LeaseGrant {
+    let grant = world.lease(file, 0).expect("it is settled");
+    let chunk = grant.chunk;
+    world.record(RecordBody::Fence {
+        chunks: vec![(chunk, grant.epoch)],
+    });
+    world.record(RecordBody::Reconciled {
+        chunk,
+        epoch: world.state.chunk(chunk).expect("it is there").epoch,
+        servers: vec![ServerId(1)],
+        lossy,
+    });
+    grant
+}
+
+#[test]
+fn a_grant_tells_what_was_lost_before() {
+    let mut world = World::new();
+    let (file, first) = leased(&mut world);
+    world.release(first.chunk, first.epoch, true);
+    let kept = reconcile(&mut world, file, false);
+    assert!(world.state.is_settled(kept.chunk, kept.version));
+    let lost = reconcile(&mut world, file, true);
+    assert!(!world.state.is_settled(lost.chunk, lost.version));
+    assert!(world.state.is_settled(kept.chunk, kept.version));
+    let copy = load(&image(&world.state)).expect("it was written whole");
+    assert_eq!(copy.digest(), world.state.digest());
+
+    let grant = world.lease(file, 0).expect("it is settled");
+    let loss = grant.lost.expect("something was lost");
+    assert!(loss.covers(lost.version));
+    assert!(!loss.covers(kept.version) && !loss.covers(first.version));
+    assert!(!loss.covers(grant.version));
+    assert!(!world.state.is_settled(grant.chunk, grant.version));
+    world.release(grant.chunk, grant.epoch, true);
+    assert!(world.state.is_settled(grant.chunk, grant.version));
+
+    reconcile(&mut world, file, true);
+    let both = world.lease(file, 0).expect("it is settled").lost;
+    let both = both.expect("more was lost");
+    assert!(both.covers(lost.version) && both.up_to > loss.up_to);
+    world.unlink(&root(), ROOT, "f").expect("it is there");
+    world.state.check_invariants(true);
 }
 
 #[test]

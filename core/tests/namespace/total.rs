@@ -292,6 +292,7 @@ impl Draw {
                 chunk: self.chunk(),
                 epoch: self.epoch(),
                 servers: self.list(|draw| ServerId(draw.number(3))),
+                lossy: self.0.one_in(2),
             },
             9 => RecordBody::Adopt {
                 chunk: self.chunk(),
