@@ -328,6 +328,10 @@ impl World {
             }
             let disk = self.nodes[index].disks[fault.pick as usize % count].clone();
             self.harm(fault, &disk);
+            let is_stored = self.nodes[index].role == Role::ChunkServer;
+            if is_stored && matches!(fault.action, Action::LoseDisk) {
+                self.judges.bytes.lose_disk();
+            }
             self.script.states[number].disks.push(disk);
         }
         if let Some(lasts) = fault.lasts {

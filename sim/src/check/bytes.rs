@@ -26,7 +26,8 @@ pub(crate) struct BytesJudge {
     errors: Errors,
     /// Copies of a chunk.
     copies: u64,
-    /// Deaths of chunkservers so far.
+    /// Deaths of chunkservers so far, and disks of theirs that are gone for good: each may
+    /// take a copy's unsynced bytes along.
     deaths: u64,
     files: BTreeMap<FileKey, FileBytes>,
     writes: u32,
@@ -201,7 +202,7 @@ impl BytesJudge {
             Errno::EXDEV => matches!(under_way.name, "rename" | "link"),
             Errno::ENOSPC => self.errors != Errors::None,
             // What was acknowledged and not synced may be lost when every server that
-            // held it died: then the loss must be told, and the bytes are judged still.
+            // held it died or lost its disk: then the loss must be told, and the bytes are judged still.
             Errno::EIO => {
                 let tells = !matches!(under_way.effect, DataEffect::Read { .. });
                 tells && self.deaths >= self.copies
@@ -246,6 +247,12 @@ impl BytesJudge {
         for file in self.files.values_mut() {
             file.lose_server();
         }
+    }
+
+    /// A disk of a chunkserver is gone for good. Other copies have what was on it until
+    /// their servers die, which is when reads may find less.
+    pub(crate) fn lose_disk(&mut self) {
+        self.deaths += 1;
     }
 
     pub(crate) fn file(&self, key: FileKey) -> Option<&FileBytes> {
