@@ -810,6 +810,39 @@ fn a_copy_of_which_the_log_tells_first_counts_once_its_server_tells_too() {
     }
 }
 
+#[test]
+fn a_chunk_without_content_goes_when_no_server_can_tell_of_it() {
+    let mut bench = Bench::new();
+    let _ = (bench.serve(1), bench.serve(2));
+    let (link, _) = bench.mount(1);
+    let (inode, lease) = created(&bench.say(link, mutate(1, create("f"))));
+    let lease = lease.expect("there are servers");
+    // They come back without a disk that may have had it.
+    let back = [1, 2].map(|server| bench.serve_in_life(server, server + 10));
+    for server in back {
+        let fences = bench.commands(server);
+        let [(command, Command::Fence { .. })] = fences[..] else {
+            panic!("no fence: {fences:?}")
+        };
+        let result = CommandResult::Failed {
+            reason: "a disk failed".into(),
+            bad_source: None,
+        };
+        bench.tell(server, ChunkToMaster::CommandDone { command, result });
+    }
+    assert!(bench.master.state().chunk(lease.chunk).is_none());
+    bench.heard(link);
+    let again = Mutation::Lease {
+        inode,
+        index: 0,
+        failed: vec![],
+    };
+    assert_ne!(
+        granted(&bench.say(link, mutate(2, again))).chunk,
+        lease.chunk
+    );
+}
+
 /// Lets seconds pass in which servers say that they live.
 fn pass_with(bench: &mut Bench, servers: &[LinkId], seconds: u64) {
     for _ in 0..seconds {

@@ -8,6 +8,7 @@
 //! | Closing, a copy lost | logs `Fence` |
 //! | Broken | logs `Fence` |
 //! | Reconciling | fences every reachable copy, takes one that holds all synced bytes, makes the others equal, logs `Reconciled` |
+//! | Reconciling, nobody has it, nothing was ever synced | makes an empty one; if nobody can have that either, logs `Reconciled`, with which a chunk without content goes |
 //!
 //! A new leader finds the same states in the replicated table and goes on: every
 //! step may be done twice. Servers of the write set whose copy is at least of the
@@ -18,7 +19,7 @@
 
 use super::commands::Purpose;
 use super::{Master, Proposal};
-use crate::ids::{BootId, ChunkId, ChunkVersion, Epoch, PartId, ServerId, SessionId};
+use crate::ids::{BootId, ChunkId, ChunkVersion, Epoch, Incarnation, PartId, ServerId, SessionId};
 use crate::limits::REPORT_BATCH;
 use crate::machine::Level;
 use crate::marks::Mark;
@@ -591,14 +592,26 @@ impl Master {
             None => all || (waited >= STALE_PATIENCE && !patient),
         };
         // What was synced is on every copy: one that has nothing proves that nothing was.
+        // So does the log when it knows of no content, as an fsync is answered behind that.
         let is_absent = |answer: &Answer| matches!(answer, Answer::Absent);
-        let never_synced = one.base == ChunkVersion(0) && one.answers.values().any(is_absent);
+        let proven = one.answers.values().any(is_absent) || self.is_uncommitted(chunk);
+        let never_synced = one.base == ChunkVersion(0) && proven;
         match source {
             Some((source, kept)) if enough => self.equalize(chunk, source, kept),
             None if enough && never_synced => self.make_empty(chunk),
             None if all && waited >= ASK_AGAIN => self.ask_all_again(chunk),
             _ => {}
         }
+    }
+
+    /// Whether no content of the chunk was ever made part of its file. (The log of a
+    /// recovered cluster may have lost that it was.)
+    fn is_uncommitted(&self, chunk: ChunkId) -> bool {
+        let state = self.member.state();
+        let place = state.chunk(chunk).map(|one| (one.inode, one.index));
+        let there = place.map(|(inode, index)| state.chunk_at(inode, index));
+        let is_empty = matches!(there, Some(Ok(Some((at, 0)))) if at == chunk);
+        is_empty && self.life() <= Incarnation(1)
     }
 
     /// No copy will do as they are now: a disk may come back, or a read succeed.
@@ -673,6 +686,10 @@ impl Master {
         let absent = absent.filter(|(_, answer)| matches!(answer, Answer::Absent));
         let servers: BTreeSet<ServerId> = absent.map(|(server, _)| *server).collect();
         one.lossy = true;
+        if servers.is_empty() {
+            // Without content the chunk goes: nobody need have it.
+            return self.log_reconciled(chunk, epoch, Vec::new());
+        }
         one.step = Step::Equalizing {
             waits: servers.clone(),
             good: BTreeSet::new(),
@@ -715,6 +732,12 @@ impl Master {
             let text = format!("{chunk} could not be made whole yet; trying again");
             return self.log(Level::Warn, text);
         }
+        self.log_reconciled(chunk, epoch, servers);
+    }
+
+    fn log_reconciled(&mut self, chunk: ChunkId, epoch: Epoch, servers: Vec<ServerId>) {
+        let one = self.leases.reconciling.get_mut(&chunk);
+        let one = one.expect("the caller looked");
         one.step = Step::Logged;
         let lossy = one.lossy;
         self.marks.reach(Mark::LeaseReconciled);
