@@ -61,6 +61,19 @@ struct Extent {
     progress: Progress,
     /// The oldest generation of writes that waits for it.
     generation: u64,
+    /// Every copy acknowledged it once, be it to be sent again.
+    seen: bool,
+}
+
+impl Extent {
+    /// What a run has one of: zeros or data, and whether it was acknowledged once.
+    fn kind(&self) -> (bool, bool) {
+        (matches!(self.content, Content::Zeros(_)), self.seen)
+    }
+
+    fn was_acknowledged(&self) -> bool {
+        self.seen || !matches!(self.progress, Progress::Dirty | Progress::Sent)
+    }
 }
 
 /// Bytes by progress.
@@ -155,6 +168,7 @@ impl ExtentMap {
                 content,
                 progress,
                 generation,
+                seen: false,
             },
         );
     }
@@ -238,10 +252,10 @@ impl ExtentMap {
     /// The end of the dirty bytes of one kind that begin at `start` without a gap,
     /// at most `limit`.
     pub(super) fn dirty_end(&self, start: u32, limit: u32) -> u32 {
-        let zeros = matches!(self.extents[&start].content, Content::Zeros(_));
+        let kind = self.extents[&start].kind();
         let mut end = start;
         for (&at, extent) in self.extents.range(start..limit) {
-            let same = matches!(extent.content, Content::Zeros(_)) == zeros;
+            let same = extent.kind() == kind;
             if at != end || extent.progress != Progress::Dirty || !same {
                 break;
             }
@@ -262,6 +276,7 @@ impl ExtentMap {
             .map(|extent| extent.generation)
             .min()
             .expect("a run has a member");
+        let seen = taken.iter().all(|extent| extent.seen);
         let content = join(taken, end - start);
         self.insert(
             start,
@@ -269,6 +284,7 @@ impl ExtentMap {
                 content: content.clone(),
                 progress: Progress::Sent,
                 generation,
+                seen,
             },
         );
         Run {
@@ -324,11 +340,24 @@ impl ExtentMap {
             self.insert(
                 at,
                 Extent {
-                    content: extent.content,
                     progress: Progress::Dirty,
                     generation,
+                    seen: extent.was_acknowledged(),
+                    content: extent.content,
                 },
             );
+        }
+    }
+
+    /// Drops what lies in a range and was acknowledged once.
+    pub(super) fn cut_acknowledged(&mut self, from: u32, to: u32) {
+        self.split(from);
+        self.split(to);
+        let seen = self.extents.range(from..to);
+        let seen = seen.filter(|(_, extent)| extent.was_acknowledged());
+        let starts: Vec<u32> = seen.map(|(&at, _)| at).collect();
+        for start in starts {
+            self.remove(start);
         }
     }
 

@@ -84,6 +84,11 @@ pub(super) struct ChunkWrite {
     pub(super) written_end: u32,
     /// How far the master knows it to.
     pub(super) committed_end: u32,
+    /// Which chunk was last granted, and holds what was acknowledged and is kept.
+    pub(super) home: Option<ChunkId>,
+    /// What `committed_end` was when the lease was asked for. (The answer of a later commit
+    /// may come before that of the lease, which then tells less.)
+    pub(super) asked_end: u32,
     /// Written since the last commit was sent.
     pub(super) is_uncommitted: bool,
     /// The next write drops everything from here on first.
@@ -123,6 +128,8 @@ impl ChunkWrite {
             sync_wanted: false,
             written_end: 0,
             committed_end: 0,
+            home: None,
+            asked_end: 0,
             is_uncommitted: false,
             drop_from: None,
             dropped_from: None,

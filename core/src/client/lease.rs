@@ -41,7 +41,10 @@ impl Client {
             return;
         }
         let failed = chunk.failed.clone();
-        self.edit(place, |chunk| chunk.lease = Lease::Asked);
+        self.edit(place, |chunk| {
+            chunk.lease = Lease::Asked;
+            chunk.asked_end = chunk.committed_end;
+        });
         let (inode, index) = place;
         let mutation = Mutation::Lease {
             inode,
@@ -553,7 +556,20 @@ pub(super) fn is_ready(file: &File, chunk: &ChunkWrite) -> bool {
     chunk.lease == Lease::Held && !unwritten && !under_way && !awaited && !unsynced
 }
 
+/// Others may have cut the file since the last grant: what was part of it by then is cut
+/// with it, and must not be brought back by writing it again. What was not acknowledged
+/// yet comes behind the cut.
+fn drop_cut(chunk: &mut ChunkWrite, grant: &LeasedChunk) {
+    let is_home = chunk.home == Some(grant.chunk);
+    let left = if is_home { grant.valid } else { 0 };
+    if chunk.home.is_some() && left < chunk.asked_end {
+        chunk.extents.cut_acknowledged(left, chunk.asked_end);
+    }
+    chunk.home = Some(grant.chunk);
+}
+
 fn apply_grant(chunk: &mut ChunkWrite, grant: LeasedChunk) {
+    drop_cut(chunk, &grant);
     // Nobody else can have held it since: what is known of the copies' ends still holds.
     // Otherwise all that counts is what was committed; a kept `drop_from` would make
     // the copies drop what another mount wrote behind it.
@@ -634,6 +650,8 @@ fn end_tenure(chunk: &mut ChunkWrite) {
     chunk.is_synced = false;
     chunk.written_end = 0;
     chunk.committed_end = 0;
+    chunk.home = None;
+    chunk.asked_end = 0;
     chunk.drop_from = None;
     chunk.ending = None;
 }

@@ -238,3 +238,30 @@ fn a_loss_behind_the_last_handle_is_told_to_the_next() {
     let told = world.ask(mount, FileRequest::Fsync { inode, handle }).err();
     assert_eq!(told, Some(Errno::ENOSPC));
 }
+
+/// A file that was closed and cut by another mount before its mount noticed that every
+/// server had lost what it held; what it wrote behind the close follows.
+fn written_around_a_cut(size: u64) -> Vec<u8> {
+    let (mut world, mount, other) = world_with(Duration::from_millis(100));
+    let file = world.create(mount, "a");
+    let (inode, handle) = (file.0, world.open(mount, file.0));
+    world.write(mount, file, 0, &[1; 5000]);
+    world.done(mount, FileRequest::Flush { inode, handle });
+    lose_everything(&mut world);
+    cut(&mut world, other, inode, size);
+    world.write(mount, file, 3000, &[2; 1000]);
+    world.fsync(mount, file);
+    let again = (inode, world.open(other, inode));
+    world.read(other, again, 0, 5000).to_vec()
+}
+
+#[test]
+fn what_another_mount_cut_is_not_written_again_with_what_a_fenced_lease_held() {
+    for size in [0, 100] {
+        let found = written_around_a_cut(size);
+        let left = size as usize;
+        assert_eq!(found.len(), 4000);
+        assert_eq!(found[left..3000], [0; 3000][left..], "cut to {size}");
+        assert_eq!(found[3000..], [2; 1000]);
+    }
+}
