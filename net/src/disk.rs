@@ -20,6 +20,13 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, RwLock};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// How long a start waits for a process that has the folder.
+pub const LOCK_PATIENCE: Duration = Duration::from_secs(5);
+/// How often it looks again.
+const LOCK_PAUSE: Duration = Duration::from_millis(50);
 
 /// Why a folder can't be used.
 #[derive(Debug, thiserror::Error)]
@@ -59,6 +66,24 @@ struct Shared {
 pub struct FileTable(Arc<RwLock<HashMap<FileId, Arc<File>>>>);
 
 impl FolderVfs {
+    /// As [`FolderVfs::open`], but waits up to [`LOCK_PATIENCE`] for another process to
+    /// let go: one that was ended holds its lock until its last thread is out of the
+    /// kernel, which a slow disk may take a while to let it.
+    ///
+    /// # Errors
+    /// When it can't be opened, or another process keeps it.
+    pub fn open_patiently(path: &Path) -> Result<Self, FolderError> {
+        let until = Instant::now() + LOCK_PATIENCE;
+        loop {
+            match Self::open(path) {
+                Err(FolderError::Locked { .. }) if Instant::now() < until => {
+                    thread::sleep(LOCK_PAUSE);
+                }
+                opened => return opened,
+            }
+        }
+    }
+
     /// Opens a folder, which must be there, and locks it for this process.
     ///
     /// # Errors
@@ -394,6 +419,17 @@ mod tests {
         another.create("x").expect("works on");
         drop(another);
         FolderVfs::open(folder.path()).expect("free again");
+    }
+
+    #[test]
+    fn a_start_waits_for_a_process_that_is_ending() {
+        let (folder, vfs) = folder();
+        let ending = thread::spawn(move || {
+            thread::sleep(Duration::from_millis(200));
+            drop(vfs);
+        });
+        FolderVfs::open_patiently(folder.path()).expect("free soon");
+        ending.join().expect("ended");
     }
 
     #[test]

@@ -68,7 +68,7 @@ impl Disks {
         server: ServerId,
     ) -> Result<(), DiskOpenError> {
         let path = folder.display().to_string();
-        let vfs = match FolderVfs::open(folder) {
+        let vfs = match FolderVfs::open_patiently(folder) {
             Ok(vfs) => vfs,
             Err(FolderError::Io { error, .. }) => {
                 self.fail(path, &error.to_string());

@@ -133,7 +133,7 @@ pub(crate) fn founding(settings: &MemberSettings) -> Founding {
 
 /// Opens a member's log and images, and recovers what they hold.
 fn open_journal(folder: &Path, settings: &MemberSettings) -> Outcome<Journal> {
-    let vfs = FolderVfs::open(folder).or_fail()?;
+    let vfs = FolderVfs::open_patiently(folder).or_fail()?;
     let another = vfs.another();
     let opened = open_with(vfs, another, &founding(settings), decode_in_parallel);
     let journal =
