@@ -6,17 +6,18 @@ mod bench;
 use antler_core::attributes::{Credentials, XattrMode};
 use antler_core::errno::Errno;
 use antler_core::ids::{
-    BootId, ChunkId, ChunkVersion, DiskId, Epoch, InodeId, LinkId, PartId, RequestId,
+    BootId, ChunkId, ChunkVersion, DiskId, Epoch, InodeId, LinkId, PartId, RequestId, ServerId,
 };
 use antler_core::limits::{CACHE_LEASE, XATTR_VALUE_MAX};
 use antler_core::machine::{Input, Role};
+use antler_core::namespace::LeaseState;
 use antler_core::namespace::record::{LeaseEnd, Mutation, WrittenExtent};
 use antler_core::time::Duration;
 use antler_core::wire::chunk_master::{
     ChunkToMaster, Command, CommandResult, PartReport, PartState,
 };
 use antler_core::wire::client_master::{
-    Answer, ClientToMaster, LeasedChunk, MasterToClient, Query, Stale,
+    Answer, ClientToMaster, DiskStatus, LeasedChunk, MasterToClient, Query, Stale,
 };
 use bench::{Bench, create, created, mutate};
 
@@ -841,6 +842,48 @@ fn a_chunk_without_content_goes_when_no_server_can_tell_of_it() {
         granted(&bench.say(link, mutate(2, again))).chunk,
         lease.chunk
     );
+}
+
+#[test]
+fn a_lease_on_a_server_without_a_working_disk_is_not_given_again() {
+    let mut bench = Bench::new();
+    let servers = [1, 2].map(|server| bench.serve(server));
+    let (link, _) = bench.mount(1);
+    let (inode, lease) = created(&bench.say(link, mutate(1, create("f"))));
+    let lease = lease.expect("there are servers");
+    // One goes, and the disk of the other fails before it gets the part: it lost none.
+    let reason = "power cut".into();
+    let link_of_gone = servers[0];
+    bench.input(Input::Closed {
+        link: link_of_gone,
+        reason,
+    });
+    let disks = vec![DiskStatus {
+        failed: "the disk is gone".into(),
+        ..DiskStatus::default()
+    }];
+    pass_with(&mut bench, &[servers[1]], 10);
+    let alive = ChunkToMaster::Alive {
+        disks,
+        load: 0,
+        sent: 1,
+    };
+    bench.tell(servers[1], alive);
+    bench.heard(link);
+    let again = Mutation::Lease {
+        inode,
+        index: 0,
+        failed: vec![(ServerId(1), BootId(1))],
+    };
+    let told = bench.say(link, mutate(2, again));
+    let is_granted = |told: &MasterToClient| {
+        let lease = |result: &Result<Answer, Errno>| matches!(result, Ok(Answer::Lease(_)));
+        matches!(told, MasterToClient::Answer { result, .. } if lease(result))
+    };
+    assert!(!told.iter().any(is_granted), "{told:?}");
+    let one = bench.master.state().chunk(lease.chunk).expect("it is kept");
+    let is_fenced = matches!(one.lease, LeaseState::Reconciling { .. });
+    assert!(is_fenced, "it goes once the servers told: {:?}", one.lease);
 }
 
 /// Lets seconds pass in which servers say that they live.

@@ -308,6 +308,8 @@ impl Master {
                 .copied()
                 .filter(|(server, boot)| self.servers.lives(*server, *boot))
                 .filter(|(server, _)| !self.servers.has_lost(*server, chunk))
+                // One that never got the part says nothing of it, and can't take it any more.
+                .filter(|(server, _)| self.servers.takes_writes(*server))
                 .collect(),
             LeaseState::Broken { .. } | LeaseState::Reconciling { .. } => return None,
         };

@@ -76,6 +76,12 @@ impl Server {
         self.link.is_some() && self.registered
     }
 
+    /// It has a disk that takes writes, for all that is known.
+    pub(super) fn takes_writes(&self) -> bool {
+        let is_working = |disk: &DiskStatus| disk.failed.is_empty();
+        self.disks.is_empty() || self.disks.iter().any(is_working)
+    }
+
     /// Bytes free on the disk with most of them.
     pub(super) fn free(&self) -> u64 {
         let working = self.disks.iter().filter(|disk| disk.failed.is_empty());
@@ -143,6 +149,11 @@ impl Servers {
         self.table
             .get(&server)
             .is_some_and(|one| one.is_alive() && one.boot == boot)
+    }
+
+    /// Whether a part that it has not got yet may be written there.
+    pub(super) fn takes_writes(&self, server: ServerId) -> bool {
+        self.table.get(&server).is_some_and(Server::takes_writes)
     }
 
     /// Whether its copies count towards the goal: it lives, or means to be back.
