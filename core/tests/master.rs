@@ -12,6 +12,7 @@ use antler_core::limits::{CACHE_LEASE, XATTR_VALUE_MAX};
 use antler_core::machine::{Input, Role};
 use antler_core::namespace::LeaseState;
 use antler_core::namespace::record::{LeaseEnd, Mutation, WrittenExtent};
+use antler_core::placement::Labels;
 use antler_core::time::Duration;
 use antler_core::wire::chunk_master::{
     ChunkToMaster, Command, CommandResult, PartReport, PartState,
@@ -884,6 +885,35 @@ fn a_lease_on_a_server_without_a_working_disk_is_not_given_again() {
     let one = bench.master.state().chunk(lease.chunk).expect("it is kept");
     let is_fenced = matches!(one.lease, LeaseState::Reconciling { .. });
     assert!(is_fenced, "it goes once the servers told: {:?}", one.lease);
+}
+
+#[test]
+fn a_server_that_came_back_with_less_is_believed_against_a_later_release() {
+    let mut bench = Bench::new();
+    let _ = (bench.serve(1), bench.serve(2));
+    let (link, _) = bench.mount(1);
+    let (inode, lease) = created(&bench.say(link, mutate(1, create("f"))));
+    let lease = lease.expect("there are servers");
+    let report = PartReport {
+        part: PartId::whole(lease.chunk),
+        version: ChunkVersion(0),
+        epoch: Epoch(0),
+        disk: DiskId(0),
+        bad: false,
+        suspect: false,
+    };
+    // Its disk went back to an older state behind the sync that the release tells of.
+    let back = bench.register(2, 12, Labels::new(), vec![report]);
+    bench.heard(link);
+    bench.say(link, mutate(2, commit_and_release(inode, &lease, true)));
+    assert_eq!(lease_name(&mut bench, link, inode), "settled");
+    bench.commands(back);
+    pass_with(&mut bench, &[back], 4);
+    let made = replications(&mut bench, back);
+    assert!(
+        matches!(made[..], [(_, version, _)] if version == lease.version),
+        "{made:?}"
+    );
 }
 
 /// Lets seconds pass in which servers say that they live.

@@ -492,15 +492,20 @@ impl Master {
 
     /// Copies are durable and equal: every member learns from the log who holds them. The
     /// leader had their servers' word just now; whoever else reads this reads of the past,
-    /// and the servers may have told since that they have them no more.
+    /// and the servers may have told since that they have them no more. One that came back
+    /// since told what it has: a disk that was put back to an older state has less.
     pub(super) fn on_settled(
         &mut self,
         chunk: ChunkId,
         version: ChunkVersion,
-        copies: &[ServerId],
+        copies: &[(ServerId, Option<BootId>)],
     ) {
         let leads = self.reign.is_some();
-        for server in copies {
+        for (server, boot) in copies {
+            let now = self.servers.get(*server).map(|one| one.boot);
+            if boot.is_some_and(|boot| now != Some(boot)) {
+                continue;
+            }
             match leads {
                 true => self.servers.raise_copy(*server, chunk, version),
                 false => self.servers.hear_of_copy(*server, chunk, version),

@@ -13,7 +13,7 @@ use super::record::{LeaseEnd, LeaseGrant, Loss, Outcome, Reply};
 use super::state::{Change, LeaseState, State, WriteSet};
 use super::table::Entity;
 use crate::errno::Errno;
-use crate::ids::{ChunkId, ChunkVersion, Epoch, InodeId, ServerId, SessionId};
+use crate::ids::{BootId, ChunkId, ChunkVersion, Epoch, InodeId, ServerId, SessionId};
 
 /// What happens to a lease.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -270,7 +270,8 @@ impl State {
             if lossy {
                 self.note_loss(chunk, base.expect("it was not settled"));
             }
-            self.come_to_rest(step, chunk, servers.to_vec());
+            let copies = servers.iter().map(|server| (*server, None)).collect();
+            self.come_to_rest(step, chunk, copies);
         }
     }
 
@@ -287,7 +288,7 @@ impl State {
     }
 
     /// The servers that a chunk was written to, if this is its epoch.
-    fn written(&self, chunk: ChunkId, epoch: Epoch) -> Option<Vec<ServerId>> {
+    fn written(&self, chunk: ChunkId, epoch: Epoch) -> Option<Vec<(ServerId, Option<BootId>)>> {
         let stored = self
             .chunks
             .get(&chunk)
@@ -295,12 +296,18 @@ impl State {
         let lease = self.leases.get(&chunk);
         let copies = lease.map(LeaseState::copies).unwrap_or_default();
         debug_assert!(stored.references > 0, "a chunk in the table is referred to");
-        Some(copies.iter().map(|(server, _)| *server).collect())
+        let in_life = |&(server, boot): &(ServerId, BootId)| (server, Some(boot));
+        Some(copies.iter().map(in_life).collect())
     }
 
     /// A chunk whose lease was given back or reconciled: without content it goes; a
     /// settled one tells who holds it.
-    fn come_to_rest(&mut self, step: &mut Step<'_>, chunk: ChunkId, copies: Vec<ServerId>) {
+    fn come_to_rest(
+        &mut self,
+        step: &mut Step<'_>,
+        chunk: ChunkId,
+        copies: Vec<(ServerId, Option<BootId>)>,
+    ) {
         let stored = self.chunks.get(&chunk).expect("its lease just changed");
         let (inode, index, version) = (stored.inode, stored.index, stored.version);
         let extent = self

@@ -294,8 +294,9 @@ pub enum Change {
         chunk: ChunkId,
         /// Its version.
         version: ChunkVersion,
-        /// Who holds it.
-        copies: Vec<ServerId>,
+        /// Who holds it, and the life in which it was written and synced, as far as the
+        /// record tells.
+        copies: Vec<(ServerId, Option<BootId>)>,
     },
     /// A session is over.
     SessionEnded(SessionId),

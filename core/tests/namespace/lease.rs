@@ -111,10 +111,11 @@ fn a_synced_release_settles() {
     let stale = world.release(grant.chunk, Epoch(1), true);
     assert_eq!(stale.changes, [], "an older epoch means nothing");
     let applied = world.release(grant.chunk, grant.epoch, true);
+    let in_life = |&(server, boot): &(ServerId, BootId)| (server, Some(boot));
     let settled = Change::Settled {
         chunk: grant.chunk,
         version: grant.version,
-        copies: vec![ServerId(1), ServerId(2), ServerId(3)],
+        copies: grant.copies.iter().map(in_life).collect(),
     };
     assert!(applied.changes.contains(&settled));
     assert_eq!(chunk(&world, grant.chunk).lease, LeaseState::Settled);
@@ -227,7 +228,7 @@ fn a_lease_whose_session_ended_is_fenced_and_reconciled() {
     let settled = Change::Settled {
         chunk: grant.chunk,
         version: ChunkVersion(4),
-        copies: vec![ServerId(2)],
+        copies: vec![(ServerId(2), None)],
     };
     assert!(
         world
