@@ -308,6 +308,7 @@ impl Client {
             } else if size - start < CHUNK_SIZE {
                 let within = u32::try_from(size - start).expect("within a chunk");
                 self.edit((inode, index), |chunk| cut_chunk(chunk, within));
+                self.abandon_lease((inode, index));
             }
         }
     }

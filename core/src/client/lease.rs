@@ -206,6 +206,29 @@ impl Client {
         self.remove_chunk(place);
     }
 
+    /// A lease under which a copy failed is asked for anew to write again what it held. When
+    /// there is nothing any more to write again, as the file was cut, nobody asks: the leader
+    /// is told, who would take it for held.
+    pub(super) fn abandon_lease(&mut self, place: Place) {
+        let Some(file) = self.files.get(&place.0) else {
+            return;
+        };
+        let Some(chunk) = file.chunks.get(&place.1) else {
+            return;
+        };
+        let is_failed = chunk.lease == Lease::None && chunk.grant.is_some();
+        let is_needed = chunk.extents.is_dirty()
+            || chunk.is_uncommitted
+            || chunk.sync_wanted
+            || is_awaited(file, chunk);
+        if is_failed && !is_needed {
+            // What was written under this lease was kept, and is cut: none of it is owed.
+            self.edit(place, |chunk| chunk.is_written = false);
+            self.note_unsettled(place);
+            self.disown_chunk(place);
+        }
+    }
+
     /// Counts a loss that the file's handles are to be told of.
     pub(super) fn fail_writes(&mut self, inode: InodeId, errno: Errno) {
         if let Some(file) = self.files.get_mut(&inode) {

@@ -6,6 +6,7 @@ use antler_core::attributes::{AttributeChange, FallocateMode};
 use antler_core::client::request::FileRequest;
 use antler_core::errno::Errno;
 use antler_core::ids::{InodeId, ServerId};
+use antler_core::namespace::LeaseState;
 use antler_core::time::Duration;
 
 /// Every server loses power, and the leader fences what was written there.
@@ -264,4 +265,33 @@ fn what_another_mount_cut_is_not_written_again_with_what_a_fenced_lease_held() {
         assert_eq!(found[left..3000], [0; 3000][left..], "cut to {size}");
         assert_eq!(found[3000..], [2; 1000]);
     }
+}
+
+#[test]
+fn a_lease_of_which_a_copy_failed_is_not_kept_once_all_is_cut_that_it_was_for() {
+    let (mut world, mount, _) = world_with(Duration::from_secs(60));
+    let file = world.create(mount, "a");
+    world.write(mount, file, 0, &[1; 100]);
+    world.fsync(mount, file);
+    world.servers.values_mut().for_each(|one| one.hangs = true);
+    world.write(mount, file, 5000, &[2; 5000]);
+    world.run_for(Duration::from_millis(200));
+    // The cut waits for the write, which fails meanwhile, and leaves nothing of it.
+    let (inode, _) = file;
+    let change = AttributeChange {
+        size: Some(200),
+        ..AttributeChange::default()
+    };
+    let cut = world.request(mount, FileRequest::SetAttributes { inode, change });
+    world.run_for(Duration::from_millis(1));
+    world.servers.values_mut().for_each(|one| one.hangs = false);
+    for server in [ServerId(1), ServerId(2)] {
+        world.power_cycle(server);
+    }
+    world.wait(mount, cut).expect("root may cut a file");
+    world.close(mount, file);
+    world.run_for(Duration::from_secs(1));
+    let state = &world.master.state;
+    let open = |chunk| matches!(state.chunk(chunk).unwrap().lease, LeaseState::Open { .. });
+    assert!(!state.leased().any(open), "nobody holds it");
 }
