@@ -175,6 +175,9 @@ pub enum ReceiveStep {
 pub enum DiskReply {
     /// Nothing more to say.
     Done,
+    /// The write is done, and content was dropped for it that a crash brings back before the
+    /// next commit of the part.
+    Dropped,
     /// Verified content.
     Read {
         /// Every unit asked for, absent ones as zeros.

@@ -273,7 +273,11 @@ impl<V: Vfs> ChunkStore<V> {
                     data: &data,
                     checksums: &checksums,
                 };
-                disk.write(part, target, drop_from, &pieces)
+                let dropped = disk.write(part, target, drop_from, &pieces)?;
+                Ok(match dropped {
+                    true => DiskReply::Dropped,
+                    false => DiskReply::Done,
+                })
             }),
             DiskRequest::Zero {
                 part,
@@ -282,7 +286,8 @@ impl<V: Vfs> ChunkStore<V> {
                 offset,
                 length,
             } => self.change(part, version, epoch, |disk, target| {
-                disk.zero(part, target, offset as usize, length as usize)
+                disk.zero(part, target, offset as usize, length as usize)?;
+                Ok(DiskReply::Done)
             }),
             DiskRequest::Receive { part, step } => self.receive(part, step),
             DiskRequest::Digest { part } => self.digest(part),
@@ -300,20 +305,21 @@ impl<V: Vfs> ChunkStore<V> {
         id: PartId,
         version: ChunkVersion,
         epoch: Epoch,
-        change: impl FnOnce(&mut Disk<V>, &mut Part) -> Result<(), DiskError>,
+        change: impl FnOnce(&mut Disk<V>, &mut Part) -> Result<DiskReply, DiskError>,
     ) -> Result<DiskReply, DiskError> {
         match self.parts.get_mut(&id) {
             Some(part) => {
-                change(&mut self.disk, part)?;
+                let done = change(&mut self.disk, part)?;
                 part.raise(version, epoch);
+                Ok(done)
             }
             None => {
                 let mut part = new_part(version, epoch);
-                change(&mut self.disk, &mut part)?;
+                let done = change(&mut self.disk, &mut part)?;
                 self.parts.insert(id, part);
+                Ok(done)
             }
         }
-        Ok(DiskReply::Done)
     }
 
     fn read(&mut self, id: PartId, offset: u32, length: u32) -> Result<DiskReply, DiskError> {

@@ -45,6 +45,8 @@ pub(super) struct Edit {
     blocks_left: u32,
     /// Content went to slots.
     wrote: bool,
+    /// Committed content goes.
+    dropped: bool,
 }
 
 /// The data of a write and the CRCs of its pieces.
@@ -110,14 +112,15 @@ fn block_at(offset: usize) -> u16 {
 }
 
 impl<V: Vfs> Disk<V> {
-    /// Drops everything from `drop_from` on, then writes. Fails without a change.
+    /// Drops everything from `drop_from` on, then writes. Whether committed content was
+    /// dropped. Fails without a change.
     pub(super) fn write(
         &mut self,
         id: PartId,
         part: &mut Part,
         drop_from: Option<u32>,
         pieces: &Pieces<'_>,
-    ) -> Result<(), DiskError> {
+    ) -> Result<bool, DiskError> {
         let end = pieces.offset as u64 + pieces.data.len() as u64;
         assert!(end <= CHUNK_SIZE, "a write lies within its chunk");
         if !pieces.verify() {
@@ -125,7 +128,9 @@ impl<V: Vfs> Disk<V> {
         }
         let mut edit = Edit::default();
         let planned = self.plan_write(id, part, &mut edit, drop_from, pieces);
-        self.finish_edit(part, edit, planned, pieces.data)
+        let dropped = edit.dropped;
+        self.finish_edit(part, edit, planned, pieces.data)?;
+        Ok(dropped)
     }
 
     fn plan_write(
@@ -138,6 +143,7 @@ impl<V: Vfs> Disk<V> {
     ) -> Result<(), DiskError> {
         if let Some(from) = drop_from {
             self.plan_zero(id, part, edit, from as usize..CHUNK_SIZE as usize)?;
+            edit.dropped = self.is_cut(id, part, edit)?;
         }
         let small = self.is_small(part, pieces.data.len());
         edit.blocks_left = pieces.blocks();
@@ -156,6 +162,27 @@ impl<V: Vfs> Disk<V> {
         }
         edit.put_back(current);
         Ok(())
+    }
+
+    /// Whether committed blocks lose content by what was staged.
+    fn is_cut(&mut self, id: PartId, part: &Part, edit: &Edit) -> Result<bool, DiskError> {
+        for (&block, after) in &edit.staged {
+            if part.committed_slot(block).is_none() {
+                continue;
+            }
+            if after.present == 0 {
+                return Ok(true);
+            }
+            let before = self.block(id, part, block)?;
+            let same = |unit: usize| before.checksums[unit] == after.checksums[unit];
+            let kept = (0..UNITS_PER_BLOCK)
+                .filter(|unit| after.has(*unit))
+                .all(same);
+            if before.present != after.present || !kept {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Whether a write of `length` bytes is kept in memory until the commit.

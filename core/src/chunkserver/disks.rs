@@ -421,7 +421,12 @@ impl ChunkServer {
                 stored,
                 bytes,
                 then,
-            } => self.on_changed(disk, (stored, bytes), then, result.map(drop)),
+            } => {
+                if matches!(result, Ok(DiskReply::Dropped)) {
+                    self.sync_along(then);
+                }
+                self.on_changed(disk, (stored, bytes), then, result.map(drop));
+            }
             Issued::Commit(items) => self.on_commit_done(disk, items, result),
             Issued::Flush { items, received } => self.on_flushed(disk, (items, received), result),
             Issued::Checkpoint => self.on_checkpoint_done(disk, &result),

@@ -317,6 +317,16 @@ impl ChunkServer {
         }
     }
 
+    /// A write dropped what was durable behind the end of the file. It is acknowledged once
+    /// that is durable too: the file may grow over the place by then, and a crash would show
+    /// again what was cut.
+    pub(super) fn sync_along(&mut self, then: Then) {
+        if let Then::Job(key) = then {
+            let job = self.jobs.table.get_mut(&key).expect("the job is under way");
+            job.sync = true;
+        }
+    }
+
     /// The local half of a job came to an end, or to its commit.
     pub(super) fn on_local(&mut self, key: u64, result: PartResult) {
         let job = self.jobs.table.get_mut(&key).expect("the job is under way");

@@ -51,6 +51,29 @@ fn a_synced_write_survives_a_power_cut_at_every_server() {
 }
 
 #[test]
+fn what_was_cut_from_the_file_does_not_come_back_with_a_power_cut() {
+    let mut cluster = Cluster::new(2, 1);
+    let before = chain(&cluster, 7, 1);
+    cluster
+        .write(&before, 0, &pattern(1, 200_000), true)
+        .unwrap();
+    let after = chain(&cluster, 7, 2);
+    let mut body = write_body(150_000, b"grown", false);
+    if let ChunkRequestBody::Write { drop_from, .. } = &mut body {
+        *drop_from = Some(16_619);
+    }
+    cluster.request(&after, body, b"grown").unwrap();
+    for at in 0..2 {
+        cluster.restart(at, 5);
+        let copy = cluster.copy(at, 7, 2, Right::Read);
+        let found = cluster.read(&copy, 0, 256 << 10).unwrap();
+        assert_eq!(found[..16_619], pattern(1, 200_000)[..16_619]);
+        assert!(found[16_619..150_000].iter().all(|byte| *byte == 0));
+        assert!(found[150_005..].iter().all(|byte| *byte == 0));
+    }
+}
+
+#[test]
 fn zeros_go_along_the_chain_and_the_map_tells_them() {
     let mut cluster = Cluster::new(2, 1);
     let chain = chain(&cluster, 1, 1);

@@ -72,6 +72,44 @@ fn a_batch_of_small_parts_takes_few_syncs() {
     }
 }
 
+/// Writes a byte behind what is dropped, and tells what the store says of it.
+fn drop_behind(store: &mut Store, from: u32) -> DiskReply {
+    let offset = from + BLOCK;
+    let write = DiskRequest::Write {
+        part: part(1),
+        version: ChunkVersion(2),
+        epoch: Epoch(2),
+        drop_from: Some(from),
+        offset,
+        data: Bytes::from_static(b"x"),
+        checksums: checksums(offset, b"x"),
+    };
+    run(store, write).unwrap()
+}
+
+#[test]
+fn a_write_tells_when_it_drops_what_a_crash_would_bring_back() {
+    let written = |length: usize| {
+        let mut store = fresh();
+        write(&mut store, part(1), 0, &pattern(4, length)).unwrap();
+        keep(&mut store, part(1)).unwrap();
+        store
+    };
+    let length = 2 * BLOCK + 5000;
+    for from in [0, 100, UNIT, BLOCK, 2 * BLOCK, 2 * BLOCK + UNIT, length - 1] {
+        let mut store = written(length as usize);
+        let told = drop_behind(&mut store, from);
+        assert!(matches!(told, DiskReply::Dropped), "{from}: {told:?}");
+        keep(&mut store, part(1)).unwrap();
+        let told = drop_behind(&mut store, from + BLOCK + 1);
+        assert!(matches!(told, DiskReply::Done), "{from}: {told:?}");
+    }
+    for from in [length, length + 1, 2 * BLOCK + 2 * UNIT, 3 * BLOCK] {
+        let told = drop_behind(&mut written(length as usize), from);
+        assert!(matches!(told, DiskReply::Done), "{from}: {told:?}");
+    }
+}
+
 #[test]
 fn drop_from_and_zero_leave_zeros() {
     let mut store = fresh();
