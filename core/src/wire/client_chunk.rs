@@ -55,7 +55,8 @@ pub enum ChunkRequestBody {
         #[n(1)]
         checksums: Vec<u32>,
         /// First drop everything from this byte on (it reads as zeros then): the
-        /// lease's `valid`, sent with the first write under the lease.
+        /// lease's `valid`, sent with the first write under the lease. What is durable there
+        /// is gone for good when the reply comes, though nothing else need be durable yet.
         #[n(2)]
         drop_from: Option<u32>,
         /// The data and all before it is durable at every copy when the reply comes.
