@@ -4,7 +4,8 @@
 
 use antler_core::attributes::{Credentials, FileKind};
 use antler_core::ids::{
-    Address, BootId, Incarnation, InodeId, LinkId, MemberId, RequestId, ServerId, SessionId, Term,
+    Address, BootId, ChunkId, Incarnation, InodeId, LinkId, MemberId, PartId, RequestId, ServerId,
+    SessionId, Term,
 };
 use antler_core::journal::Recovered;
 use antler_core::journal::operation::{
@@ -15,14 +16,16 @@ use antler_core::marks::Marks;
 use antler_core::master::{Master, MasterConfig};
 use antler_core::member::{MemberConfig, MemberInfo};
 use antler_core::namespace::State;
-use antler_core::namespace::record::Mutation;
+use antler_core::namespace::record::{LeaseEnd, Mutation, WrittenExtent};
 use antler_core::placement::Labels;
 use antler_core::time::{Duration, Instant, Now, Timestamp};
 use antler_core::vfs::Space;
 use antler_core::wire::Message;
-use antler_core::wire::chunk_master::{ChunkToMaster, Command, MasterToChunk, PartReport};
+use antler_core::wire::chunk_master::{
+    ChunkToMaster, Command, CommandResult, MasterToChunk, PartReport, PartState,
+};
 use antler_core::wire::client_master::{
-    Answer, ClientToMaster, DiskStatus, LeasedChunk, MasterToClient,
+    Answer, ClientToMaster, DiskStatus, LeasedChunk, MasterToClient, Query,
 };
 
 /// A master that leads a group of one, and what it sent.
@@ -365,5 +368,112 @@ pub(crate) fn created(told: &[MasterToClient]) -> (InodeId, Option<LeasedChunk>)
             },
         ] => (attributes.inode, lease.as_deref().cloned()),
         other => panic!("nothing created: {other:?}"),
+    }
+}
+
+/// Answers the syncs that a server was sent, as if all were durable.
+pub(crate) fn sync_all(bench: &mut Bench, link: LinkId, boot: u64) -> Vec<ChunkId> {
+    let mut synced = Vec::new();
+    for (command, body) in bench.commands(link) {
+        let Command::SyncParts { parts } = body else {
+            panic!("only syncs are expected: {body:?}")
+        };
+        synced.extend(parts.iter().map(|(part, ..)| part.chunk));
+        let state = |&(_, version, epoch): &(PartId, _, _)| {
+            Some(PartState {
+                version,
+                epoch,
+                digest: 0,
+                boot: BootId(boot),
+            })
+        };
+        let result = CommandResult::Parts(parts.iter().map(state).collect());
+        bench.tell(link, ChunkToMaster::CommandDone { command, result });
+    }
+    synced
+}
+
+pub(crate) fn lease_name(bench: &mut Bench, link: LinkId, inode: InodeId) -> String {
+    let query = Query::Info { inode };
+    let ask = ClientToMaster::Ask {
+        question: RequestId(5),
+        credentials: Credentials::default(),
+        query,
+    };
+    match &bench.say(link, ask)[..] {
+        [
+            MasterToClient::Answer {
+                result: Ok(Answer::Info(info)),
+                ..
+            },
+        ] => info.chunks[0].lease.clone(),
+        other => panic!("no info but {other:?}"),
+    }
+}
+
+pub(crate) fn write_and_close(bench: &mut Bench, link: LinkId) -> InodeId {
+    let (inode, lease) = created(&bench.say(link, mutate(1, create("f"))));
+    let lease = lease.expect("there are servers");
+    let commit = Mutation::CommitWrite {
+        inode,
+        size: 100,
+        extents: vec![WrittenExtent {
+            index: 0,
+            chunk: lease.chunk,
+            valid: 100,
+            fences: lease.epoch.fences(lease.version),
+        }],
+        release: vec![LeaseEnd {
+            chunk: lease.chunk,
+            epoch: lease.epoch,
+            synced: false,
+        }],
+    };
+    bench.say(link, mutate(2, commit));
+    inode
+}
+
+pub(crate) fn commit_and_release(inode: InodeId, lease: &LeasedChunk, synced: bool) -> Mutation {
+    Mutation::CommitWrite {
+        inode,
+        size: 100,
+        extents: vec![WrittenExtent {
+            index: 0,
+            chunk: lease.chunk,
+            valid: 100,
+            fences: lease.epoch.fences(lease.version),
+        }],
+        release: vec![LeaseEnd {
+            chunk: lease.chunk,
+            epoch: lease.epoch,
+            synced,
+        }],
+    }
+}
+
+pub(crate) fn granted(told: &[MasterToClient]) -> LeasedChunk {
+    match told {
+        [
+            MasterToClient::Answer {
+                result: Ok(Answer::Lease(lease)),
+                ..
+            },
+        ] => (**lease).clone(),
+        other => panic!("nothing granted: {other:?}"),
+    }
+}
+
+/// Lets seconds pass in which servers say that they live.
+pub(crate) fn pass_with(bench: &mut Bench, servers: &[LinkId], seconds: u64) {
+    for _ in 0..seconds {
+        bench.pass(Duration::from_secs(1));
+        for server in servers {
+            let alive = ChunkToMaster::Alive {
+                disks: vec![],
+                load: 0,
+                sent: 1,
+            };
+            bench.tell(*server, alive);
+        }
     }
 }

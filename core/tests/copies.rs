@@ -1,0 +1,336 @@
+//! Copies as the leader counts them: made up for, moved, bad, back again, and not to be
+//! believed; its disk answered at once, its chunkservers played by the test.
+
+mod bench;
+
+use antler_core::errno::Errno;
+use antler_core::ids::{BootId, ChunkId, ChunkVersion, DiskId, Epoch, LinkId, PartId, ServerId};
+use antler_core::machine::Input;
+use antler_core::namespace::LeaseState;
+use antler_core::namespace::record::Mutation;
+use antler_core::placement::Labels;
+use antler_core::time::Duration;
+use antler_core::wire::chunk_master::{
+    ChunkToMaster, Command, CommandResult, PartReport, PartState,
+};
+use antler_core::wire::client_master::{Answer, DiskStatus, MasterToClient};
+use bench::{
+    Bench, commit_and_release, create, created, granted, lease_name, mutate, pass_with, sync_all,
+    write_and_close,
+};
+
+/// Three servers, and a chunk that settled on two of them: their links, and the chunk.
+fn settled_on_two(bench: &mut Bench) -> (Vec<(u64, LinkId)>, ChunkId) {
+    let all: Vec<(u64, LinkId)> = (1..=3)
+        .map(|server| (server, bench.serve(server)))
+        .collect();
+    let (link, _) = bench.mount(1);
+    write_and_close(bench, link);
+    bench.pass(Duration::from_millis(100));
+    let mut holders = Vec::new();
+    let mut chunks = Vec::new();
+    for (server, link) in &all {
+        let synced = sync_all(bench, *link, *server);
+        if !synced.is_empty() {
+            holders.push((*server, *link));
+        }
+        chunks.extend(synced);
+    }
+    assert_eq!(holders.len(), 2);
+    let spare = all.into_iter().find(|one| !holders.contains(one));
+    holders.extend(spare);
+    (holders, chunks[0])
+}
+
+fn replications(bench: &mut Bench, link: LinkId) -> Vec<(u64, ChunkVersion, Epoch)> {
+    let of = |(command, body)| match body {
+        Command::Replicate { version, epoch, .. } => Some((command, version, epoch)),
+        _ => None,
+    };
+    bench.commands(link).into_iter().filter_map(of).collect()
+}
+
+#[test]
+fn a_bad_copy_is_made_up_for_and_then_deleted() {
+    let mut bench = Bench::new();
+    let (servers, chunk) = settled_on_two(&mut bench);
+    let [(_, bad), (_, good), (third, spare)] = servers[..] else {
+        panic!("there are three")
+    };
+    let report = PartReport {
+        part: PartId::whole(chunk),
+        version: ChunkVersion(1),
+        epoch: Epoch(1),
+        disk: DiskId(0),
+        bad: true,
+        suspect: false,
+    };
+    let parts = vec![report];
+    bench.tell(bad, ChunkToMaster::Gained { parts });
+    bench.pass(Duration::from_secs(2));
+    assert_eq!(replications(&mut bench, good), []);
+    let in_place = replications(&mut bench, bad);
+    let (to, boot, done) = match &in_place[..] {
+        [one] => (bad, servers[0].0, *one),
+        _ => (spare, third, replications(&mut bench, spare)[0]),
+    };
+    let (command, version, epoch) = done;
+    let made = PartReport {
+        bad: false,
+        ..report
+    };
+    bench.tell(to, ChunkToMaster::Gained { parts: vec![made] });
+    let state = PartState {
+        version,
+        epoch,
+        digest: 0,
+        boot: BootId(boot),
+    };
+    let result = CommandResult::Parts(vec![Some(state)]);
+    bench.tell(to, ChunkToMaster::CommandDone { command, result });
+    bench.pass(Duration::from_secs(2));
+    let wanted = Command::Delete {
+        parts: vec![(PartId::whole(chunk), version)],
+    };
+    let told = bench.commands(bad);
+    let deleted = told.iter().any(|(_, body)| *body == wanted);
+    assert_eq!(deleted, to == spare, "{told:?}");
+}
+
+#[test]
+fn copies_on_failed_disks_are_the_last_to_be_read_and_to_repair_from() {
+    let mut bench = Bench::new();
+    let (servers, chunk) = settled_on_two(&mut bench);
+    let [(first, one), (_, two), (_, spare)] = servers[..] else {
+        panic!("there are three")
+    };
+    let part = PartId::whole(chunk);
+    let report = PartReport {
+        part,
+        version: ChunkVersion(1),
+        epoch: Epoch(1),
+        disk: DiskId(0),
+        bad: false,
+        suspect: true,
+    };
+    let fail = |bench: &mut Bench, link| {
+        bench.tell(link, ChunkToMaster::Lost { parts: vec![part] });
+        let parts = vec![report];
+        bench.tell(link, ChunkToMaster::Gained { parts });
+    };
+    let sources = |told: Vec<(u64, Command)>| match told.last() {
+        Some((command, Command::Replicate { sources, .. })) => {
+            let servers = sources.iter().map(|source| source.server.0);
+            (*command, servers.collect::<Vec<_>>())
+        }
+        other => panic!("no repair: {other:?}"),
+    };
+    fail(&mut bench, two);
+    bench.pass(Duration::from_secs(2));
+    let (command, from) = sources([bench.commands(two), bench.commands(spare)].concat());
+    assert_eq!(
+        from,
+        [first],
+        "not from the suspect while there is a good one"
+    );
+    fail(&mut bench, one);
+    let result = CommandResult::Failed {
+        reason: "the source's disk failed".into(),
+        bad_source: None,
+    };
+    for link in [two, spare] {
+        let result = result.clone();
+        bench.tell(link, ChunkToMaster::CommandDone { command, result });
+    }
+    bench.pass(Duration::from_secs(2));
+    let told = [one, two, spare].map(|link| bench.commands(link)).concat();
+    let (_, from) = sources(told);
+    assert_eq!(from.len(), 2, "both can still be read");
+}
+
+#[test]
+fn a_copy_lost_just_before_its_record_is_not_counted() {
+    let mut bench = Bench::new();
+    let links: Vec<LinkId> = (1..=3).map(|server| bench.serve(server)).collect();
+    let (client, _) = bench.mount(1);
+    let inode = write_and_close(&mut bench, client);
+    bench.pass(Duration::from_millis(100));
+    let mut lost = false;
+    for (at, link) in links.iter().enumerate() {
+        let synced = sync_all(&mut bench, *link, at as u64 + 1);
+        if let (Some(chunk), false) = (synced.first(), lost) {
+            let parts = vec![PartId::whole(*chunk)];
+            bench.tell(*link, ChunkToMaster::Lost { parts });
+            lost = true;
+        }
+    }
+    assert_eq!(lease_name(&mut bench, client, inode), "settled");
+    bench.pass(Duration::from_secs(2));
+    let made: Vec<_> = links
+        .iter()
+        .flat_map(|link| replications(&mut bench, *link))
+        .collect();
+    assert_eq!(made.len(), 1, "the record said two copies, the server one");
+}
+
+#[test]
+fn a_copy_that_was_moved_before_the_log_is_read_makes_no_other_superfluous() {
+    let mut bench = Bench::new();
+    let (servers, chunk) = settled_on_two(&mut bench);
+    let [(gone, _), (kept, _), (moved_to, _)] = servers[..] else {
+        panic!("there are three")
+    };
+    // The copy was moved, which no record tells; then everything lost power.
+    let mut bench = bench.restart();
+    let report = PartReport {
+        part: PartId::whole(chunk),
+        version: ChunkVersion(1),
+        epoch: Epoch(1),
+        disk: DiskId(0),
+        bad: false,
+        suspect: false,
+    };
+    let mut links = vec![bench.serve(gone)];
+    for server in [kept, moved_to] {
+        links.push(bench.register(server, server, vec![], vec![report]));
+    }
+    pass_with(&mut bench, &links, 8);
+    assert!(bench.master.is_leading() && bench.master.state().chunk(chunk).is_some());
+    for link in links {
+        assert_eq!(bench.commands(link), [], "two copies of two are there");
+    }
+}
+
+#[test]
+fn a_copy_of_which_the_log_tells_first_counts_once_its_server_tells_too() {
+    let mut bench = Bench::new();
+    let (servers, chunk) = settled_on_two(&mut bench);
+    let mut bench = bench.restart();
+    let links: Vec<LinkId> = servers.iter().map(|(id, _)| bench.serve(*id)).collect();
+    // In the first second it reads the log, and the servers tell what writers made late.
+    pass_with(&mut bench, &links, 2);
+    let report = PartReport {
+        part: PartId::whole(chunk),
+        version: ChunkVersion(0),
+        epoch: Epoch(1),
+        disk: DiskId(0),
+        bad: false,
+        suspect: false,
+    };
+    for link in &links[..2] {
+        let parts = vec![report];
+        bench.tell(*link, ChunkToMaster::Gained { parts });
+    }
+    pass_with(&mut bench, &links, 8);
+    for link in links {
+        assert_eq!(
+            bench.commands(link),
+            [],
+            "both are of the version that settled"
+        );
+    }
+}
+
+#[test]
+fn a_chunk_without_content_goes_when_no_server_can_tell_of_it() {
+    let mut bench = Bench::new();
+    let _ = (bench.serve(1), bench.serve(2));
+    let (link, _) = bench.mount(1);
+    let (inode, lease) = created(&bench.say(link, mutate(1, create("f"))));
+    let lease = lease.expect("there are servers");
+    // They come back without a disk that may have had it.
+    let back = [1, 2].map(|server| bench.serve_in_life(server, server + 10));
+    for server in back {
+        let fences = bench.commands(server);
+        let [(command, Command::Fence { .. })] = fences[..] else {
+            panic!("no fence: {fences:?}")
+        };
+        let result = CommandResult::Failed {
+            reason: "a disk failed".into(),
+            bad_source: None,
+        };
+        bench.tell(server, ChunkToMaster::CommandDone { command, result });
+    }
+    assert!(bench.master.state().chunk(lease.chunk).is_none());
+    bench.heard(link);
+    let again = Mutation::Lease {
+        inode,
+        index: 0,
+        failed: vec![],
+    };
+    assert_ne!(
+        granted(&bench.say(link, mutate(2, again))).chunk,
+        lease.chunk
+    );
+}
+
+#[test]
+fn a_lease_on_a_server_without_a_working_disk_is_not_given_again() {
+    let mut bench = Bench::new();
+    let servers = [1, 2].map(|server| bench.serve(server));
+    let (link, _) = bench.mount(1);
+    let (inode, lease) = created(&bench.say(link, mutate(1, create("f"))));
+    let lease = lease.expect("there are servers");
+    // One goes, and the disk of the other fails before it gets the part: it lost none.
+    let reason = "power cut".into();
+    let link_of_gone = servers[0];
+    bench.input(Input::Closed {
+        link: link_of_gone,
+        reason,
+    });
+    let disks = vec![DiskStatus {
+        failed: "the disk is gone".into(),
+        ..DiskStatus::default()
+    }];
+    pass_with(&mut bench, &[servers[1]], 10);
+    let alive = ChunkToMaster::Alive {
+        disks,
+        load: 0,
+        sent: 1,
+    };
+    bench.tell(servers[1], alive);
+    bench.heard(link);
+    let again = Mutation::Lease {
+        inode,
+        index: 0,
+        failed: vec![(ServerId(1), BootId(1))],
+    };
+    let told = bench.say(link, mutate(2, again));
+    let is_granted = |told: &MasterToClient| {
+        let lease = |result: &Result<Answer, Errno>| matches!(result, Ok(Answer::Lease(_)));
+        matches!(told, MasterToClient::Answer { result, .. } if lease(result))
+    };
+    assert!(!told.iter().any(is_granted), "{told:?}");
+    let one = bench.master.state().chunk(lease.chunk).expect("it is kept");
+    let is_fenced = matches!(one.lease, LeaseState::Reconciling { .. });
+    assert!(is_fenced, "it goes once the servers told: {:?}", one.lease);
+}
+
+#[test]
+fn a_server_that_came_back_with_less_is_believed_against_a_later_release() {
+    let mut bench = Bench::new();
+    let _ = (bench.serve(1), bench.serve(2));
+    let (link, _) = bench.mount(1);
+    let (inode, lease) = created(&bench.say(link, mutate(1, create("f"))));
+    let lease = lease.expect("there are servers");
+    let report = PartReport {
+        part: PartId::whole(lease.chunk),
+        version: ChunkVersion(0),
+        epoch: Epoch(0),
+        disk: DiskId(0),
+        bad: false,
+        suspect: false,
+    };
+    // Its disk went back to an older state behind the sync that the release tells of.
+    let back = bench.register(2, 12, Labels::new(), vec![report]);
+    bench.heard(link);
+    bench.say(link, mutate(2, commit_and_release(inode, &lease, true)));
+    assert_eq!(lease_name(&mut bench, link, inode), "settled");
+    bench.commands(back);
+    pass_with(&mut bench, &[back], 4);
+    let made = replications(&mut bench, back);
+    assert!(
+        matches!(made[..], [(_, version, _)] if version == lease.version),
+        "{made:?}"
+    );
+}
