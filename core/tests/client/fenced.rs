@@ -292,6 +292,9 @@ fn a_lease_of_which_a_copy_failed_is_not_kept_once_all_is_cut_that_it_was_for() 
     world.close(mount, file);
     world.run_for(Duration::from_secs(1));
     let state = &world.master.state;
-    let open = |chunk| matches!(state.chunk(chunk).unwrap().lease, LeaseState::Open { .. });
+    let open = |chunk| {
+        let one = state.chunk(chunk).expect("it is leased");
+        matches!(one.lease, LeaseState::Open { .. })
+    };
     assert!(!state.leased().any(open), "nobody holds it");
 }
