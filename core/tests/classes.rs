@@ -8,7 +8,7 @@ use antler_core::errno::Errno;
 use antler_core::ids::{
     BootId, ChunkId, ChunkVersion, DiskId, Epoch, InodeId, LinkId, PartId, RequestId, ServerId,
 };
-use antler_core::namespace::record::{ClassChange, LeaseEnd, Mutation, WrittenExtent};
+use antler_core::namespace::record::{ClassChange, Mutation};
 use antler_core::placement::{Labels, StorageClass};
 use antler_core::time::Duration;
 use antler_core::wire::chunk_master::{
@@ -17,7 +17,7 @@ use antler_core::wire::chunk_master::{
 use antler_core::wire::client_master::{
     Answer, ClientToMaster, LeasedChunk, MasterToClient, Query, Status,
 };
-use bench::{Bench, create, mutate};
+use bench::{Bench, commit_and_release, create, mutate};
 use std::collections::BTreeMap;
 
 fn dc(name: &str) -> Labels {
@@ -116,21 +116,7 @@ impl Cluster {
     }
 
     fn commit(&mut self, inode: InodeId, lease: &LeasedChunk) {
-        self.change(Mutation::CommitWrite {
-            inode,
-            size: 100,
-            extents: vec![WrittenExtent {
-                index: 0,
-                chunk: lease.chunk,
-                valid: 100,
-                fences: lease.epoch.fences(lease.version),
-            }],
-            release: vec![LeaseEnd {
-                chunk: lease.chunk,
-                epoch: lease.epoch,
-                synced: true,
-            }],
-        });
+        self.change(commit_and_release(inode, lease, true));
     }
 
     /// Lets seconds pass in which servers live and do what they are told.

@@ -414,22 +414,7 @@ pub(crate) fn lease_name(bench: &mut Bench, link: LinkId, inode: InodeId) -> Str
 pub(crate) fn write_and_close(bench: &mut Bench, link: LinkId) -> InodeId {
     let (inode, lease) = created(&bench.say(link, mutate(1, create("f"))));
     let lease = lease.expect("there are servers");
-    let commit = Mutation::CommitWrite {
-        inode,
-        size: 100,
-        extents: vec![WrittenExtent {
-            index: 0,
-            chunk: lease.chunk,
-            valid: 100,
-            fences: lease.epoch.fences(lease.version),
-        }],
-        release: vec![LeaseEnd {
-            chunk: lease.chunk,
-            epoch: lease.epoch,
-            synced: false,
-        }],
-    };
-    bench.say(link, mutate(2, commit));
+    bench.say(link, mutate(2, commit_and_release(inode, &lease, false)));
     inode
 }
 
