@@ -327,9 +327,10 @@ impl World {
                 return;
             }
             let disk = self.nodes[index].disks[fault.pick as usize % count].clone();
+            let was_there = !disk.faults().vanished;
             self.harm(fault, &disk);
             let is_stored = self.nodes[index].role == Role::ChunkServer;
-            if is_stored && matches!(fault.action, Action::LoseDisk) {
+            if is_stored && was_there && matches!(fault.action, Action::LoseDisk) {
                 self.judges.bytes.lose_disk();
             }
             self.script.states[number].disks.push(disk);

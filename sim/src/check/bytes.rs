@@ -202,7 +202,8 @@ impl BytesJudge {
             Errno::EXDEV => matches!(under_way.name, "rename" | "link"),
             Errno::ENOSPC => self.errors != Errors::None,
             // What was acknowledged and not synced may be lost when every server that
-            // held it died or lost its disk: then the loss must be told, and the bytes are judged still.
+            // held it died or lost its disk: then the loss must be told, and the bytes are
+            // judged still.
             Errno::EIO => {
                 let tells = !matches!(under_way.effect, DataEffect::Read { .. });
                 tells && self.deaths >= self.copies

@@ -371,7 +371,7 @@ fn compare(expected: &Expected, told: &Result<Answer, Errno>) -> Option<String> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use antler_core::attributes::{AttributeChange, Credentials};
+    use antler_core::attributes::{AttributeChange, Credentials, XattrMode};
     use antler_core::ids::Generation;
     use antler_core::namespace::record::{Choice, Mutation};
     use antler_core::time::{Duration, Timestamp};
@@ -522,6 +522,40 @@ mod tests {
         assert_eq!(story.answer(2, Err(Errno::EEXIST)), Ok(()));
         story.answer(2, created(right)).unwrap_err();
         story.answer(2, Err(Errno::ENOENT)).unwrap_err();
+    }
+
+    #[test]
+    fn an_object_with_extended_attributes_is_not_told_to_have_none() {
+        let mut story = Story::new();
+        story.request(1, make(true));
+        story.answer(1, created(story.told(2))).unwrap();
+        let inode = InodeId(2);
+        let none = |story: &Story| {
+            FileReply::Attributes(
+                Attributes {
+                    no_xattrs: true,
+                    ..story.told(2)
+                },
+                Duration::ZERO,
+            )
+        };
+        let question = FileRequest::GetAttributes { inode };
+        story.judge.on_asked(1, &question);
+        let told = none(&story);
+        assert_eq!(story.judge.on_answered(1, &Ok(told)), Ok(()));
+        story.request(
+            2,
+            Mutation::SetXattr {
+                inode,
+                name: b"user.sim".to_vec(),
+                value: vec![1],
+                mode: XattrMode::Any,
+            },
+        );
+        story.answer(2, Ok(Answer::Done)).unwrap();
+        story.judge.on_asked(2, &question);
+        let told = none(&story);
+        story.judge.on_answered(2, &Ok(told)).unwrap_err();
     }
 
     #[test]

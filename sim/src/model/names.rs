@@ -107,6 +107,9 @@ impl Object {
         if let Some(size) = self.size.filter(|_| content && !self.is_directory()) {
             compare("the size", size, told.size);
         }
+        if told.no_xattrs && !self.xattrs.is_empty() {
+            wrong.push("it has extended attributes".to_owned());
+        }
         if content
             && let Some(times) = self.times
             && times != [told.atime, told.mtime, told.ctime]
