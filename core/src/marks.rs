@@ -122,6 +122,8 @@ marks! {
     UnsyncedResent = "unsynced-resent";
     /// The client synced by itself because it kept too much unsynced.
     UnsyncedFull = "unsynced-full";
+    /// A sync was sent behind writes under way, without waiting for their replies.
+    SyncFollowed = "sync-followed";
 }
 
 /// A set of marks.

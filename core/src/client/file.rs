@@ -25,12 +25,22 @@ pub(super) struct Piece {
     pub(super) generation: u64,
     /// It syncs what was acknowledged before along with itself.
     pub(super) sync: bool,
+    /// A sync was sent behind it and is under way.
+    pub(super) followed: bool,
     /// It carries this `drop_from`.
     pub(super) drop_from: Option<u32>,
     /// It changes no length and no `valid`.
     pub(super) overwrites: bool,
     /// Tries that met a busy server.
     pub(super) attempts: u32,
+}
+
+/// A sync of a chunk under way.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Syncing {
+    /// The oldest generation of acknowledged writes that it covers. It also covers the
+    /// pieces that it follows, once they are acknowledged before it.
+    pub(super) oldest: Option<u64>,
 }
 
 /// Whether the mount may write a chunk.
@@ -76,8 +86,8 @@ pub(super) struct ChunkWrite {
     pub(super) is_synced: bool,
     /// The oldest generation acknowledged and covered by no sync.
     pub(super) acknowledged: Option<u64>,
-    /// The oldest generation that a sync under way covers.
-    pub(super) syncing: Option<u64>,
+    /// A sync is under way.
+    pub(super) syncing: Option<Syncing>,
     /// A sync is wanted whatever the goals say.
     pub(super) sync_wanted: bool,
     /// How far the chunk holds acknowledged content.
@@ -162,8 +172,42 @@ impl ChunkWrite {
     /// The oldest generation not durable on every copy.
     pub(super) fn oldest_unsynced(&self) -> Option<u64> {
         let written = self.oldest_unwritten();
-        let acknowledged = self.acknowledged.into_iter().chain(self.syncing);
-        acknowledged.chain(written).min()
+        self.acknowledged_unsynced()
+            .into_iter()
+            .chain(written)
+            .min()
+    }
+
+    /// The oldest generation acknowledged and not known durable.
+    pub(super) fn acknowledged_unsynced(&self) -> Option<u64> {
+        let syncing = self.syncing.and_then(|sync| sync.oldest);
+        self.acknowledged.into_iter().chain(syncing).min()
+    }
+
+    /// Everything that was written is on its way to copies that exist, so that a sync
+    /// sent now reaches each of them behind it.
+    pub(super) fn may_follow(&self) -> bool {
+        let on_its_way = |piece: &Piece| piece.attempts == 0 && !piece.sync;
+        self.is_acknowledged
+            && !self.pieces.is_empty()
+            && self.pieces.values().all(on_its_way)
+            && !self.extents.is_dirty()
+    }
+
+    /// A sync is sent, for what is acknowledged.
+    pub(super) fn begin_sync(&mut self) {
+        self.extents
+            .advance_all(Progress::Written, Progress::Syncing);
+        let oldest = self.acknowledged.take();
+        self.syncing = Some(Syncing { oldest });
+    }
+
+    /// No sync is under way any more; returns what it was to cover.
+    pub(super) fn end_sync(&mut self) -> Option<u64> {
+        for piece in self.pieces.values_mut() {
+            piece.followed = false;
+        }
+        self.syncing.take().and_then(|sync| sync.oldest)
     }
 
     /// The piece under way that overlaps a range, if there is one.
@@ -190,7 +234,7 @@ impl ChunkWrite {
             .advance_all(Progress::Syncing, Progress::Synced);
         self.extents
             .drop_up_to(self.committed_end, Progress::Synced);
-        self.syncing = None;
+        self.end_sync();
         self.is_acknowledged = true;
         self.is_synced = self.acknowledged.is_none();
         self.dropped_from = None;
@@ -244,6 +288,11 @@ impl ChunkWrite {
             let others = self.pieces.values().filter(data).count();
             assert!(others == 1, "{piece:?} drops the chunk's end alone");
         }
+        let followed = self.pieces.values().any(|piece| piece.followed);
+        assert!(
+            !followed || self.syncing.is_some(),
+            "what is followed is followed by a sync"
+        );
         assert!(
             self.grant.is_some() || self.pieces.is_empty(),
             "pieces go under a lease"

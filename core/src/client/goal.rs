@@ -9,7 +9,7 @@
 use super::Client;
 use super::extents::Progress;
 use super::file::{After, ChunkWrite, File, Goal, Lease, Reach};
-use super::lease::sync_due;
+use super::lease::{sync_due, sync_follows};
 use super::request::{FileReply, Handle};
 use super::servers::{ChunkOutcome, ChunkThen};
 use super::timers::Timer;
@@ -132,7 +132,10 @@ impl Client {
         let file = self.files.get_mut(&inode).expect("the caller found it");
         file.has_endings = file.chunks.values().any(|chunk| chunk.ending.is_some());
         let wanting = |chunk: &&ChunkWrite| match chunk.lease {
-            Lease::Held => chunk.acknowledged.is_some() && chunk.syncing.is_none(),
+            Lease::Held => {
+                let is_sent = chunk.acknowledged.is_some() || chunk.may_follow();
+                is_sent && chunk.syncing.is_none()
+            }
             Lease::None => true,
             _ => false,
         };
@@ -158,25 +161,30 @@ impl Client {
         };
         let idle = matches!(chunk.ending, Some((super::file::EndCause::Idle, _)))
             && chunk.is_written_out();
-        let wanted = chunk.sync_wanted || idle || sync_due(file, chunk);
+        let follows = sync_follows(file, chunk);
+        let wanted = chunk.sync_wanted || idle || sync_due(file, chunk) || follows;
         let resting = self.timers.is_set(Timer::Chunk(place.0, place.1));
         let able = chunk.lease == Lease::Held
             && chunk.syncing.is_none()
-            && chunk.acknowledged.is_some()
+            && (chunk.acknowledged.is_some() || follows)
             && file.sends_allowed();
         if wanted && able && !resting {
-            self.send_sync(place);
+            if follows {
+                self.marks.reach(Mark::SyncFollowed);
+            }
+            self.send_sync(place, follows);
         }
     }
 
-    fn send_sync(&mut self, place: Place) {
+    /// A sync that follows covers what is under way, too, if that succeeds.
+    fn send_sync(&mut self, place: Place, follows: bool) {
         self.unsynced.remove(&place);
         let (head, chain, tenure) = self
             .edit(place, |chunk| {
-                chunk
-                    .extents
-                    .advance_all(Progress::Written, Progress::Syncing);
-                chunk.syncing = chunk.acknowledged.take();
+                chunk.begin_sync();
+                for piece in chunk.pieces.values_mut() {
+                    piece.followed = follows;
+                }
                 chunk.sync_wanted = false;
                 let grant = chunk.held().expect("the caller checked");
                 let (head, chain) = split_chain(grant);
@@ -229,8 +237,8 @@ impl Client {
                 chunk
                     .extents
                     .advance_all(Progress::Syncing, Progress::Written);
-                let both = chunk.acknowledged.into_iter().chain(chunk.syncing.take());
-                chunk.acknowledged = both.min();
+                chunk.acknowledged = chunk.acknowledged_unsynced();
+                chunk.end_sync();
                 chunk.sync_wanted = true;
                 chunk.attempts += 1;
                 chunk.attempts

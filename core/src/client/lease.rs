@@ -559,6 +559,13 @@ pub(super) fn sync_due(file: &File, chunk: &ChunkWrite) -> bool {
         .any(|goal| goal.generation >= acknowledged && goal.generation < unwritten)
 }
 
+/// Somebody waits for everything that was written in the chunk to be durable, and all of
+/// it is on its way: a sync may be sent behind it.
+pub(super) fn sync_follows(file: &File, chunk: &ChunkWrite) -> bool {
+    let newest = chunk.pieces.values().map(|piece| piece.generation).max();
+    chunk.may_follow() && newest.is_some_and(|newest| file.sync_goal() >= Some(newest))
+}
+
 /// Somebody waits, now or after more writes, for what was acknowledged to be durable.
 fn is_awaited(file: &File, chunk: &ChunkWrite) -> bool {
     let goal = file.sync_goal();
@@ -619,8 +626,7 @@ fn apply_grant(chunk: &mut ChunkWrite, grant: LeasedChunk) {
 pub(super) fn restart_writes(chunk: &mut ChunkWrite, generation: u64) {
     let oldest = chunk.oldest_unsynced();
     chunk.pieces.clear();
-    let owed = chunk.acknowledged.into_iter().chain(chunk.syncing).min();
-    chunk.acknowledged = owed;
+    chunk.acknowledged = chunk.acknowledged_unsynced();
     chunk.syncing = None;
     let oldest = oldest.map_or(generation, |oldest| oldest.min(generation));
     chunk.extents.dirty_all(oldest);

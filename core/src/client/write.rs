@@ -18,6 +18,10 @@ use crate::wire::client_chunk::{ChunkError, ChunkErrorKind, ChunkReplyBody, Chun
 use crate::wire::client_master::LeasedChunk;
 use bytes::Bytes;
 
+/// From how many requests under way to chunkservers fewer of them count for more than
+/// the time that one takes.
+const SYNC_ALONG_FROM: usize = 3;
+
 /// A chunk of a file by its place.
 pub(super) type Place = (InodeId, u32);
 
@@ -323,8 +327,8 @@ impl Client {
     /// waits for that one.
     fn send_run(&mut self, place: Place, start: u32, end: u32) {
         let file = &self.files[&place.0];
-        let goal = file.sync_goal();
         let chunk = &file.chunks[&place.1];
+        let along = file.sync_goal().filter(|_| self.syncs_along(chunk));
         if chunk.overlapping(start, end).is_some() {
             self.edit(place, |chunk| chunk.is_blocked = true);
             return;
@@ -335,8 +339,15 @@ impl Client {
         let Some(run) = self.clip_zeros(place, run) else {
             return;
         };
-        self.edit(place, |chunk| add_piece(chunk, run, goal));
+        self.edit(place, |chunk| add_piece(chunk, run, along));
         self.transmit_piece(place, start);
+    }
+
+    /// A write that syncs along costs a request less, but its commit has to wait for the
+    /// copies' disks: that is better when many are under way. A sync that follows needs a
+    /// copy that exists.
+    fn syncs_along(&self, chunk: &ChunkWrite) -> bool {
+        !chunk.is_acknowledged || self.servers.under_way() >= SYNC_ALONG_FROM
     }
 
     /// What lies behind the chunk's content needs no zeroing: it reads as zeros, and
@@ -412,6 +423,8 @@ impl Client {
             .edit(place, |chunk| {
                 let piece = chunk.pieces.get_mut(&start).expect("the caller found it");
                 piece.attempts += 1;
+                // It is sent again behind the sync, if one is under way.
+                piece.followed = false;
                 piece.attempts
             })
             .expect("the caller found it");
@@ -441,7 +454,7 @@ impl Client {
             self.timers.set_once(Timer::CommitDelay(place.0), at);
         }
         self.watch_idle(place);
-        if !piece.sync {
+        if !piece.sync && !piece.followed {
             self.note_unsynced(place);
         }
         if unblocked {
@@ -496,23 +509,22 @@ fn note_uncommitted(file: &mut File, index: u32, generation: u64) {
 }
 
 /// Registers a run as a piece under way. It syncs along when it is all that somebody
-/// waits to see durable and changes no length; otherwise the sync goes beside the commit.
-fn add_piece(chunk: &mut ChunkWrite, run: Run, goal: Option<u64>) {
+/// waits to see durable, up to the generation `along`, and changes no length; otherwise
+/// the sync goes beside the commit.
+fn add_piece(chunk: &mut ChunkWrite, run: Run, along: Option<u64>) {
     let end = run.offset + run.content.length();
     let is_data = matches!(run.content, Content::Data(_));
     let overwrites = is_data && end <= chunk.committed_end && chunk.drop_from.is_none();
     let alone = chunk.pieces.is_empty() && !chunk.extents.is_dirty() && chunk.syncing.is_none();
-    let sync = overwrites && alone && goal.is_some_and(|goal| goal >= run.generation);
+    let sync = overwrites && alone && along.is_some_and(|goal| goal >= run.generation);
     if sync {
-        chunk
-            .extents
-            .advance_all(Progress::Written, Progress::Syncing);
-        chunk.syncing = chunk.acknowledged.take();
+        chunk.begin_sync();
     }
     let piece = Piece {
         content: run.content,
         generation: run.generation,
         sync,
+        followed: false,
         drop_from: chunk.drop_from.filter(|_| is_data),
         overwrites,
         attempts: 0,
@@ -538,6 +550,13 @@ fn finish_piece(chunk: &mut ChunkWrite, start: u32, piece: &Piece) {
             .extents
             .advance(start, end, Progress::Sent, Progress::Syncing);
         chunk.on_synced();
+    } else if let Some(sync) = chunk.syncing.as_mut().filter(|_| piece.followed) {
+        let oldest = sync.oldest.unwrap_or(piece.generation);
+        sync.oldest = Some(oldest.min(piece.generation));
+        chunk.is_synced = false;
+        chunk
+            .extents
+            .advance(start, end, Progress::Sent, Progress::Syncing);
     } else {
         chunk
             .extents

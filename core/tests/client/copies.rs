@@ -77,6 +77,44 @@ fn a_power_cycle_between_acknowledgement_and_fsync_costs_nothing() {
     assert_eq!(world.read(mount, file, 0, 100_000)[..], [1; 100_000]);
 }
 
+/// Appends, with copies that exist, and syncs; what was written must outlive a power cut.
+fn append_and_sync(prepare: impl FnOnce(&mut World)) -> World {
+    let mut world = World::new(12, 2, 1);
+    let mount = world.mount_ready();
+    let file = world.create(mount, "a");
+    world.write(mount, file, 0, &[1; 5000]);
+    world.fsync(mount, file);
+    prepare(&mut world);
+    world.write(mount, file, 5000, &[2; 5000]);
+    world.fsync(mount, file);
+    world.power_cycle(ServerId(1));
+    world.power_cycle(ServerId(2));
+    assert_eq!(world.read(mount, file, 5000, 5000)[..], [2; 5000]);
+    assert!(world.mounts[mount].client.marks().has(Mark::SyncFollowed));
+    world
+}
+
+#[test]
+fn a_sync_is_sent_behind_the_write_that_it_makes_durable() {
+    let world = append_and_sync(|_| ());
+    assert_eq!(world.servers[&ServerId(1)].syncs, 2, "one for each fsync");
+}
+
+#[test]
+fn a_sync_covers_nothing_of_a_write_that_was_put_off() {
+    for server in [1, 2].map(ServerId) {
+        let prepare = |world: &mut World| {
+            world
+                .servers
+                .get_mut(&server)
+                .expect("it is there")
+                .puts_off = 1;
+        };
+        let world = append_and_sync(prepare);
+        assert!(world.servers[&server].syncs > 2, "once more for the write");
+    }
+}
+
 #[test]
 fn an_fsync_after_a_close_covers_what_was_closed() {
     let mut world = World::new(5, 2, 1);

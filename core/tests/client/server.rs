@@ -34,6 +34,8 @@ pub(crate) struct Server {
     pub(crate) rots: bool,
     /// Nothing is answered.
     pub(crate) hangs: bool,
+    /// So many writes are put off with `Busy`.
+    pub(crate) puts_off: u32,
     /// Requests carried out, by kind.
     pub(crate) reads: u64,
     pub(crate) writes: u64,
@@ -48,6 +50,7 @@ impl Server {
             parts: BTreeMap::new(),
             rots: false,
             hangs: false,
+            puts_off: 0,
             reads: 0,
             writes: 0,
             syncs: 0,
@@ -103,6 +106,10 @@ impl Server {
             _ => Right::Write,
         };
         self.admit(capability, keys, right)?;
+        if self.puts_off > 0 && matches!(body, ChunkRequestBody::Write { .. }) {
+            self.puts_off -= 1;
+            return Err(ChunkErrorKind::Busy);
+        }
         let chunk = capability.part.chunk;
         if right == Right::Write {
             let part = self.parts.entry(chunk).or_default();
