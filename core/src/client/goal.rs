@@ -78,7 +78,7 @@ impl Client {
         self.add_goal(inode, until, Reach::Committed, after);
     }
 
-    fn add_goal(&mut self, inode: InodeId, generation: u64, reach: Reach, after: After) {
+    pub(super) fn add_goal(&mut self, inode: InodeId, generation: u64, reach: Reach, after: After) {
         let id = self.next_goal;
         self.next_goal += 1;
         let file = self.files.get_mut(&inode).expect("the caller made it");

@@ -5,12 +5,12 @@
 use super::Client;
 use super::extents::Content;
 use super::fetch::Reader;
-use super::file::{segments, start_of};
+use super::file::{After, ChunkWrite, Reach, segments, start_of};
 use super::request::{ClientRequest, FileReply, FileRequest, Handle};
 use super::then::Then;
 use super::write::Place;
 use crate::errno::Errno;
-use crate::ids::InodeId;
+use crate::ids::{ChunkId, InodeId};
 use crate::limits::{CHUNK_SIZE, UNIT_SIZE};
 use crate::wire::client_master::Query;
 use bytes::Bytes;
@@ -68,9 +68,13 @@ impl Client {
             }
             Ok(_) => {}
         }
+        let range = (offset, u64::from(length));
+        if let Some(generation) = self.unanswered_commit(inode, range) {
+            let again = After::Again(Box::new(request));
+            return self.add_goal(inode, generation, Reach::Committed, again);
+        }
         match self.cached_attributes(inode) {
             Some(attributes) => {
-                let range = (offset, u64::from(length));
                 let size = self.seen_size(&attributes);
                 self.read_sized(request.operation, inode, handle, range, size);
             }
@@ -81,6 +85,26 @@ impl Client {
                 self.ask(&credentials, Query::Attributes { inode }, then);
             }
         }
+    }
+
+    /// Up to which generation a commit must be answered before a range can be read: its
+    /// lease was given back meanwhile, so nothing of it is kept here, and the leader may
+    /// not know of it yet.
+    fn unanswered_commit(&self, inode: InodeId, (offset, length): (u64, u64)) -> Option<u64> {
+        let commit = self.files.get(&inode)?.commit.as_ref()?;
+        let is_gone = |index: u32, id: ChunkId| {
+            let chunk = self.chunk((inode, index));
+            chunk.and_then(ChunkWrite::chunk) != Some(id)
+        };
+        let is_read = |index: u32| {
+            let start = start_of(index);
+            start < offset + length && offset < start + CHUNK_SIZE
+        };
+        let gone = commit
+            .chunks
+            .iter()
+            .any(|&(index, id, _)| is_read(index) && is_gone(index, id));
+        commit.generation.filter(|_| gone)
     }
 
     /// A read of a file whose length is known.

@@ -1,7 +1,7 @@
 //! Caches: what may be answered without the leader, for how long, and what a push
 //! waits for.
 
-use crate::world::{Target, World};
+use crate::world::{Target, World, read_request, write_request};
 use antler_core::attributes::{AttributeChange, FileKind, RenameMode, XattrMode};
 use antler_core::client::request::{ClientAnswer, FileReply, FileRequest};
 use antler_core::errno::Errno;
@@ -379,6 +379,42 @@ fn two_writers_of_one_chunk_take_turns() {
             assert_eq!(data[place..place + 8192], [byte; 8192], "mount {mount}");
         }
     }
+}
+
+#[test]
+fn own_bytes_are_read_between_the_end_of_their_lease_and_the_answer_of_their_commit() {
+    let mut world = World::new(16, 2, 1);
+    let here = world.mount_ready();
+    let there = world.mount_ready();
+    let (inode, handle) = world.create(there, "a");
+    world.write(there, (inode, handle), 0, &[1; 8192]);
+    world.close(there, (inode, handle));
+    let other = (inode, world.open(there, inode));
+    let file = (inode, world.open(here, inode));
+    // A seek under the lease finds the chunk as it was before.
+    world.write(here, file, 0, &[1; 100]);
+    let (inode, handle) = file;
+    let seek = FileRequest::Seek {
+        inode,
+        offset: 0,
+        data: true,
+    };
+    assert!(world.ask(here, seek).is_ok());
+    world.write(here, file, 8192, &[2; 4096]);
+    world.kernel_hangs = true;
+    let synced = world.request(here, FileRequest::Fsync { inode, handle });
+    world.run_for(Duration::from_millis(20));
+    world.write(there, other, 0, &[3; 100]);
+    world.run_for(Duration::from_millis(20));
+    assert!(!world.mounts[here].answers.contains_key(&synced));
+    let asked = world.request(here, read_request(file, 8192, 4096));
+    world.run_for(Duration::from_millis(20));
+    world.release_kernel();
+    match world.wait(here, asked) {
+        Ok(FileReply::Bytes(data)) => assert_eq!(data[..], [2; 4096]),
+        other => panic!("a read is answered: {other:?}"),
+    }
+    assert!(world.wait(here, synced).is_ok());
 }
 
 #[test]
