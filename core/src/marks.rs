@@ -73,6 +73,12 @@ marks! {
     LeaseReconciled = "lease-reconciled";
     /// A lease was released unsynced and the leader had the copies synced.
     LeaseClosed = "lease-closed";
+    /// The leader fenced a lease that its holder had not given back.
+    LeaseFenced = "lease-fenced";
+    /// A recovered lease had lost bytes that were acknowledged and not synced.
+    LeaseLossy = "lease-lossy";
+    /// A lease was taken into use again before its release was sent.
+    LeaseReclaimed = "lease-reclaimed";
     /// A writer of an older epoch was refused.
     FenceRefused = "fence-refused";
     /// A capability of another life was refused.
@@ -96,7 +102,25 @@ marks! {
     DiskFailed = "disk-failed";
     /// A read was refused because the server's own lease had lapsed.
     ServeLeaseLapsed = "serve-lease-lapsed";
+    /// A writer was fenced off a part that was not there.
+    AbsentFenced = "absent-fenced";
+    /// A part that a failed disk had was asked for.
+    LostPartAsked = "lost-part-asked";
+    /// A request was put off because too much was under way.
+    RequestPutOff = "request-put-off";
+    /// A write behind a cut was acknowledged only when the cut was durable.
+    CutSynced = "cut-synced";
+    /// A copy in the making rested because clients used the server.
+    ReplicationRested = "replication-rested";
+    /// A copy in the making went on from another source.
+    SourceReplaced = "source-replaced";
     // Repair.
+    /// A lease was recalled so that its chunk could be repaired.
+    RepairRecalled = "repair-recalled";
+    /// A lease waited for the copy that its chunk lacked.
+    RepairedFirst = "repaired-first";
+    /// A copy beyond the goal was deleted.
+    SurplusDeleted = "surplus-deleted";
     /// Nothing but copies on disks that take no writes any more was there to read.
     SuspectRead = "suspect-read";
     /// A missing copy was made anew.
@@ -124,6 +148,26 @@ marks! {
     UnsyncedFull = "unsynced-full";
     /// A sync was sent behind writes under way, without waiting for their replies.
     SyncFollowed = "sync-followed";
+    /// A write waited because too much was unwritten or unsynced.
+    WriteBlocked = "write-blocked";
+    /// A piece was sent again to a copy that had been too busy for it.
+    WritePutOff = "write-put-off";
+    /// A sync was sent again to a copy that had been too busy for it.
+    SyncPutOff = "sync-put-off";
+    /// A commit came too late: the chunk was cut, or its lease fenced.
+    CommitStale = "commit-stale";
+    /// A read waited for a commit whose lease had been given back already.
+    CommitAwaited = "commit-awaited";
+    /// A copy that failed was named to the leader.
+    CopyBlamed = "copy-blamed";
+    /// The answer to a change was older than what had been pushed.
+    AnswerOvertaken = "answer-overtaken";
+    /// A name in the kernel lapsed before the kernel dropped it.
+    NameLapsed = "name-lapsed";
+    /// A program was told that writes were lost.
+    LossTold = "loss-told";
+    /// Writes were lost when nobody had the file open, for the next to be told.
+    LossKept = "loss-kept";
 }
 
 /// A set of marks.

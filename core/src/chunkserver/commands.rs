@@ -9,6 +9,7 @@ use super::parts::{PartOp, PartResult, Then};
 use crate::chunk::operation::{DiskError, DiskReply, DiskRequest, StoredPart};
 use crate::ids::{ChunkVersion, DiskId, Epoch, LinkId, PartId};
 use crate::limits::{COMMANDS_INFLIGHT_MAX, REPORT_BATCH};
+use crate::marks::Mark;
 use crate::wire::chunk_master::{ChunkToMaster, Command, CommandResult, PartState};
 use std::collections::BTreeMap;
 
@@ -54,6 +55,9 @@ impl ChunkServer {
             Command::Fence { part, epoch } => {
                 // At once: what waits in the queue is of the past already.
                 self.parts.fence(part, epoch);
+                if self.parts.at(part).is_none() {
+                    self.marks.reach(Mark::AbsentFenced);
+                }
                 let op = PartOp::Commit {
                     version: ChunkVersion(0),
                     epoch,

@@ -153,6 +153,7 @@ impl ChunkServer {
             return Err(ChunkErrorKind::Refused);
         }
         if self.stopping.is_some() || self.is_full() {
+            self.marks.reach(Mark::RequestPutOff);
             return Err(ChunkErrorKind::Busy);
         }
         self.admit_to_part(request)
@@ -181,7 +182,10 @@ impl ChunkServer {
             return Ok(());
         }
         match self.parts.readable(part) {
-            None if self.parts.was_lost(part) => Err(ChunkErrorKind::Medium),
+            None if self.parts.was_lost(part) => {
+                self.marks.reach(Mark::LostPartAsked);
+                Err(ChunkErrorKind::Medium)
+            }
             None => Err(ChunkErrorKind::NotFound),
             Some(info) if right == Right::Read && info.version < version => {
                 Err(ChunkErrorKind::Version)
@@ -322,6 +326,7 @@ impl ChunkServer {
     /// again what was cut.
     pub(super) fn sync_along(&mut self, then: Then) {
         if let Then::Job(key) = then {
+            self.marks.reach(Mark::CutSynced);
             let job = self.jobs.table.get_mut(&key).expect("the job is under way");
             job.sync = true;
         }

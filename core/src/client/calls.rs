@@ -11,6 +11,7 @@ use super::then::Then;
 use crate::attributes::{Credentials, FileKind};
 use crate::errno::Errno;
 use crate::ids::RequestId;
+use crate::marks::Mark;
 use crate::namespace::record::Mutation;
 use crate::wire::client_master::{Answer, ClientToMaster, Query};
 use std::collections::{BTreeMap, VecDeque};
@@ -271,6 +272,9 @@ impl Client {
             // Or another change of the same name may have come behind it.
             let mut names = names.into_iter();
             overtaken |= names.any(|(parent, name)| self.cache.is_changing(parent, name));
+        }
+        if overtaken {
+            self.marks.reach(Mark::AnswerOvertaken);
         }
         self.cache.set_overtaken(overtaken);
         self.on_call_ended(call.then, result);

@@ -14,6 +14,7 @@ use super::timers::Timer;
 use crate::attributes::{Attributes, Credentials};
 use crate::errno::Errno;
 use crate::ids::InodeId;
+use crate::marks::Mark;
 use crate::namespace::record::{Mutation, WrittenExtent};
 use crate::wire::client_master::Answer;
 
@@ -108,6 +109,7 @@ impl Client {
     /// was fenced meanwhile. What is still kept is written again; the rest was cut with
     /// the chunk, or is durable.
     fn on_commit_stale(&mut self, inode: InodeId, commit: Commit) {
+        self.marks.reach(Mark::CommitStale);
         let generation = commit
             .generation
             .unwrap_or_else(|| self.files[&inode].generation);

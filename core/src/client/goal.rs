@@ -232,6 +232,7 @@ impl Client {
     }
 
     fn rest_sync(&mut self, place: Place) {
+        self.marks.reach(Mark::SyncPutOff);
         let attempts = self
             .edit(place, |chunk| {
                 chunk
@@ -318,11 +319,13 @@ impl Client {
         if std::mem::replace(&mut open.failures, file.failures) == file.failures {
             return Ok(());
         }
+        self.marks.reach(Mark::LossTold);
         Err(file.failure.unwrap_or(Errno::EIO))
     }
 
     /// Writes were lost behind the last handle's back: whoever opens the file next is told.
     fn note_untold(&mut self, inode: InodeId, errno: Errno) {
+        self.marks.reach(Mark::LossKept);
         if self.untold.len() >= self.config.limits.unsettled_max.max(1) {
             self.untold.pop_first();
         }

@@ -159,14 +159,18 @@ impl Client {
             self.marks.reach(Mark::UnsyncedResent);
         }
         let generation = self.files[&place.0].generation;
-        let (attempts, since) = self
+        let (attempts, since, is_blamed) = self
             .edit(place, |chunk| {
                 restart_writes(chunk, generation);
-                blame(chunk, error);
+                let is_blamed = blame(chunk, error);
                 chunk.attempts += 1;
-                (chunk.attempts, *chunk.failing_since.get_or_insert(now))
+                let since = *chunk.failing_since.get_or_insert(now);
+                (chunk.attempts, since, is_blamed)
             })
             .expect("it is there");
+        if is_blamed {
+            self.marks.reach(Mark::CopyBlamed);
+        }
         self.unsynced.remove(&place);
         let file = self.files.get_mut(&place.0).expect("it is there");
         file.close_generation();
@@ -490,6 +494,7 @@ impl Client {
             .iter()
             .position(|(_, ending)| ending.as_ref().is_some_and(is_it));
         if let Some(gathered) = gathered {
+            self.marks.reach(Mark::LeaseReclaimed);
             self.releases.swap_remove(gathered);
             self.edit(place, |chunk| {
                 chunk.lease = Lease::Held;
@@ -640,8 +645,9 @@ pub(super) fn restart_writes(chunk: &mut ChunkWrite, generation: u64) {
 }
 
 /// Whether the next `Lease` names the copy as failed: at once when it is gone or
-/// broken, at the second time when its word may only be out of date.
-fn blame(chunk: &mut ChunkWrite, error: ChunkError) {
+/// broken, at the second time when its word may only be out of date. True when it
+/// newly does.
+fn blame(chunk: &mut ChunkWrite, error: ChunkError) -> bool {
     let outdated = matches!(
         error.kind,
         ChunkErrorKind::Refused
@@ -651,14 +657,14 @@ fn blame(chunk: &mut ChunkWrite, error: ChunkError) {
     );
     if outdated && chunk.doubted != Some(error.server) {
         chunk.doubted = Some(error.server);
-        return;
+        return false;
     }
     let copies = chunk.grant.as_ref().map_or(&[][..], |grant| &grant.copies);
     let copy = copies.iter().find(|copy| copy.server == error.server);
     let named = copy.map(|copy| (copy.server, copy.boot));
-    if let Some(named) = named.filter(|named| !chunk.failed.contains(named)) {
-        chunk.failed.push(named);
-    }
+    let named = named.filter(|named| !chunk.failed.contains(named));
+    chunk.failed.extend(named);
+    named.is_some()
 }
 
 fn end_tenure(chunk: &mut ChunkWrite) {

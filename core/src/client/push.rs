@@ -112,6 +112,9 @@ impl Client {
     /// Every name that the kernel was given before the push has lapsed.
     pub(super) fn on_push_lapsed(&mut self, push: u64) {
         if let Some(open) = self.pushes.pushes.get_mut(&push) {
+            if !open.entries.is_empty() {
+                self.marks.reach(Mark::NameLapsed);
+            }
             for ticket in std::mem::take(&mut open.entries) {
                 self.pushes.tickets.remove(&ticket);
             }

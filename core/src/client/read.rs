@@ -12,6 +12,7 @@ use super::write::Place;
 use crate::errno::Errno;
 use crate::ids::{ChunkId, InodeId};
 use crate::limits::{CHUNK_SIZE, UNIT_SIZE};
+use crate::marks::Mark;
 use crate::wire::client_master::Query;
 use bytes::Bytes;
 
@@ -70,6 +71,7 @@ impl Client {
         }
         let range = (offset, u64::from(length));
         if let Some(generation) = self.unanswered_commit(inode, range) {
+            self.marks.reach(Mark::CommitAwaited);
             let again = After::Again(Box::new(request));
             return self.add_goal(inode, generation, Reach::Committed, again);
         }

@@ -14,6 +14,7 @@ use super::timers::Timer;
 use crate::errno::Errno;
 use crate::ids::{BootId, InodeId};
 use crate::limits::{FILE_SIZE_MAX, UNIT_SIZE};
+use crate::marks::Mark;
 use crate::wire::client_chunk::{ChunkError, ChunkErrorKind, ChunkReplyBody, ChunkRequestBody};
 use crate::wire::client_master::LeasedChunk;
 use bytes::Bytes;
@@ -77,6 +78,7 @@ impl Client {
     }
 
     fn block_write(&mut self, request: ClientRequest) {
+        self.marks.reach(Mark::WriteBlocked);
         if let Some(patience) = self.config.retry_for {
             self.timers
                 .set_once(Timer::Blocked, self.now.mono + patience);
@@ -419,6 +421,7 @@ impl Client {
     }
 
     fn rest_piece(&mut self, place: Place, start: u32) {
+        self.marks.reach(Mark::WritePutOff);
         let attempts = self
             .edit(place, |chunk| {
                 let piece = chunk.pieces.get_mut(&start).expect("the caller found it");

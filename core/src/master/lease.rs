@@ -269,6 +269,7 @@ impl Master {
             return;
         };
         if let LeaseState::Open { session, .. } = one.lease {
+            self.marks.reach(Mark::RepairRecalled);
             self.recall(chunk, one.epoch, one.inode, session);
         }
     }
@@ -348,6 +349,7 @@ impl Master {
         }
         self.leases.closing.remove(&chunk);
         self.leases.fencing.insert(chunk, epoch);
+        self.marks.reach(Mark::LeaseFenced);
         self.propose(
             Proposal::Fence(chunk),
             RecordBody::Fence {
@@ -748,6 +750,9 @@ impl Master {
         one.step = Step::Logged;
         let lossy = one.lossy;
         self.marks.reach(Mark::LeaseReconciled);
+        if lossy {
+            self.marks.reach(Mark::LeaseLossy);
+        }
         self.propose(
             Proposal::Reconciled(chunk),
             RecordBody::Reconciled {

@@ -457,7 +457,11 @@ impl Master {
             }
             _ => {}
         }
-        self.repair.is_running(chunk)
+        let is_running = self.repair.is_running(chunk);
+        if is_running {
+            self.marks.reach(Mark::RepairedFirst);
+        }
+        is_running
     }
 
     /// Copies to read from, the least busy first.
@@ -616,6 +620,9 @@ impl Master {
             .filter(|server| !inside.iter().any(|one| one.server == **server));
         let mut surplus: Vec<ServerId> = outside.copied().collect();
         surplus.extend(placement::surplus(&policy, &inside));
+        if !surplus.is_empty() {
+            self.marks.reach(Mark::SurplusDeleted);
+        }
         doomed.extend(surplus.into_iter().map(|server| (server, version)));
         for (server, version) in doomed {
             self.delete_copy(server, chunk, version);
