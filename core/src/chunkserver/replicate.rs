@@ -1,8 +1,8 @@
 //! Making a part equal to another server's: its present units are read from a
 //! source, verified, kept beside what is here, and put in place by one commit.
 //!
-//! At most `repair_inflight_max` parts at once and WINDOW pieces of each; the rest
-//! of the commands waits. Invariant: until the commit is durable the old part is
+//! At most `repair_inflight_max` parts at once and WINDOW pieces of each, fewer while
+//! clients use this server; the rest of the commands waits. Invariant: until the commit is durable the old part is
 //! untouched, and after a failure of one source nothing of it is kept.
 
 use super::ChunkServer;
@@ -21,6 +21,10 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// Pieces of one part under way.
 const WINDOW: usize = 4;
+/// The same while others wait for this server.
+const WINDOW_BUSY: usize = 1;
+/// Parts at once while others wait for this server.
+const PARTS_BUSY: usize = 8;
 /// The first piece is read along with the map, so that a small part takes one round
 /// trip.
 const FIRST_PIECE: u32 = 256 << 10;
@@ -145,12 +149,25 @@ impl ChunkServer {
     }
 
     fn pump_replications(&mut self) {
-        while self.replications.running < self.config.limits.repair_inflight_max {
+        while self.replications.running < self.parts_at_once() {
             let Some(key) = self.replications.waiting.pop_front() else {
                 return;
             };
             self.replications.running += 1;
             self.try_source(key);
+        }
+    }
+
+    /// Clients used this server a moment ago.
+    fn is_used(&self) -> bool {
+        self.now < self.foreground_until
+    }
+
+    fn parts_at_once(&self) -> usize {
+        let most = self.config.limits.repair_inflight_max;
+        match self.is_used() {
+            true => most.min(PARTS_BUSY),
+            false => most,
         }
     }
 
@@ -167,6 +184,7 @@ impl ChunkServer {
         let there = self.parts.at(part).map(|info| info.disk);
         let disk = there.or_else(|| self.disks.with_most_space());
         let one = self.replication(key);
+        let is_next = one.attempt > 0 && !one.sources.is_empty();
         one.attempt += 1;
         (one.wanted, one.asked) = (None, 0);
         (one.bytes, one.unflushed, one.seen) = (0, 0, None);
@@ -174,6 +192,10 @@ impl ChunkServer {
         if disk.is_none() {
             one.last_error = "no disk works".to_owned();
         }
+        if is_next {
+            self.marks.reach(Mark::SourceReplaced);
+        }
+        let one = self.replication(key);
         match disk.filter(|_| !one.sources.is_empty()) {
             Some(disk) => {
                 one.disk = Some(disk);
@@ -322,13 +344,17 @@ impl ChunkServer {
     /// Asks for more, or finishes.
     fn go_on(&mut self, key: u64) {
         self.flush_some(key);
+        let window = match self.is_used() {
+            true => WINDOW_BUSY,
+            false => WINDOW,
+        };
         loop {
             let one = self.replication(key);
             let is_ahead = one.flushing.is_some() && one.unflushed >= FLUSH_STEP;
             let Some(wanted) = one.wanted.as_mut() else {
                 return;
             };
-            if one.asked + one.steps >= WINDOW || is_ahead || one.resting {
+            if one.asked + one.steps >= window || is_ahead || one.resting {
                 return;
             }
             let Some((offset, length)) = wanted.pop_front() else {
@@ -367,13 +393,14 @@ impl ChunkServer {
     /// A flush ended. If it failed, so does the disk, and the next step tells. While
     /// others wait for this server, the disk is theirs for as long as it took.
     pub(super) fn on_received_flushed(&mut self, key: u64) {
-        let (now, is_busy) = (self.now, self.now < self.foreground_until);
+        let (now, is_used) = (self.now, self.is_used());
         let Some(one) = self.replications.table.get_mut(&key) else {
             return;
         };
         let began = one.flushing.take().expect("its flush was under way");
-        if is_busy {
+        if is_used {
             one.resting = true;
+            self.marks.reach(Mark::ReplicationRested);
             let rest = now.since(began).min(REST_MAX);
             self.replications.resting.insert((now + rest, key));
         } else {
