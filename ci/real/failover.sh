@@ -8,6 +8,23 @@ other=$WORK/other
 cluster_up --masters 3
 second_mount "$other"
 mkdir "$MNT/witness-1" "$MNT/witness-2"
+# may_stop CODE NODE...: what `antler ok-to-stop` answers, by its exit code.
+may_stop() {
+    local wanted=$1 code=0
+    shift
+    "$ANTLER" ok-to-stop --dir "$DIR" "$@" >"$WORK/stop.txt" || code=$?
+    [ "$code" = "$wanted" ] || fail "ok-to-stop $*: exit code $code, not $wanted: $(cat "$WORK/stop.txt")"
+}
+if [ -z "$PLAIN" ]; then
+    echo something >"$MNT/with-two-copies"
+    sync "$MNT/with-two-copies"
+    mapfile -t servers < <(status '.servers[].address')
+    may_stop 0 master-1
+    may_stop 3 master-1 master-2
+    may_stop 3 "${servers[@]}"
+    may_stop 3 --allow-endangered "${servers[@]}"
+    may_stop 1 nobody
+fi
 
 for number in $(seq "$kills"); do
     "$WITNESS" write "$MNT/witness-1" --journal "$WORK/journal-1" --run "$number" --threads 2 --seconds 12 --largest 70000 >"$WORK/write-1.txt" &

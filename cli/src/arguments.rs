@@ -37,6 +37,9 @@ pub(crate) enum Command {
     Status(Status),
     /// Show a file's chunks, their versions, and where each copy is
     Info(Info),
+    /// Ask whether nodes may be stopped: exit code 0 if nothing becomes unavailable or
+    /// endangered, 3 if something does
+    OkToStop(OkToStop),
     /// Set how many copies a file's chunks, or a directory's new files, get
     SetCopies(SetCopies),
     /// Make, change and show storage classes: how many copies, and where
@@ -330,6 +333,27 @@ pub(crate) struct Label {
     /// KEY=VALUE sets a label, KEY- removes what was set; none shows them
     #[arg(value_name = "KEY=VALUE|KEY-")]
     pub(crate) changes: Vec<String>,
+    #[command(flatten)]
+    pub(crate) target: Target,
+}
+
+/// `antler ok-to-stop`
+#[derive(Args, Debug)]
+#[command(
+    after_help = "It answers for now, and for stopping all of them at the same time. Ask again \
+    before each step: copies move, and what was spare may not be any more."
+)]
+pub(crate) struct OkToStop {
+    /// Masters, metaloggers and chunkservers: by address, or as `antler status` names them
+    #[arg(value_name = "NODE", required = true)]
+    pub(crate) nodes: Vec<String>,
+    /// Yes as long as everything stays available, be it with one copy for a while: what a
+    /// restart comes to where there are two copies
+    #[arg(long)]
+    pub(crate) allow_endangered: bool,
+    /// As JSON
+    #[arg(long)]
+    pub(crate) json: bool,
     #[command(flatten)]
     pub(crate) target: Target,
 }

@@ -14,9 +14,7 @@ use antler_core::ids::{InodeId, ServerId};
 use antler_core::namespace::record::ClassChange;
 use antler_core::placement::label::is_label;
 use antler_core::placement::{Policy, StorageClass};
-use antler_core::wire::client_master::{
-    Answer, ClassPlan, ClassStatus, Query, ServerStatus, Status,
-};
+use antler_core::wire::client_master::{Answer, ClassPlan, ClassStatus, Query, ServerStatus};
 
 /// Names that one question about a directory brings.
 const ENTRIES: u32 = 1000;
@@ -150,15 +148,7 @@ fn show(arguments: &ClassName) -> Outcome<()> {
 
 fn classes(target: &Target) -> Outcome<Vec<ClassStatus>> {
     let found = target::find(target, None)?;
-    found.with_session(async |session| Ok(status(session).await?.classes))
-}
-
-async fn status(session: &Session) -> Outcome<Status> {
-    match session.query(Query::Status).await {
-        Ok(Answer::Status(status)) => Ok(*status),
-        Ok(other) => panic!("status is answered by status, not {other:?}"),
-        Err(error) => Err(Failure::undone(error)),
-    }
+    found.with_session(async |session| Ok(crate::status::ask(session).await?.classes))
 }
 
 /// Runs `antler set-class`.
@@ -288,7 +278,7 @@ async fn set_label(
 }
 
 async fn server(session: &Session, name: &str) -> Outcome<ServerStatus> {
-    let servers = status(session).await?.servers.into_iter();
+    let servers = crate::status::ask(session).await?.servers.into_iter();
     let mut named = servers.filter(|one| one.address.0 == name || one.server.to_string() == name);
     named
         .next()

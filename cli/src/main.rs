@@ -21,6 +21,7 @@ mod processes;
 mod recover;
 mod session;
 mod status;
+mod stop;
 mod target;
 mod tools;
 mod up;
@@ -57,6 +58,7 @@ fn run(command: &Command) -> Outcome<ExitCode> {
         Command::Mount(arguments) => mount::run(arguments),
         Command::Status(arguments) => status::run(arguments),
         Command::Info(arguments) => tools::info(arguments),
+        Command::OkToStop(arguments) => return stop::run(arguments),
         Command::SetCopies(arguments) => tools::set_copies(arguments),
         Command::Class(command) => classes::run(command),
         Command::SetClass(arguments) => classes::set_class(arguments),

@@ -3,6 +3,7 @@
 use crate::arguments::Status as Arguments;
 use crate::failure::{Failure, Outcome};
 use crate::layout::member_name;
+use crate::session::Session;
 use crate::target;
 use antler_core::wire::client_master::{
     Answer, ClassStatus, DiskStatus, MemberStatus, Query, ServerStatus, SessionStatus, Status,
@@ -12,13 +13,10 @@ use serde_json::{Value, json};
 /// Runs the command.
 pub(crate) fn run(arguments: &Arguments) -> Outcome<()> {
     let found = target::find(&arguments.target, arguments.path.as_deref())?;
-    let status = found.with_session(async |session| match session.query(Query::Status).await {
-        Ok(Answer::Status(status)) => Ok(*status),
-        Ok(other) => panic!("status is answered by status, not {other:?}"),
-        Err(error) => Err(Failure::undone(format_args!(
-            "{}: {error}",
-            found.masters.join(", ")
-        ))),
+    let status = found.with_session(async |session| {
+        let status = ask(session).await;
+        status
+            .map_err(|error| Failure::undone(format_args!("{}: {error}", found.masters.join(", "))))
     })?;
     if arguments.json {
         println!("{:#}", as_json(&status));
@@ -26,6 +24,15 @@ pub(crate) fn run(arguments: &Arguments) -> Outcome<()> {
         print!("{}", as_text(&status));
     }
     Ok(())
+}
+
+/// Asks the leader.
+pub(crate) async fn ask(session: &Session) -> Outcome<Status> {
+    match session.query(Query::Status).await {
+        Ok(Answer::Status(status)) => Ok(*status),
+        Ok(other) => panic!("status is answered by status, not {other:?}"),
+        Err(error) => Err(Failure::undone(error)),
+    }
 }
 
 fn as_text(status: &Status) -> String {

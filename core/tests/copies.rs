@@ -3,8 +3,11 @@
 
 mod bench;
 
+use antler_core::attributes::Credentials;
 use antler_core::errno::Errno;
-use antler_core::ids::{BootId, ChunkId, ChunkVersion, DiskId, Epoch, LinkId, PartId, ServerId};
+use antler_core::ids::{
+    BootId, ChunkId, ChunkVersion, DiskId, Epoch, LinkId, PartId, RequestId, ServerId,
+};
 use antler_core::machine::Input;
 use antler_core::namespace::LeaseState;
 use antler_core::namespace::record::Mutation;
@@ -13,7 +16,9 @@ use antler_core::time::Duration;
 use antler_core::wire::chunk_master::{
     ChunkToMaster, Command, CommandResult, PartReport, PartState,
 };
-use antler_core::wire::client_master::{Answer, DiskStatus, MasterToClient};
+use antler_core::wire::client_master::{
+    Answer, ClientToMaster, DiskStatus, MasterToClient, Query, StopPlan,
+};
 use bench::{
     Bench, commit_and_release, create, created, granted, lease_name, mutate, pass_with, sync_all,
     write_and_close,
@@ -333,4 +338,50 @@ fn a_server_that_came_back_with_less_is_believed_against_a_later_release() {
         matches!(made[..], [(_, version, _)] if version == lease.version),
         "{made:?}"
     );
+}
+
+/// What would come of stopping servers.
+fn stop(bench: &mut Bench, link: LinkId, servers: &[u64]) -> StopPlan {
+    let servers = servers.iter().map(|server| ServerId(*server)).collect();
+    let from = ChunkId(0);
+    let ask = ClientToMaster::Ask {
+        question: RequestId(9),
+        credentials: Credentials::default(),
+        query: Query::Stop { servers, from },
+    };
+    let said = bench.say(link, ask);
+    let plan = said.iter().find_map(|said| match said {
+        MasterToClient::Answer {
+            result: Ok(Answer::Stop(plan)),
+            ..
+        } => Some((**plan).clone()),
+        _ => None,
+    });
+    plan.unwrap_or_else(|| panic!("no plan but {said:?}"))
+}
+
+#[test]
+fn servers_may_stop_unless_a_chunk_has_no_second_copy_elsewhere() {
+    let mut bench = Bench::new();
+    let (servers, _) = settled_on_two(&mut bench);
+    let [(first, one), (second, _), (third, _)] = servers[..] else {
+        panic!("there are three")
+    };
+    let (link, _) = bench.mount(2);
+    let spare = stop(&mut bench, link, &[third]);
+    assert_eq!((spare.chunks, spare.next), (0, None));
+    let plan = stop(&mut bench, link, &[first, third]);
+    assert_eq!((plan.chunks, plan.endangered, plan.unavailable), (1, 1, 0));
+    let plan = stop(&mut bench, link, &[first, second]);
+    assert_eq!((plan.chunks, plan.endangered, plan.unavailable), (1, 0, 1));
+    assert_eq!(plan.examples.len(), 1, "its file is named");
+    // One is away already: the other is the last.
+    let reason = "the server died".to_owned();
+    bench.input(Input::Closed { link: one, reason });
+    let plan = stop(&mut bench, link, &[second]);
+    assert_eq!((plan.endangered, plan.unavailable), (0, 1));
+    // A chunk that is being written counts before its copies are reported.
+    bench.say(link, mutate(1, create("g")));
+    let all = stop(&mut bench, link, &[first, second, third]);
+    assert_eq!((all.chunks, all.unavailable), (2, 2));
 }

@@ -21,6 +21,7 @@ mod repair;
 mod servers;
 mod sessions;
 mod status;
+mod stop;
 
 use crate::hash::Digest;
 use crate::ids::{ChunkId, Epoch, Incarnation, InodeId, LinkId, ServerId, SessionId};

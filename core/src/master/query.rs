@@ -198,6 +198,9 @@ impl Master {
             Query::Status => Ok(Answer::Status(Box::new(self.status()))),
             Query::Info { inode } => Ok(Answer::Info(Box::new(self.info(inode)?))),
             Query::Unsettled { chunks } => Ok(Answer::Unsettled(self.unsettled(chunks))),
+            Query::Stop { servers, from } => {
+                Ok(Answer::Stop(Box::new(self.stop_plan(&servers, from))))
+            }
             Query::PlanClass { name, class } => Ok(Answer::Plan(self.plan(&name, &class)?)),
             Query::ReleaseQuarantine => {
                 self.release_quarantine();

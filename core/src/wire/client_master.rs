@@ -353,6 +353,18 @@ pub enum Query {
         #[n(0)]
         chunks: Vec<(ChunkId, ChunkVersion)>,
     },
+    /// What of the chunks on some chunkservers could not be read, or not spared a further
+    /// loss, while those are stopped, looking at `STOP_LOOKS_MAX` chunks of each from one
+    /// on. Answer: `Stop`.
+    #[n(16)]
+    Stop {
+        /// Which.
+        #[n(0)]
+        servers: Vec<ServerId>,
+        /// From which chunk on.
+        #[n(1)]
+        from: ChunkId,
+    },
 }
 
 /// The good answers to mutations and questions.
@@ -430,6 +442,32 @@ pub enum Answer {
     /// that version is not durable yet, or may be lost.
     #[n(13)]
     Unsettled(#[n(0)] Vec<ChunkId>),
+    /// What would come of stopping servers.
+    #[n(14)]
+    Stop(#[n(0)] Box<StopPlan>),
+}
+
+/// What would come of the chunks on some servers if those were stopped, as copies lie now.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Encode, Decode)]
+pub struct StopPlan {
+    /// Chunks looked at: those with a copy on one of the servers.
+    #[n(0)]
+    pub chunks: u64,
+    /// Of them, those without any copy elsewhere that could be read, with one there.
+    #[n(1)]
+    pub unavailable: u64,
+    /// Those left with one copy, of more: the next loss would make them unavailable.
+    #[n(2)]
+    pub endangered: u64,
+    /// Those left with fewer copies than wanted, the endangered ones apart.
+    #[n(3)]
+    pub under_goal: u64,
+    /// Some of the files that the unavailable and endangered ones belong to.
+    #[n(4)]
+    pub examples: Vec<InodeId>,
+    /// Where to look on, unless that was all.
+    #[n(5)]
+    pub next: Option<ChunkId>,
 }
 
 /// What a change of a storage class would do, as copies lie now.

@@ -1,7 +1,7 @@
 //! Caches: what may be answered without the leader, for how long, and what a push
 //! waits for.
 
-use crate::world::{Target, World, read_request, write_request};
+use crate::world::{Target, World, read_request};
 use antler_core::attributes::{AttributeChange, FileKind, RenameMode, XattrMode};
 use antler_core::client::request::{ClientAnswer, FileReply, FileRequest};
 use antler_core::errno::Errno;
