@@ -2,9 +2,8 @@
 //! upkeep of a file after each event. Leaves sending to `write`, leases to `lease`.
 //!
 //! Invariant: a goal is told only when nothing of its generations is dirty, under
-//! way, uncommitted, under a lease that may have been fenced, or (for a synced one) not
-//! durable; or when it was lost, with
-//! the error.
+//! way, uncommitted, under a lease that may have been fenced, on a copy that may have lost
+//! it since, or (for a synced one) not durable; or when it was lost, with the error.
 
 use super::Client;
 use super::extents::Progress;
@@ -148,6 +147,7 @@ impl Client {
         for index in indices {
             self.want_lease((inode, index));
             self.maybe_sync((inode, index));
+            self.maybe_vouch((inode, index));
         }
     }
 
