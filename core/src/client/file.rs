@@ -270,6 +270,11 @@ impl ChunkWrite {
         due && held && self.is_written && unsynced
     }
 
+    /// The leader wants its lease back.
+    pub(super) fn is_recalled(&self) -> bool {
+        matches!(self.ending, Some((EndCause::Recalled, _)))
+    }
+
     /// The master knows the chunk to hold content up to `end`.
     pub(super) fn on_committed(&mut self, end: u32) {
         self.committed_end = self.committed_end.max(end);

@@ -78,6 +78,34 @@ fn a_close_of_what_was_written_before_asks_once() {
 }
 
 #[test]
+fn what_was_lost_after_a_recall_is_told_by_the_close() {
+    for seed in 0..20 {
+        let mut world = World::new(seed, 2, 1);
+        let (mount, other) = (world.mount_ready(), world.mount_ready());
+        let file = world.create(mount, "a");
+        let rival = (file.0, world.open(other, file.0));
+        world.write(mount, file, 0, &[1; 5000]);
+        world.run_for(Duration::from_millis(100));
+        world.write(other, rival, 8192, &[2; 4096]);
+        let asked = FileRequest::Flush {
+            inode: file.0,
+            handle: rival.1,
+        };
+        world.request(other, asked);
+        world.run_for(Duration::from_micros(500 + 500 * seed));
+        lose_unnoticed(&mut world);
+        let (inode, handle) = file;
+        let closed = world.ask(mount, FileRequest::Flush { inode, handle });
+        let again = (inode, world.open(other, inode));
+        let content = world.read(other, again, 0, 5000);
+        assert!(
+            closed.is_err() || content[..] == [1; 5000],
+            "seed {seed}: a good close, and the bytes are gone"
+        );
+    }
+}
+
+#[test]
 fn a_close_with_a_write_behind_a_recall_ends() {
     for early in 0..8 {
         for late in 0..8 {
