@@ -13,6 +13,7 @@ use antler_core::namespace::LeaseState;
 use antler_core::namespace::record::Mutation;
 use antler_core::placement::Labels;
 use antler_core::time::Duration;
+use antler_core::vfs::Space;
 use antler_core::wire::chunk_master::{
     ChunkToMaster, Command, CommandResult, PartReport, PartState,
 };
@@ -23,6 +24,7 @@ use bench::{
     Bench, commit_and_release, create, created, granted, lease_name, mutate, pass_with, sync_all,
     write_and_close,
 };
+use std::collections::BTreeSet;
 
 /// Three servers, and a chunk that settled on two of them: their links, and the chunk.
 fn settled_on_two(bench: &mut Bench) -> (Vec<(u64, LinkId)>, ChunkId) {
@@ -384,4 +386,77 @@ fn servers_may_stop_unless_a_chunk_has_no_second_copy_elsewhere() {
     bench.say(link, mutate(1, create("g")));
     let all = stop(&mut bench, link, &[first, second, third]);
     assert_eq!((all.chunks, all.unavailable), (2, 2));
+}
+
+#[test]
+fn a_chunk_that_was_never_synced_is_made_anew_where_there_are_disks() {
+    let mut bench = Bench::new();
+    let _ = (bench.serve(1), bench.serve(2));
+    let (link, _) = bench.mount(1);
+    write_and_close(&mut bench, link);
+    let spare = bench.serve(3);
+    let back = [1, 2].map(|server| bench.serve_in_life(server, server + 10));
+    let chunk = bench.master.state().leased().next();
+    let chunk = chunk.expect("it was closed and not settled");
+    // They never had it durably, and their disks fail when they are to have it empty.
+    let mut asked = BTreeSet::new();
+    let mut made = Vec::new();
+    for _ in 0..60 {
+        for server in back {
+            for (command, body) in bench.commands(server) {
+                let is_first = matches!(body, Command::Fence { .. }) && asked.insert(server);
+                let failed = CommandResult::Failed {
+                    reason: "a disk failed".into(),
+                    bad_source: None,
+                };
+                let result = match is_first {
+                    true => CommandResult::Parts(vec![None]),
+                    false => failed,
+                };
+                bench.tell(server, ChunkToMaster::CommandDone { command, result });
+            }
+        }
+        pass_with(&mut bench, &back, 1);
+        let disk = DiskStatus {
+            space: Space {
+                total: 1 << 40,
+                free: 1 << 40,
+            },
+            ..DiskStatus::default()
+        };
+        let alive = ChunkToMaster::Alive {
+            disks: vec![disk],
+            load: 0,
+            sent: 1,
+        };
+        bench.tell(spare, alive);
+        made = bench.commands(spare);
+        if !made.is_empty() {
+            break;
+        }
+    }
+    let [
+        (
+            command,
+            Command::SetVersion {
+                part,
+                epoch,
+                version,
+            },
+        ),
+    ] = made[..]
+    else {
+        panic!("nothing is made: {made:?}")
+    };
+    assert_eq!(part, PartId::whole(chunk));
+    let state = PartState {
+        version,
+        epoch,
+        boot: BootId(3),
+        digest: 0,
+    };
+    let result = CommandResult::Parts(vec![Some(state)]);
+    bench.tell(spare, ChunkToMaster::CommandDone { command, result });
+    let leased = bench.master.state().leased().count();
+    assert_eq!(leased, 0, "it can be written again");
 }

@@ -7,10 +7,11 @@
 //! other mounts drop the content, and what they read again meanwhile they would keep.
 
 use super::Client;
-use super::file::{ChunkWrite, Commit, File, Lease};
+use super::file::{ChunkWrite, Commit, File, Goal, Lease, Reach};
 use super::lease::{fences, is_ready};
 use super::then::Then;
 use super::timers::Timer;
+use super::vouch::is_vouch_awaited;
 use crate::attributes::{Attributes, Credentials};
 use crate::errno::Errno;
 use crate::ids::InodeId;
@@ -182,11 +183,14 @@ fn is_needed(file: &File) -> bool {
         .filter_map(ChunkWrite::oldest_unwritten)
         .min()
         .unwrap_or(u64::MAX);
-    let awaited = file
-        .goals
-        .iter()
-        .any(|goal| goal.generation >= uncommitted && goal.generation < unwritten);
-    file.commit_wanted || ending || awaited
+    // A lease that is to end goes back with the commit, once its copies were heard.
+    let unheard = |chunk: &ChunkWrite| chunk.ending.is_some() && is_vouch_awaited(file, chunk);
+    let is_early = file.has_endings && file.chunks.values().any(unheard);
+    let awaits = |goal: &Goal| {
+        let is_due = goal.generation >= uncommitted && goal.generation < unwritten;
+        is_due && !(is_early && goal.reach == Reach::GivenBack)
+    };
+    file.commit_wanted || ending || file.goals.iter().any(awaits)
 }
 
 /// What each written chunk is to be said to hold.

@@ -31,6 +31,8 @@ pub(super) struct Piece {
     pub(super) drop_from: Option<u32>,
     /// It changes no length and no `valid`.
     pub(super) overwrites: bool,
+    /// The file's generation when it was sent first.
+    pub(super) sent_in: u64,
     /// Tries that met a busy server.
     pub(super) attempts: u32,
 }
@@ -88,6 +90,11 @@ pub(super) struct ChunkWrite {
     pub(super) acknowledged: Option<u64>,
     /// A sync is under way.
     pub(super) syncing: Option<Syncing>,
+    /// In which generation the newest request was sent that all copies answered in the
+    /// lives that the lease names.
+    pub(super) vouched: u64,
+    /// In which generation they were last asked for their lives alone, and did not answer yet.
+    pub(super) vouching: Option<u64>,
     /// A sync is wanted whatever the goals say.
     pub(super) sync_wanted: bool,
     /// How far the chunk holds acknowledged content.
@@ -135,6 +142,8 @@ impl ChunkWrite {
             is_synced: false,
             acknowledged: None,
             syncing: None,
+            vouched: 0,
+            vouching: None,
             sync_wanted: false,
             written_end: 0,
             committed_end: 0,
@@ -261,6 +270,11 @@ impl ChunkWrite {
         due && held && self.is_written && unsynced
     }
 
+    /// The leader wants its lease back.
+    pub(super) fn is_recalled(&self) -> bool {
+        matches!(self.ending, Some((EndCause::Recalled, _)))
+    }
+
     /// The master knows the chunk to hold content up to `end`.
     pub(super) fn on_committed(&mut self, end: u32) {
         self.committed_end = self.committed_end.max(end);
@@ -309,8 +323,8 @@ impl ChunkWrite {
 pub(super) enum Reach {
     /// Acknowledged by every copy, and part of the file.
     Committed,
-    /// Also, leases that are to end are given back: none was fenced meanwhile, with
-    /// which what was acknowledged may have been lost.
+    /// Also, the copies still have what is not synced, and leases that are to end are given
+    /// back: none was fenced meanwhile, with which what was acknowledged may have been lost.
     GivenBack,
     /// Committed and durable on every copy.
     Synced,
@@ -494,7 +508,10 @@ impl File {
         }
         self.chunks.values().all(|chunk| match reach {
             Reach::Committed => !behind(chunk.oldest_unwritten()),
-            Reach::GivenBack => !behind(chunk.oldest_unwritten()) && !chunk.is_ending(generation),
+            Reach::GivenBack => {
+                let is_open = chunk.is_ending(generation) || chunk.is_unvouched(generation);
+                !behind(chunk.oldest_unwritten()) && !is_open
+            }
             Reach::Synced => !behind(chunk.oldest_unsynced()),
         })
     }

@@ -2,9 +2,8 @@
 //! upkeep of a file after each event. Leaves sending to `write`, leases to `lease`.
 //!
 //! Invariant: a goal is told only when nothing of its generations is dirty, under
-//! way, uncommitted, under a lease that may have been fenced, or (for a synced one) not
-//! durable; or when it was lost, with
-//! the error.
+//! way, uncommitted, under a lease that may have been fenced, on a copy that may have lost
+//! it since, or (for a synced one) not durable; or when it was lost, with the error.
 
 use super::Client;
 use super::extents::Progress;
@@ -32,11 +31,27 @@ impl Client {
         }
         let file = self.files.get_mut(&inode).expect("a handle has a file");
         let until = file.close_generation();
-        if file.writers == 1 {
+        let is_last = file.writers == 1;
+        if is_last {
             self.end_all_soon(inode, until);
         }
         let after = After::Tell { operation, handle };
-        self.add_goal(inode, until, Reach::GivenBack, after);
+        if !self.was_recalled(inode) {
+            return self.add_goal(inode, until, Reach::GivenBack, after);
+        }
+        self.sync_file(inode, after);
+        if is_last {
+            self.end_all_soon(inode, until);
+        }
+    }
+
+    /// Something written to a file went back to the leader, or is on its way there, before
+    /// a close that vouches for it: the bytes are kept no longer, and only a sync finds out
+    /// whether the copies still have them.
+    fn was_recalled(&self, inode: InodeId) -> bool {
+        let leaving = |chunk: &ChunkWrite| chunk.lease == Lease::Ending && chunk.is_recalled();
+        let mut chunks = self.files[&inode].chunks.values();
+        chunks.any(leaving) || self.unsettled.has_recalled(inode)
     }
 
     /// fsync(2): what any handle of the mount wrote to the file before is durable,
@@ -148,6 +163,7 @@ impl Client {
         for index in indices {
             self.want_lease((inode, index));
             self.maybe_sync((inode, index));
+            self.maybe_vouch((inode, index));
         }
     }
 

@@ -9,6 +9,7 @@ use super::Client;
 use super::file::{ChunkWrite, EndCause, File, Goal, Lease, Reach};
 use super::then::{Ending, Then};
 use super::timers::Timer;
+use super::vouch::is_vouch_awaited;
 use super::write::Place;
 use crate::attributes::Credentials;
 use crate::errno::Errno;
@@ -586,7 +587,7 @@ pub(super) fn is_ready(file: &File, chunk: &ChunkWrite) -> bool {
         .oldest_unwritten()
         .is_some_and(|oldest| oldest <= until);
     let under_way = !chunk.pieces.is_empty() || chunk.syncing.is_some();
-    let awaited = is_awaited(file, chunk);
+    let awaited = is_awaited(file, chunk) || is_vouch_awaited(file, chunk);
     let unsynced = cause == EndCause::Idle && chunk.acknowledged.is_some();
     chunk.lease == Lease::Held && !unwritten && !under_way && !awaited && !unsynced
 }
@@ -621,6 +622,7 @@ fn apply_grant(chunk: &mut ChunkWrite, grant: LeasedChunk) {
     chunk.is_written = false;
     chunk.is_acknowledged = false;
     chunk.is_synced = false;
+    (chunk.vouched, chunk.vouching) = (0, None);
     chunk.failed.clear();
     chunk.lease = Lease::Held;
     chunk.grant = Some(grant);

@@ -3,8 +3,8 @@
 //! Owns the routing of inputs; each noun has its file: `session` and `calls` speak
 //! with the leader, `servers` with the chunkservers; `cache`, `lookup`, `change`,
 //! `open`, `push` serve names and attributes; `read`, `fetch`, `ahead`, `locate`,
-//! `seek` read; `file`, `extents`, `write`, `lease`, `goal`, `commit`, `exclusive`
-//! write. Leaves translation from the kernel to `fuse/`.
+//! `seek` read; `file`, `extents`, `write`, `lease`, `goal`, `vouch`, `commit`,
+//! `exclusive` write. Leaves translation from the kernel to `fuse/`.
 //!
 //! Invariant: every request of the mount is answered once; nothing that a cache
 //! says is used after its lease; nothing written is forgotten before it is durable,
@@ -36,6 +36,7 @@ mod shutdown;
 mod then;
 mod timers;
 mod unsettled;
+mod vouch;
 mod write;
 
 pub use config::{ClientConfig, Limits};

@@ -36,6 +36,13 @@ pub(super) enum ChunkThen {
         index: u32,
         tenure: u64,
     },
+    /// The lives of a chunk's copies, asked in a generation under a tenure.
+    Vouch {
+        inode: InodeId,
+        index: u32,
+        tenure: u64,
+        sent: u64,
+    },
     /// A read, from the copy with this place in the fetch's list.
     Fetch { fetch: u64, server: ServerId },
     /// The map of a chunk for a seek.
@@ -236,6 +243,12 @@ impl Client {
                 index,
                 tenure,
             } => self.on_sync_outcome((inode, index), tenure, outcome),
+            ChunkThen::Vouch {
+                inode,
+                index,
+                tenure,
+                sent,
+            } => self.on_vouch_outcome((inode, index), (tenure, sent), outcome),
             ChunkThen::Fetch { fetch, server } => self.on_fetch_outcome(fetch, server, outcome),
             ChunkThen::Map { seek, server } => self.on_map_outcome(seek, server, outcome),
         }

@@ -23,15 +23,20 @@ pub(super) struct Owed {
     chunk: ChunkId,
     /// The version of the last lease under which something was written.
     version: ChunkVersion,
+    /// The leader called the lease back: no close vouched for what was written, and one that
+    /// comes yet can't without a sync.
+    is_recalled: bool,
 }
 
 impl Owed {
     /// What a chunk leaves unsynced when its lease ends now.
     fn left_by(chunk: &ChunkWrite) -> Option<Self> {
         let grant = chunk.grant.as_ref()?;
+        let before = chunk.owed.is_some_and(|owed| owed.is_recalled);
         let written = Self {
             chunk: grant.chunk,
             version: grant.version,
+            is_recalled: before || chunk.is_recalled(),
         };
         chunk.is_written.then_some(written).or(chunk.owed)
     }
@@ -82,6 +87,12 @@ impl Unsettled {
             .range((inode, 0)..=(inode, u32::MAX))
             .map(|((_, index), _)| *index)
             .collect()
+    }
+
+    /// Something of a file went back to the leader before it was closed.
+    pub(super) fn has_recalled(&self, inode: InodeId) -> bool {
+        let of_file = self.chunks.range((inode, 0)..=(inode, u32::MAX));
+        of_file.into_iter().any(|(_, (_, owed))| owed.is_recalled)
     }
 
     fn oldest(&self, count: usize) -> impl Iterator<Item = (Place, Owed)> {

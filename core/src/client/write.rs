@@ -329,6 +329,7 @@ impl Client {
     /// waits for that one.
     fn send_run(&mut self, place: Place, start: u32, end: u32) {
         let file = &self.files[&place.0];
+        let sent_in = file.generation;
         let chunk = &file.chunks[&place.1];
         let along = file.sync_goal().filter(|_| self.syncs_along(chunk));
         if chunk.overlapping(start, end).is_some() {
@@ -341,7 +342,7 @@ impl Client {
         let Some(run) = self.clip_zeros(place, run) else {
             return;
         };
-        self.edit(place, |chunk| add_piece(chunk, run, along));
+        self.edit(place, |chunk| add_piece(chunk, run, along, sent_in));
         self.transmit_piece(place, start);
     }
 
@@ -514,7 +515,7 @@ fn note_uncommitted(file: &mut File, index: u32, generation: u64) {
 /// Registers a run as a piece under way. It syncs along when it is all that somebody
 /// waits to see durable, up to the generation `along`, and changes no length; otherwise
 /// the sync goes beside the commit.
-fn add_piece(chunk: &mut ChunkWrite, run: Run, along: Option<u64>) {
+fn add_piece(chunk: &mut ChunkWrite, run: Run, along: Option<u64>, sent_in: u64) {
     let end = run.offset + run.content.length();
     let is_data = matches!(run.content, Content::Data(_));
     let overwrites = is_data && end <= chunk.committed_end && chunk.drop_from.is_none();
@@ -530,6 +531,7 @@ fn add_piece(chunk: &mut ChunkWrite, run: Run, along: Option<u64>) {
         followed: false,
         drop_from: chunk.drop_from.filter(|_| is_data),
         overwrites,
+        sent_in,
         attempts: 0,
     };
     chunk.is_written = true;
@@ -540,6 +542,7 @@ fn add_piece(chunk: &mut ChunkWrite, run: Run, along: Option<u64>) {
 fn finish_piece(chunk: &mut ChunkWrite, start: u32, piece: &Piece) {
     let end = start + piece.content.length();
     chunk.is_acknowledged = true;
+    chunk.vouch(piece.sent_in);
     chunk.end_failure();
     if let Some(from) = piece.drop_from {
         chunk.drop_from = None;

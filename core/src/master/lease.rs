@@ -8,7 +8,7 @@
 //! | Closing, a copy lost | logs `Fence` |
 //! | Broken | logs `Fence` |
 //! | Reconciling | fences every reachable copy, takes one that holds all synced bytes, makes the others equal, logs `Reconciled` |
-//! | Reconciling, nobody has it, nothing was ever synced | makes an empty one; if nobody can have that either, logs `Reconciled`, with which a chunk without content goes |
+//! | Reconciling, nobody has it, nothing was ever synced | makes an empty one, on other servers if those can't have it; a chunk without content goes with `Reconciled` |
 //!
 //! A new leader finds the same states in the replicated table and goes on: every
 //! step may be done twice. Servers of the write set whose copy is at least of the
@@ -25,6 +25,7 @@ use crate::machine::Level;
 use crate::marks::Mark;
 use crate::namespace::LeaseState;
 use crate::namespace::record::RecordBody;
+use crate::placement;
 use crate::time::{Duration, Instant};
 use crate::wire::capability::{Grant, Right};
 use crate::wire::chunk_master::{Command, CommandResult, PartState};
@@ -117,6 +118,9 @@ pub(super) struct Leases {
     logging: bool,
     fencing: BTreeMap<ChunkId, Epoch>,
     reconciling: BTreeMap<ChunkId, Reconcile>,
+    /// Of those, the ones of which a copy was absent: nothing of them was ever synced. That
+    /// stays so however often they are fenced anew, and whatever becomes of the copy.
+    never_synced: BTreeSet<ChunkId>,
 }
 
 impl Leases {
@@ -172,9 +176,13 @@ impl Master {
             return;
         }
         let Some(one) = self.member.state().chunk(chunk) else {
+            self.leases.never_synced.remove(&chunk);
             return self.leases.forget(chunk);
         };
         let (epoch, version, lease) = (one.epoch, one.version, one.lease);
+        if !matches!(lease, LeaseState::Reconciling { .. }) {
+            self.leases.never_synced.remove(&chunk);
+        }
         self.leases.forget(chunk);
         self.recheck = true;
         match lease {
@@ -603,12 +611,16 @@ impl Master {
         // What was synced is on every copy: one that has nothing proves that nothing was.
         // So does the log when it knows of no content, as an fsync is answered behind that.
         let is_absent = |answer: &Answer| matches!(answer, Answer::Absent);
-        let proven = one.answers.values().any(is_absent) || self.is_uncommitted(chunk);
-        let never_synced = one.base == ChunkVersion(0) && proven;
+        let is_first = one.base == ChunkVersion(0);
+        if is_first && one.answers.values().any(is_absent) {
+            self.leases.never_synced.insert(chunk);
+        }
+        let proven = self.leases.never_synced.contains(&chunk) || self.is_uncommitted(chunk);
+        let never_synced = is_first && proven;
         match source {
             Some((source, kept)) if enough => self.equalize(chunk, source, kept),
             None if enough && never_synced => self.make_empty(chunk),
-            None if all && waited >= ASK_AGAIN => self.ask_all_again(chunk),
+            None if all => self.ask_all_later(chunk),
             _ => {}
         }
     }
@@ -623,10 +635,13 @@ impl Master {
         is_empty && self.life() <= Incarnation(1)
     }
 
-    /// No copy will do as they are now: a disk may come back, or a read succeed.
-    fn ask_all_again(&mut self, chunk: ChunkId) {
-        if let Some(one) = self.leases.reconciling.get_mut(&chunk) {
-            one.since = self.now.mono;
+    /// No copy will do as they are now: a disk may come back, or a read succeed. So they are
+    /// asked again after a pause.
+    fn ask_all_later(&mut self, chunk: ChunkId) {
+        let now = self.now.mono;
+        let one = self.leases.reconciling.get_mut(&chunk);
+        if let Some(one) = one.filter(|one| now.since(one.since) >= ASK_AGAIN) {
+            one.since = now;
             one.asked.clear();
             one.answers.clear();
         }
@@ -693,12 +708,20 @@ impl Master {
         let (epoch, version) = (one.epoch, one.version);
         let absent = one.answers.iter();
         let absent = absent.filter(|(_, answer)| matches!(answer, Answer::Absent));
-        let servers: BTreeSet<ServerId> = absent.map(|(server, _)| *server).collect();
+        let mut servers: BTreeSet<ServerId> = absent.map(|(server, _)| *server).collect();
         one.lossy = true;
-        if servers.is_empty() {
+        if servers.is_empty() && self.is_uncommitted(chunk) {
             // Without content the chunk goes: nobody need have it.
             return self.log_reconciled(chunk, epoch, Vec::new());
         }
+        if servers.is_empty() {
+            servers = self.places_elsewhere(chunk);
+        }
+        if servers.is_empty() {
+            return self.ask_all_later(chunk);
+        }
+        let one = self.leases.reconciling.get_mut(&chunk);
+        let one = one.expect("the caller looked");
         one.step = Step::Equalizing {
             waits: servers.clone(),
             good: BTreeSet::new(),
@@ -711,6 +734,20 @@ impl Master {
             };
             self.command(server, Purpose::Equalize(chunk), command);
         }
+    }
+
+    /// Servers for a chunk that none of its own can have any more.
+    fn places_elsewhere(&mut self, chunk: ChunkId) -> BTreeSet<ServerId> {
+        let one = &self.leases.reconciling[&chunk];
+        let except = one.copies.iter().map(|(server, _)| *server).collect();
+        let state = self.member.state();
+        let class = state.chunk(chunk).expect("it is reconciled").class;
+        let class = state.class(class);
+        let policy = class.making();
+        let candidates = self.servers.candidates(policy, &except);
+        let most = usize::from(policy.copies);
+        let chosen = placement::choose(policy, &candidates, &[], most, &mut self.rng);
+        chosen.into_iter().collect()
     }
 
     pub(super) fn on_equalized(

@@ -63,7 +63,8 @@ pub enum ChunkRequestBody {
         #[n(3)]
         sync: bool,
     },
-    /// Makes a range read as zeros, at every copy of the chain.
+    /// Makes a range read as zeros, at every copy of the chain. A range of no bytes changes
+    /// nothing: the reply tells the lives of the copies.
     #[n(2)]
     Zero {
         /// From where in the chunk.

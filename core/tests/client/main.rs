@@ -6,6 +6,7 @@ mod master;
 mod server;
 mod world;
 
+mod closed;
 mod coherence;
 mod copies;
 mod failover;

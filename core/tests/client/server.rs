@@ -36,7 +36,8 @@ pub(crate) struct Server {
     pub(crate) hangs: bool,
     /// So many writes are put off with `Busy`.
     pub(crate) puts_off: u32,
-    /// Requests carried out, by kind.
+    /// Requests that came, and those carried out, by kind.
+    pub(crate) requests: u64,
     pub(crate) reads: u64,
     pub(crate) writes: u64,
     pub(crate) syncs: u64,
@@ -51,6 +52,7 @@ impl Server {
             rots: false,
             hangs: false,
             puts_off: 0,
+            requests: 0,
             reads: 0,
             writes: 0,
             syncs: 0,
@@ -101,6 +103,7 @@ impl Server {
         body: &ChunkRequestBody,
         data: &Bytes,
     ) -> Result<(ChunkReplyBody, Bytes), ChunkErrorKind> {
+        self.requests += 1;
         let right = match body {
             ChunkRequestBody::Read { .. } | ChunkRequestBody::Map => Right::Read,
             _ => Right::Write,
