@@ -13,6 +13,7 @@
 //!
 //! Names are relative to one disk, `/`-separated, without `..`.
 
+use bytes::BytesMut;
 use std::fmt;
 
 /// A handle on an open file of one disk.
@@ -68,6 +69,21 @@ pub trait Vfs: fmt::Debug {
     fn close(&mut self, file: FileId);
     /// Reads up to `buffer.len()` bytes at `offset`; fewer only at the end of the file.
     fn read_at(&mut self, file: FileId, offset: u64, buffer: &mut [u8]) -> VfsResult<usize>;
+    /// Reads as `read_at` does, up to `length` bytes, behind what `buffer` holds. An
+    /// implementation may spare the zeros that this one fills its place with first.
+    fn read_onto(
+        &mut self,
+        file: FileId,
+        offset: u64,
+        length: usize,
+        buffer: &mut BytesMut,
+    ) -> VfsResult<usize> {
+        let before = buffer.len();
+        buffer.resize(before + length, 0);
+        let read = self.read_at(file, offset, &mut buffer[before..]);
+        buffer.truncate(before + *read.as_ref().unwrap_or(&0));
+        read
+    }
     /// Writes all of `data` at `offset`, growing the file (a gap reads as zeros).
     fn write_at(&mut self, file: FileId, offset: u64, data: &[u8]) -> VfsResult<()>;
     /// Makes the file's bytes and length durable.

@@ -12,7 +12,7 @@ use super::store::Tuning;
 use crate::ids::PartId;
 use crate::limits::{UNIT_SIZE, UNITS_PER_BLOCK};
 use crate::vfs::{FileId, Vfs, VfsError};
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// After so many errors of reading, a disk counts as failed.
@@ -164,24 +164,26 @@ impl<V: Vfs> Disk<V> {
         if let Some(content) = state.in_memory(unit) {
             return Ok(content.clone());
         }
-        let mut content = vec![0; UNIT_SIZE];
-        self.read_slot(block, state.slot, unit, &mut content)?;
+        let mut content = BytesMut::with_capacity(UNIT_SIZE);
+        self.read_slot(block, (state.slot, unit), UNIT_SIZE, &mut content)?;
         match crc32fast::hash(&content) == state.checksums[unit] {
-            true => Ok(content.into()),
+            true => Ok(content.freeze()),
             false => Err(corrupt(block, unit)),
         }
     }
 
-    /// Reads units of a slot (and of those behind it) as they are.
+    /// Reads units of a slot (and of those behind it) as they are, behind what `buffer`
+    /// holds.
     pub(super) fn read_slot(
         &mut self,
         block: u16,
-        slot: u32,
-        unit: usize,
-        buffer: &mut [u8],
+        (slot, unit): (u32, usize),
+        length: usize,
+        buffer: &mut BytesMut,
     ) -> Result<(), DiskError> {
         assert!(slot != NO_SLOT, "present units have a slot");
-        let result = self.slots.read(&mut self.vfs, slot, unit, buffer);
+        let place = (slot, unit);
+        let result = self.slots.read(&mut self.vfs, place, length, buffer);
         let at = first_unit(block) + u32::try_from(unit).expect("a block has few units");
         result.map_err(|error| self.read_fault(error, at))
     }

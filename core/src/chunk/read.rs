@@ -18,6 +18,14 @@ use std::ops::Range;
 /// bytes behind a page's start, where large allocations do.
 const PAGE: usize = 4096;
 
+/// What absent units read as, up to the length of the usual reads. Never written to.
+static ABSENT: Zeros = Zeros([0; 1 << 20]);
+
+#[repr(align(4096))]
+struct Zeros([u8; 1 << 20]);
+
+const _: () = assert!(align_of::<Zeros>() == PAGE, "as a buffer is aligned");
+
 /// Verified units.
 #[derive(Debug)]
 pub(super) struct Units {
@@ -97,15 +105,25 @@ impl<V: Vfs> Disk<V> {
             offset,
             length,
         };
-        let mut buffer = aligned_zeros(length);
-        for run in units.runs(|slot, following| self.slots.adjoins(slot, following)) {
-            self.read_slot(run.block, run.slot, run.unit, &mut buffer[run.target])?;
-        }
-        units.copy_memory(&mut buffer);
-        let checksums = units.verify(&buffer, self.zero_checksum())?;
+        let runs = units.runs(|slot, following| self.slots.adjoins(slot, following));
+        let data = match units.is_absent() && length <= ABSENT.0.len() {
+            true => Bytes::from_static(&ABSENT.0[..length]),
+            false => {
+                let mut buffer = aligned(length);
+                for run in runs {
+                    buffer.resize(run.target.start, 0);
+                    let place = (run.slot, run.unit);
+                    self.read_slot(run.block, place, run.target.len(), &mut buffer)?;
+                }
+                buffer.resize(length, 0);
+                units.copy_memory(&mut buffer);
+                buffer.freeze()
+            }
+        };
+        let checksums = units.verify(&data, self.zero_checksum())?;
         Ok(Units {
             present: units.present_bits(),
-            data: buffer.freeze(),
+            data,
             checksums,
         })
     }
@@ -228,6 +246,12 @@ impl<'v, 'p> Window<'v, 'p> {
         runs
     }
 
+    /// Whether no unit of the range is there: it reads as zeros.
+    fn is_absent(&self) -> bool {
+        self.units()
+            .all(|(_, view, unit, _)| view.present() >> unit & 1 == 0)
+    }
+
     fn copy_memory(&self, buffer: &mut [u8]) {
         for (_, view, unit, at) in self.units() {
             if let Some(content) = view.in_memory(unit) {
@@ -266,11 +290,10 @@ fn block_range(blocks: Range<usize>) -> Range<u16> {
     number(blocks.start)..number(blocks.end)
 }
 
-/// Zeros that begin at a page's start.
-fn aligned_zeros(length: usize) -> BytesMut {
-    let mut buffer = BytesMut::zeroed(length + PAGE);
-    let skip = buffer.as_ptr().align_offset(PAGE);
-    let mut buffer = buffer.split_off(skip.min(PAGE));
-    buffer.truncate(length);
-    buffer
+/// An empty buffer that begins at a page's start.
+fn aligned(length: usize) -> BytesMut {
+    let mut buffer = BytesMut::with_capacity(length + PAGE);
+    let skip = buffer.as_ptr().align_offset(PAGE).min(PAGE);
+    buffer.resize(skip, 0);
+    buffer.split_off(skip)
 }

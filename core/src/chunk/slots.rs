@@ -9,6 +9,7 @@
 use super::format::{ENTRY_SIZE, Entry, FormatError};
 use crate::limits::{BLOCK_SIZE, UNIT_SIZE};
 use crate::vfs::{FileId, Vfs, VfsError, VfsResult};
+use bytes::BytesMut;
 use std::collections::BTreeMap;
 
 /// How many free runs are looked at for a long one.
@@ -326,17 +327,19 @@ impl SlotSpace {
         vfs.write_at(file, offset, data)
     }
 
-    /// Reads content; what the file does not have any more reads as zeros.
+    /// Reads so many bytes of content behind what `buffer` holds; what the file does not
+    /// have any more reads as zeros.
     pub(super) fn read<V: Vfs>(
         &self,
         vfs: &mut V,
-        slot: u32,
-        unit: usize,
-        buffer: &mut [u8],
+        (slot, unit): (u32, usize),
+        length: usize,
+        buffer: &mut BytesMut,
     ) -> VfsResult<()> {
         let (file, offset) = self.content_at(slot, unit);
-        let got = vfs.read_at(file, offset, buffer)?;
-        buffer[got..].fill(0);
+        let end = buffer.len() + length;
+        vfs.read_onto(file, offset, length, buffer)?;
+        buffer.resize(end, 0);
         Ok(())
     }
 

@@ -4,6 +4,7 @@
 //! the versions changes it. Pages of zeros that were written cost no memory but
 //! count as space used.
 
+use bytes::BytesMut;
 use std::rc::Rc;
 
 /// Bytes of a page.
@@ -40,7 +41,7 @@ impl Page {
 
     fn change(&mut self) -> &mut PageBytes {
         if !matches!(self, Self::Data(_)) {
-            *self = Self::Data(Rc::new(*ZEROS));
+            *self = Self::Data(page_of(ZEROS));
         }
         match self {
             Self::Data(bytes) => Rc::make_mut(bytes),
@@ -173,6 +174,16 @@ impl Content {
         length as usize
     }
 
+    /// Reads up to the end of the file, behind what the buffer holds; what it read.
+    pub(super) fn read_onto(&self, offset: u64, length: u64, buffer: &mut BytesMut) -> usize {
+        let length = length.min(self.length.saturating_sub(offset));
+        buffer.reserve(length as usize);
+        for (page, from, to, _) in pieces(offset, length) {
+            buffer.extend_from_slice(&self.page(page).bytes()[from..to]);
+        }
+        length as usize
+    }
+
     /// Writes, growing the file.
     pub(super) fn write(&mut self, data: &Data) {
         self.length = self.length.max(data.offset + data.length);
@@ -261,8 +272,13 @@ fn whole_page(source: &[u8]) -> Page {
     if is_zero(source) {
         return Page::Zero;
     }
-    let bytes: &PageBytes = source.try_into().expect("the piece is a whole page");
-    Page::Data(Rc::new(*bytes))
+    Page::Data(page_of(source))
+}
+
+/// A page's bytes, copied once: `Rc::new` of an array would pass it over the stack.
+fn page_of(source: &[u8]) -> Rc<PageBytes> {
+    let bytes: Rc<[u8]> = Rc::from(source);
+    bytes.try_into().expect("the piece is a whole page")
 }
 
 fn is_zero(bytes: &[u8]) -> bool {
@@ -297,6 +313,9 @@ mod tests {
         let mut buffer = vec![9; length];
         let read = content.read(offset, &mut buffer);
         buffer.truncate(read);
+        let mut same = BytesMut::from(&b"before"[..]);
+        assert_eq!(content.read_onto(offset, length as u64, &mut same), read);
+        assert_eq!(same[6..], buffer);
         buffer
     }
 

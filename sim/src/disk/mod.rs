@@ -27,6 +27,7 @@ pub use faults::{DiskFaults, DiskSpeed, Failing};
 
 use antler_core::rng::Rng;
 use antler_core::vfs::{FileId, Space, Vfs, VfsError, VfsResult};
+use bytes::BytesMut;
 use content::{Data, PAGE, SECTOR};
 use file::{Change, File};
 use names::{FileNumber, NameChange, Names};
@@ -488,6 +489,25 @@ impl Disk {
         self.stage(sequence, Staged::Change(number, change));
     }
 
+    /// Time passes for a read; from which file, if it does not fail.
+    fn begin_read(&mut self, file: FileId, offset: u64, length: u64) -> VfsResult<FileNumber> {
+        self.check_present()?;
+        let number = self.number(file)?;
+        let speed = self.options.speed;
+        let seek = match self.head == (number, offset) {
+            true => 0,
+            false => speed.seek,
+        };
+        let nanos = self.jitter(seek) + length.div_ceil(PAGE) * speed.read_page;
+        self.spend(nanos);
+        self.head = (number, offset + length);
+        if self.faults.read.strikes() {
+            self.counts.failed_calls += 1;
+            return Err(VfsError::Io("EIO on read".to_owned()));
+        }
+        Ok(number)
+    }
+
     fn write(&mut self, number: FileNumber, offset: u64, data: &[u8]) -> VfsResult<()> {
         let growth = self
             .file(number)
@@ -558,23 +578,24 @@ impl Vfs for SimDisk {
 
     fn read_at(&mut self, file: FileId, offset: u64, buffer: &mut [u8]) -> VfsResult<usize> {
         let mut disk = self.inner();
-        disk.check_present()?;
-        let number = disk.number(file)?;
-        let speed = disk.options.speed;
-        let pages = (buffer.len() as u64).div_ceil(PAGE);
-        let seek = if disk.head == (number, offset) {
-            0
-        } else {
-            speed.seek
-        };
-        let nanos = disk.jitter(seek) + pages * speed.read_page;
-        disk.spend(nanos);
-        disk.head = (number, offset + buffer.len() as u64);
-        if disk.faults.read.strikes() {
-            disk.counts.failed_calls += 1;
-            return Err(VfsError::Io("EIO on read".to_owned()));
-        }
+        let number = disk.begin_read(file, offset, buffer.len() as u64)?;
         Ok(disk.file(number).current().read(offset, buffer))
+    }
+
+    fn read_onto(
+        &mut self,
+        file: FileId,
+        offset: u64,
+        length: usize,
+        buffer: &mut BytesMut,
+    ) -> VfsResult<usize> {
+        let length = length as u64;
+        let mut disk = self.inner();
+        let number = disk.begin_read(file, offset, length)?;
+        Ok(disk
+            .file(number)
+            .current()
+            .read_onto(offset, length, buffer))
     }
 
     fn write_at(&mut self, file: FileId, offset: u64, data: &[u8]) -> VfsResult<()> {
