@@ -437,6 +437,7 @@ fn encode_part(id: PartId, part: &Part, kind: RecordKind, records: &mut Vec<u8>)
     let Some(dirty) = part.dirty.as_ref().filter(|dirty| !dirty.homeless) else {
         return;
     };
+    records.reserve(embedded_bytes(dirty));
     header(id, part, dirty.blocks.len(), kind).encode(records);
     for (&block, state) in &dirty.blocks {
         let memory = state.memory.iter();
@@ -451,6 +452,12 @@ fn encode_part(id: PartId, part: &Part, kind: RecordKind, records: &mut Vec<u8>)
             memory,
         );
     }
+}
+
+/// Bytes that the units of a change take in memory.
+fn embedded_bytes(dirty: &Dirty) -> usize {
+    let units = dirty.blocks.values().flat_map(|state| &state.memory);
+    units.map(|(_, content)| content.len()).sum()
 }
 
 /// Points a part at its committed blocks; returns the slots that it gave up.

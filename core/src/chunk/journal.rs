@@ -583,7 +583,7 @@ impl Image {
     /// The frame that begins at a sector, if it is the one expected and whole.
     fn frame(&self, sector: usize, expected: u64) -> Option<Frame> {
         let (sectors, length, checksum) = self.extent(sector)?;
-        let mut content = Vec::with_capacity(sectors * SECTOR_CONTENT);
+        let mut records = Vec::with_capacity(sectors * SECTOR_CONTENT);
         for index in 0..sectors {
             let bytes = self.sector(sector + index)?;
             let tag = Sector::Of {
@@ -593,9 +593,10 @@ impl Image {
             if classify(self.disk, bytes) != tag {
                 return None;
             }
-            content.extend_from_slice(&bytes[SECTOR_HEADER..]);
+            let header = if index == 0 { FRAME_HEADER } else { 0 };
+            records.extend_from_slice(&bytes[SECTOR_HEADER + header..]);
         }
-        let records = content.get(FRAME_HEADER..FRAME_HEADER + length)?.to_vec();
+        records.truncate(length);
         (crc32fast::hash(&records) == checksum).then_some(Frame { records, sectors })
     }
 
