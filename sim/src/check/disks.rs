@@ -74,6 +74,8 @@ struct Store {
     watch: StoreWatch<SimDisk>,
     /// How often it was read on since it was recovered whole.
     looks: u32,
+    /// The digests of parts that were asked for since it was read.
+    digests: BTreeMap<PartId, u64>,
 }
 
 /// See the module's doc.
@@ -202,8 +204,16 @@ impl DiskReader {
         disk: &ServerDisk,
         part: PartId,
     ) -> Result<u64, String> {
-        let digest = self.store(now, disk)?.digest(part);
-        digest.map_err(|error| format!("the digest of {part}: {error}"))
+        self.store(now, disk)?;
+        let store = self.stores.get_mut(&(disk.node, disk.number));
+        let store = store.expect("it was just read");
+        if let Some(&known) = store.digests.get(&part) {
+            return Ok(known);
+        }
+        let digest = store.watch.digest(part);
+        let digest = digest.map_err(|error| format!("the digest of {part}: {error}"))?;
+        store.digests.insert(part, digest);
+        Ok(digest)
     }
 
     /// Forgets what was read on of a server's disks: recovery itself decides.
@@ -228,6 +238,7 @@ impl DiskReader {
                 changes,
                 watch: recover_store(now, disk)?,
                 looks: 0,
+                digests: BTreeMap::new(),
             },
         };
         self.stores.insert(key, store);
@@ -250,6 +261,7 @@ fn follow(now: Nanos, disk: &ServerDisk, known: Store, changes: u64) -> Option<S
         changes,
         watch,
         looks: known.looks + 1,
+        digests: BTreeMap::new(),
     })
 }
 

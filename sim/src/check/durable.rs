@@ -124,13 +124,7 @@ impl DurableJudge {
             while at < to {
                 let end = to.min((at / CHUNK_SIZE + 1) * CHUNK_SIZE);
                 self.ranges += 1;
-                let range = Range {
-                    key,
-                    from: at,
-                    to: end,
-                    source,
-                    seed,
-                };
+                let range = Range::new(key, at..end, source, seed);
                 range.check(look)?;
                 at = end;
             }
@@ -153,11 +147,23 @@ struct Range {
     key: FileKey,
     from: u64,
     to: u64,
-    source: Source,
-    seed: u64,
+    /// What every copy must hold there.
+    expected: Vec<u8>,
 }
 
 impl Range {
+    fn new(key: FileKey, bytes: std::ops::Range<u64>, source: Source, seed: u64) -> Self {
+        let length = usize::try_from(bytes.end - bytes.start).expect("it is within a chunk");
+        let mut expected = vec![0; length];
+        source.fill(seed, bytes.start, &mut expected);
+        Self {
+            key,
+            from: bytes.start,
+            to: bytes.end,
+            expected,
+        }
+    }
+
     fn check(&self, look: &mut Look<'_>) -> Result<(), String> {
         let index = (self.from / CHUNK_SIZE) as u32;
         let Ok(Some((chunk, valid))) = look.state.chunk_at(self.key.0, index) else {
@@ -238,7 +244,7 @@ impl Range {
         let bytes = look
             .reader
             .read(look.now, disk, part, offset, self.to - self.from)?;
-        match self.source.matches(self.seed, self.from, &bytes) {
+        match bytes == self.expected {
             true => Ok(true),
             false => {
                 let server = disk.server;
