@@ -71,7 +71,7 @@ impl<V: Vfs> ChunkStore<V> {
         }
         self.committing = true;
         let memory: usize = changes.iter().map(|change| self.memory_of(change)).sum();
-        self.set_committing(&changes, true);
+        self.set_committing(&changes);
         if changes.len() > 1 {
             self.mark(StoreMark::CommitShared);
         }
@@ -118,15 +118,25 @@ impl<V: Vfs> ChunkStore<V> {
         part.map_or(0, Part::memory_bytes)
     }
 
-    fn set_committing(&mut self, changes: &[PartCommit], committing: bool) {
+    fn set_committing(&mut self, changes: &[PartCommit]) {
         for change in changes {
-            for parts in [&mut self.parts, &mut self.receiving] {
-                if let Some(part) = parts.get_mut(&change.part) {
-                    assert!(part.committing != committing, "a part is in a commit once");
-                    part.committing = committing;
-                }
+            for part in self.concerned(change) {
+                assert!(!part.committing, "a part is in a commit once");
+                part.committing = true;
             }
         }
+    }
+
+    /// The part that is to change and, unless the commit leaves it alone, what is being
+    /// received for it: that grows on while a writer's part is committed.
+    fn concerned(&mut self, change: &PartCommit) -> impl Iterator<Item = &mut Part> {
+        let is_received = match change.action {
+            CommitAction::Keep | CommitAction::Raise { .. } => false,
+            CommitAction::Receive { .. } | CommitAction::Delete => true,
+        };
+        let received = self.receiving.get_mut(&change.part);
+        let received = received.filter(|_| is_received);
+        self.parts.get_mut(&change.part).into_iter().chain(received)
     }
 
     pub(super) fn advance_commit(&mut self, work: &mut CommitWork) -> Progress {
@@ -151,10 +161,8 @@ impl<V: Vfs> ChunkStore<V> {
 
     fn set_committing_off(&mut self, changes: &[PartCommit]) {
         for change in changes {
-            for parts in [&mut self.parts, &mut self.receiving] {
-                if let Some(part) = parts.get_mut(&change.part) {
-                    part.committing = false;
-                }
+            for part in self.concerned(change) {
+                part.committing = false;
             }
         }
     }
@@ -324,9 +332,6 @@ impl<V: Vfs> ChunkStore<V> {
                 self.abandon(id);
                 return None;
             }
-        }
-        if let Some(part) = self.receiving.get_mut(&id) {
-            part.committing = false;
         }
         let part = self.parts.get_mut(&id)?;
         part.committing = false;

@@ -4,7 +4,7 @@ use crate::bench::*;
 use crate::files::Files;
 use antler_core::chunk::StoreError;
 use antler_core::chunk::operation::{
-    CommitAction, DiskError, DiskReply, DiskRequest, ReceiveStep, StoredPart,
+    CommitAction, DiskError, DiskReply, DiskRequest, PartCommit, ReceiveStep, StoredPart,
 };
 use antler_core::ids::{ChunkVersion, Epoch, ServerId};
 use antler_core::limits::{BLOCK_SIZE, UNIT_SIZE};
@@ -200,6 +200,39 @@ fn a_part_is_received_beside_the_old_one_and_replaces_it() {
         store.check_invariants(true);
         store = reopen(store);
     }
+}
+
+#[test]
+fn a_part_is_received_while_a_writer_has_the_old_one_committed() {
+    let mut store = fresh();
+    let (old, new) = (pattern(5, BLOCK_SIZE), pattern(6, UNIT_SIZE));
+    write(&mut store, part(1), 0, &old).unwrap();
+    receive(&mut store, part(1), ReceiveStep::Begin { stripe: None }).unwrap();
+    let raise = CommitAction::Raise {
+        version: ChunkVersion(2),
+        epoch: Epoch(2),
+        create: false,
+    };
+    let changes = vec![PartCommit {
+        part: part(1),
+        action: raise,
+    }];
+    let mut commit_of_writer = store.start(DiskRequest::Commit { changes });
+    let piece = ReceiveStep::Piece {
+        offset: 0,
+        data: Bytes::copy_from_slice(&new),
+        checksums: checksums(0, &new),
+    };
+    receive(&mut store, part(1), piece).unwrap();
+    finish(&mut store, &mut commit_of_writer).unwrap();
+    assert_eq!(read(&mut store, part(1), 0, BLOCK).unwrap(), old);
+    let action = CommitAction::Receive {
+        version: ChunkVersion(9),
+        epoch: Epoch(8),
+    };
+    commit(&mut store, &[(part(1), action)]).unwrap();
+    assert_eq!(read(&mut store, part(1), 0, UNIT).unwrap(), new);
+    store.check_invariants(true);
 }
 
 #[test]
