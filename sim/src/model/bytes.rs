@@ -38,12 +38,22 @@ struct UnderWay {
     rivalled: bool,
 }
 
+/// What a mount closed last, when nothing else may have come behind it.
+#[derive(Clone, Copy, Debug)]
+struct Closed {
+    order: u64,
+    mount: MountId,
+    source: Source,
+}
+
 #[derive(Clone, Debug)]
 struct Segment {
     end: u64,
     now: Vec<Source>,
     after_crash: Vec<Source>,
     under_way: Vec<UnderWay>,
+    /// Visible and not durable: a later fsync of the same mount vouches for it.
+    closed: Option<Closed>,
 }
 
 /// A change of the length that is under way.
@@ -119,6 +129,7 @@ impl Default for FileBytes {
             now: vec![Source::Zero],
             after_crash: vec![Source::Zero],
             under_way: Vec::new(),
+            closed: None,
         };
         Self {
             segments: BTreeMap::from([(0, whole)]),
@@ -320,6 +331,9 @@ impl FileBytes {
             if is_covered && is_lossy {
                 segment.lose();
             }
+            if how == Commit::Durable {
+                segment.vouch(mount, upto);
+            }
         }
         self.merge();
     }
@@ -345,6 +359,7 @@ impl FileBytes {
     /// A flush or fsync failed: the fate of all that the mount wrote is unknown.
     pub fn fail_commit(&mut self, mount: MountId, upto: ChangeId) {
         self.written.remove(&mount);
+        self.disclaim(mount);
         self.give_up(|entry| entry.mount == mount && entry.order <= upto.0);
     }
 
@@ -353,7 +368,16 @@ impl FileBytes {
         self.truncations.retain(|t| t.mount != mount);
         self.growing.retain(|_, growing| growing.mount != mount);
         self.written.remove(&mount);
+        self.disclaim(mount);
         self.give_up(|entry| entry.mount == mount);
+    }
+
+    /// A mount was told of a loss, or is no more: its later fsyncs say nothing of what it
+    /// closed before.
+    fn disclaim(&mut self, mount: MountId) {
+        for segment in self.segments.values_mut() {
+            segment.closed = segment.closed.filter(|closed| closed.mount != mount);
+        }
     }
 
     /// A server died: what was visible but not durable may be old or new again.
@@ -384,6 +408,7 @@ impl FileBytes {
             });
             let some_lost = under_way.len() < before;
             under_way.iter_mut().for_each(|e| e.rivalled |= some_lost);
+            segment.closed = segment.closed.filter(|_| !some_lost);
         }
         self.merge();
     }
@@ -391,6 +416,9 @@ impl FileBytes {
     /// What mounts wrote and did not commit may be lost from now on, before they are told.
     pub fn doubt(&mut self) {
         self.doubtful = true;
+        for segment in self.segments.values_mut() {
+            segment.closed = None;
+        }
     }
 
     /// A mount begins to read.
@@ -556,12 +584,33 @@ impl Segment {
             other.rivalled |= other.mount != winner.mount || other.order < winner.order;
         }
         settle(&mut self.now, &winner, &unordered);
+        let is_certain = how == Commit::Visible && !winner.rivalled && unordered.is_empty();
+        self.closed = is_certain.then_some(Closed {
+            order: winner.order,
+            mount: winner.mount,
+            source: winner.source,
+        });
         match how {
             Commit::Durable => settle(&mut self.after_crash, &winner, &unordered),
             Commit::Visible => {
                 add(&mut self.after_crash, winner.source);
             }
         }
+        for entry in &self.under_way {
+            add(&mut self.after_crash, entry.source);
+        }
+    }
+
+    /// An fsync of a mount that began after a change was begun was answered as done: what
+    /// the mount closed before that is durable, too, or the fsync had told of its loss.
+    fn vouch(&mut self, mount: MountId, upto: ChangeId) {
+        let covered = |closed: &Closed| closed.mount == mount && closed.order <= upto.0;
+        let Some(closed) = self.closed.filter(covered) else {
+            return;
+        };
+        self.closed = None;
+        self.now = vec![closed.source];
+        self.after_crash = vec![closed.source];
         for entry in &self.under_way {
             add(&mut self.after_crash, entry.source);
         }

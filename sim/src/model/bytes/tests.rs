@@ -308,3 +308,34 @@ fn what_is_closed_while_a_server_dies_may_have_been_closed_before() {
     file.commit(1, flush, Commit::Visible);
     assert_eq!(readable(&mut file, 2), [W2]);
 }
+
+#[test]
+fn an_fsync_vouches_for_what_its_mount_closed_before() {
+    let mut file = committed(W1, Commit::Durable);
+    let change = write(&mut file, 1, W2);
+    file.commit(1, change, Commit::Visible);
+    file.lose_server();
+    let upto = file.newest_change();
+    assert_eq!(readable(&mut file, 2), [W1, W2]);
+    let mut synced = file.clone();
+    synced.commit(1, upto, Commit::Durable);
+    synced.lose_server();
+    assert_eq!(readable(&mut synced, 2), [W2]);
+    let mut elsewhere = file.clone();
+    elsewhere.commit(2, upto, Commit::Durable);
+    assert_eq!(readable(&mut elsewhere, 2), [W1, W2], "another mount's");
+    // Once a program was told of the loss, nothing more is said of it.
+    file.fail_commit(1, upto);
+    file.commit(1, upto, Commit::Durable);
+    assert_eq!(readable(&mut file, 2), [W1, W2]);
+}
+
+#[test]
+fn an_fsync_says_nothing_of_what_another_mount_closed_since() {
+    let mut file = committed(W1, Commit::Visible);
+    let change = write(&mut file, 2, W2);
+    file.commit(2, change, Commit::Visible);
+    file.lose_server();
+    file.commit(1, file.newest_change(), Commit::Durable);
+    assert_eq!(readable(&mut file, 1), [Source::Zero, W1, W2]);
+}
