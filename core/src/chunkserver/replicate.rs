@@ -2,8 +2,9 @@
 //! source, verified, kept beside what is here, and put in place by one commit.
 //!
 //! At most `repair_inflight_max` parts at once and WINDOW pieces of each, fewer while
-//! clients use this server; the rest of the commands waits. Invariant: until the commit is durable the old part is
-//! untouched, and after a failure of one source nothing of it is kept.
+//! clients use this server; the rest of the commands waits. Invariant: until the commit is
+//! durable the old part is untouched, and after a failure of one source nothing of it is
+//! kept.
 
 use super::ChunkServer;
 use super::disks::Issued;
@@ -184,7 +185,10 @@ impl ChunkServer {
         let there = self.parts.at(part).map(|info| info.disk);
         let disk = there.or_else(|| self.disks.with_most_space());
         let one = self.replication(key);
-        let is_next = one.attempt > 0 && !one.sources.is_empty();
+        if one.attempt > 0 && !one.sources.is_empty() {
+            self.marks.reach(Mark::SourceReplaced);
+        }
+        let one = self.replication(key);
         one.attempt += 1;
         (one.wanted, one.asked) = (None, 0);
         (one.bytes, one.unflushed, one.seen) = (0, 0, None);
@@ -192,10 +196,6 @@ impl ChunkServer {
         if disk.is_none() {
             one.last_error = "no disk works".to_owned();
         }
-        if is_next {
-            self.marks.reach(Mark::SourceReplaced);
-        }
-        let one = self.replication(key);
         match disk.filter(|_| !one.sources.is_empty()) {
             Some(disk) => {
                 one.disk = Some(disk);

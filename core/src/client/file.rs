@@ -211,12 +211,12 @@ impl ChunkWrite {
         self.syncing = Some(Syncing { oldest });
     }
 
-    /// No sync is under way any more; returns what it was to cover.
-    pub(super) fn end_sync(&mut self) -> Option<u64> {
+    /// No sync is under way any more.
+    pub(super) fn end_sync(&mut self) {
         for piece in self.pieces.values_mut() {
             piece.followed = false;
         }
-        self.syncing.take().and_then(|sync| sync.oldest)
+        self.syncing = None;
     }
 
     /// The piece under way that overlaps a range, if there is one.
