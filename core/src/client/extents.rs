@@ -361,6 +361,16 @@ impl ExtentMap {
         }
     }
 
+    /// Drops what begins before `to` and was acknowledged once, and tells its oldest generation.
+    pub(super) fn yield_acknowledged(&mut self, to: u32) -> Option<u64> {
+        self.split(to);
+        let seen = self.extents.range(..to);
+        let seen = seen.filter(|(_, extent)| extent.was_acknowledged());
+        let oldest = seen.map(|(_, extent)| extent.generation).min();
+        self.cut_acknowledged(0, to);
+        oldest
+    }
+
     /// Everything kept in a range, in order.
     pub(super) fn slices(&self, from: u32, to: u32) -> Vec<(u32, Content)> {
         let first = self

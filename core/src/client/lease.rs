@@ -9,6 +9,7 @@ use super::Client;
 use super::file::{ChunkWrite, EndCause, File, Goal, Lease, Reach};
 use super::then::{Ending, Then};
 use super::timers::Timer;
+use super::unsettled::Owed;
 use super::vouch::is_vouch_awaited;
 use super::write::Place;
 use crate::attributes::Credentials;
@@ -91,10 +92,12 @@ impl Client {
         let is_lost = self.edit(place, |chunk| {
             let owed = unsettled.or_else(|| chunk.owed.take());
             let owed = owed.filter(|owed| owed.is_of(&grant));
-            let is_lost = owed.as_ref().is_some_and(|owed| !owed.is_in(&grant));
-            if owed.is_some() && !is_lost {
+            let owed = [owed, yield_to_others(chunk, &grant)];
+            let mut owed = owed.into_iter().flatten();
+            let is_lost = owed.clone().any(|owed| !owed.is_in(&grant));
+            if let Some(newest) = owed.next_back().filter(|_| !is_lost) {
                 chunk.acknowledged.get_or_insert(generation);
-                chunk.owed = owed;
+                chunk.owed = Some(newest);
             }
             apply_grant(chunk, grant);
             is_lost
@@ -602,6 +605,29 @@ fn drop_cut(chunk: &mut ChunkWrite, grant: &LeasedChunk) {
         chunk.extents.cut_acknowledged(left, chunk.asked_end);
     }
     chunk.home = Some(grant.chunk);
+}
+
+/// Whether a chunk was granted to anybody between two grants of this mount: each raises the
+/// version by one, and so does each fence. (In another life of the cluster versions begin far
+/// behind all others, and tell nothing.)
+fn was_held_by_others(held: &LeasedChunk, grant: &LeasedChunk) -> bool {
+    let raised = grant.version.0.saturating_sub(held.version.0);
+    let fenced = fences(grant).checked_sub(fences(held));
+    held.chunk == grant.chunk && fenced.is_some_and(|fenced| raised > fenced + 1)
+}
+
+/// When another mount held the lease since, what was acknowledged before and is part of the
+/// file came before what that one wrote: to write it again would undo that. It is owed a sync
+/// where the copies still have it. (What was never part of the file may come later.)
+fn yield_to_others(chunk: &mut ChunkWrite, grant: &LeasedChunk) -> Option<Owed> {
+    let held = chunk.grant.as_ref()?;
+    if !was_held_by_others(held, grant) {
+        return None;
+    }
+    let owed = Owed::under(held, chunk);
+    let oldest = chunk.extents.yield_acknowledged(chunk.committed_end)?;
+    chunk.acknowledged = chunk.acknowledged.into_iter().chain([oldest]).min();
+    Some(owed)
 }
 
 fn apply_grant(chunk: &mut ChunkWrite, grant: LeasedChunk) {

@@ -41,6 +41,15 @@ impl Owed {
         chunk.is_written.then_some(written).or(chunk.owed)
     }
 
+    /// What was acknowledged under a lease that is no more, when others held one since.
+    pub(super) fn under(lease: &LeasedChunk, chunk: &ChunkWrite) -> Self {
+        Self {
+            chunk: lease.chunk,
+            version: lease.version,
+            is_recalled: chunk.is_recalled(),
+        }
+    }
+
     /// The chunk is still the one that was written. Another one is at its place once a
     /// truncation cut it, and then nothing is owed any more.
     pub(super) fn is_of(&self, grant: &LeasedChunk) -> bool {

@@ -146,6 +146,46 @@ fn an_fsync_with_a_write_behind_a_recall_ends() {
 }
 
 #[test]
+fn what_was_closed_before_a_fence_is_not_written_again_over_what_another_closed_since() {
+    let (mut world, mount, other) = world_with(Duration::from_millis(100));
+    let file = world.create(mount, "a");
+    let (inode, handle) = (file.0, world.open(mount, file.0));
+    world.write(mount, file, 0, &[1; 5000]);
+    world.done(mount, FileRequest::Flush { inode, handle });
+    world.master.fence_open();
+    world.run_for(Duration::from_millis(50));
+    let again = (inode, world.open(other, inode));
+    world.write(other, again, 1000, &[2; 5000]);
+    world.close(other, again);
+    world.write(mount, file, 10_000, &[3; 1000]);
+    world.fsync(mount, file);
+    let again = (inode, world.open(other, inode));
+    let found = world.read(other, again, 0, 11_000);
+    assert_eq!(found[..1000], [1; 1000]);
+    assert_eq!(found[1000..6000], [2; 5000]);
+    assert_eq!(found[10_000..], [3; 1000]);
+}
+
+#[test]
+fn what_was_closed_and_lost_before_another_wrote_is_told_and_not_written_again() {
+    let (mut world, mount, other) = world_with(Duration::from_millis(100));
+    let file = world.create(mount, "a");
+    let (inode, handle) = (file.0, world.open(mount, file.0));
+    world.write(mount, file, 0, &[1; 5000]);
+    world.done(mount, FileRequest::Flush { inode, handle });
+    lose_everything(&mut world);
+    let again = (inode, world.open(other, inode));
+    world.write(other, again, 1000, &[2; 5000]);
+    world.close(other, again);
+    world.write(mount, file, 10_000, &[3; 1000]);
+    let (inode, handle) = file;
+    let told = world.ask(mount, FileRequest::Fsync { inode, handle }).err();
+    assert_eq!(told, Some(Errno::EIO), "the first write is lost");
+    let again = (inode, world.open(other, inode));
+    assert_eq!(world.read(other, again, 1000, 5000)[..], [2; 5000]);
+}
+
+#[test]
 fn a_fenced_lease_without_content_hides_nothing() {
     let (mut world, mount, other) = world_with(Duration::from_millis(100));
     let file = world.create(mount, "a");
@@ -291,6 +331,30 @@ fn a_lease_of_which_a_copy_failed_is_not_kept_once_all_is_cut_that_it_was_for() 
     world.wait(mount, cut).expect("root may cut a file");
     world.close(mount, file);
     world.run_for(Duration::from_secs(1));
+    let state = &world.master.state;
+    let open = |chunk| {
+        let one = state.chunk(chunk).expect("it is leased");
+        matches!(one.lease, LeaseState::Open { .. })
+    };
+    assert!(!state.leased().any(open), "nobody holds it");
+}
+
+#[test]
+fn a_lease_whose_sync_fails_behind_the_cut_of_all_that_it_was_for_is_not_kept() {
+    let (mut world, mount, _) = world_with(Duration::from_secs(60));
+    let (inode, handle) = world.create(mount, "a");
+    world.write(mount, (inode, handle), 0, &[1; 100]);
+    world.fsync(mount, (inode, handle));
+    world.write(mount, (inode, handle), 5000, &[2; 5000]);
+    world.run_for(Duration::from_millis(200));
+    cut(&mut world, mount, inode, 200);
+    world.servers.values_mut().for_each(|one| one.hangs = true);
+    world.run_for(Duration::from_secs(61));
+    world.servers.values_mut().for_each(|one| one.hangs = false);
+    for server in [ServerId(1), ServerId(2)] {
+        world.power_cycle(server);
+    }
+    world.run_for(Duration::from_secs(10));
     let state = &world.master.state;
     let open = |chunk| {
         let one = state.chunk(chunk).expect("it is leased");
