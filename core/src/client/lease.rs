@@ -39,6 +39,7 @@ impl Client {
             return;
         };
         let needed = chunk.extents.is_dirty() || chunk.sync_wanted || sync_due(file, chunk);
+        let needed = needed || is_vouch_awaited(file, chunk);
         if !allowed || chunk.lease != Lease::None || !needed {
             return;
         }
@@ -186,6 +187,7 @@ impl Client {
         } else {
             self.want_lease(place);
         }
+        self.abandon_lease(place);
     }
 
     /// Writes of a chunk are lost for good; whoever waits or asks later is told. A
@@ -228,7 +230,8 @@ impl Client {
         let is_needed = chunk.extents.is_dirty()
             || chunk.is_uncommitted
             || chunk.sync_wanted
-            || is_awaited(file, chunk);
+            || is_awaited(file, chunk)
+            || is_vouch_awaited(file, chunk);
         if is_failed && !is_needed {
             // What was written under this lease was kept, and is cut: none of it is owed.
             self.edit(place, |chunk| chunk.is_written = false);

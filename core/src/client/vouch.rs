@@ -27,7 +27,13 @@ impl ChunkWrite {
         let is_covered = self
             .acknowledged_unsynced()
             .is_some_and(|oldest| oldest <= generation);
-        is_covered && self.vouched <= generation && self.lease == Lease::Held
+        let is_asked = match self.lease {
+            Lease::Held => true,
+            // A copy failed: the next lease tells whether others have it.
+            Lease::None | Lease::Asked => self.grant.is_some(),
+            Lease::Ending => false,
+        };
+        is_covered && self.vouched <= generation && is_asked
     }
 
     /// The copies were heard: a request answered that was sent in a generation.
@@ -77,7 +83,8 @@ impl Client {
             return;
         };
         let resting = self.timers.is_set(Timer::Chunk(place.0, place.1));
-        if resting || chunk.syncing.is_some() || chunk.is_vouching(generation) {
+        let is_busy = resting || chunk.lease != Lease::Held || chunk.syncing.is_some();
+        if is_busy || chunk.is_vouching(generation) {
             return;
         }
         let sent = file.generation;
