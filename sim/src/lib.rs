@@ -19,6 +19,7 @@ pub mod model;
 pub mod network;
 mod node;
 pub mod observe;
+mod operator;
 pub mod page;
 pub mod plan;
 mod process;

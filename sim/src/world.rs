@@ -16,6 +16,7 @@ use crate::model::bytes::MountId;
 use crate::network::{Delivered, Delivery, Door, Nanos, Network, NetworkEvent, NodeIndex};
 use crate::node::{self, Node, Power};
 use crate::observe::Observer;
+use crate::operator::LOOKS_EVERY;
 use crate::plan::Plan;
 use crate::process::{Act, Process, Stimulus, Witness};
 use crate::trace::Trace;
@@ -123,6 +124,8 @@ pub(crate) struct World {
     pub(crate) rng: Rng,
     /// Collects what a page shows, if one is wanted.
     pub(crate) observer: Option<Observer>,
+    /// When an operator looks after failed disks next.
+    pub(crate) attended: Nanos,
     heap: BinaryHeap<Reverse<(Nanos, u64, Event)>>,
     sequence: u64,
     runners: Vec<Runner>,
@@ -179,6 +182,7 @@ impl World {
             acts: Vec::new(),
             outcome: None,
             observer: observe.then(|| Observer::new(&nodes)),
+            attended: Nanos::MAX,
             rng,
             nodes,
             trace,
@@ -764,6 +768,7 @@ impl World {
     // Phases.
 
     fn tick(&mut self) {
+        self.attend();
         match self.phase {
             Phase::Starting => self.tick_starting(),
             Phase::Working { until } => {
@@ -776,6 +781,7 @@ impl World {
                         self.wake_programs(client);
                     }
                     let deadline = self.now + self.plan.finish;
+                    self.attended = self.now + LOOKS_EVERY;
                     self.phase = Phase::Finishing { deadline };
                 }
             }
@@ -892,22 +898,6 @@ impl World {
                 next_look,
             };
         }
-    }
-
-    /// An operator restarts the servers that gave up a disk, once redundancy is back
-    /// without it: what it brings with it must be dealt with too. Whether there were
-    /// any.
-    fn return_failed_disks(&mut self) -> bool {
-        let failed = self.nodes.iter_mut().filter_map(|node| {
-            let may = node.may_take_back();
-            may.then_some(node.index.0)
-        });
-        let failed: Vec<usize> = failed.collect();
-        for &index in &failed {
-            self.end_process(index, false, Power::Idle);
-            self.schedule(self.now, Event::Restart(index));
-        }
-        !failed.is_empty()
     }
 
     fn stuck(&mut self, how: String) {
