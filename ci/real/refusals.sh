@@ -43,6 +43,12 @@ mkdir "$WORK/wrong"
 refused "$ANTLER" mount "$(masters):/" "$WORK/wrong" -o "key=$WORK/wrong.key"
 ! mountpoint -q "$WORK/wrong" || fail "mounted with a wrong key"
 
+say "a reader that has seen enough, and a full disk"
+{ timeout 30 "$ANTLER" status --dir "$DIR" 2>"$WORK/refused.txt"; echo $? >"$WORK/code"; } | true
+[ "$(cat "$WORK/code")" = 0 ] || fail "status of a closed pipe exits with $(cat "$WORK/code")"
+[ ! -s "$WORK/refused.txt" ] || fail "status of a closed pipe says $(cat "$WORK/refused.txt")"
+refused bash -c '"$1" status --dir "$2" >/dev/full' - "$ANTLER" "$DIR"
+
 say "garbage on every port"
 # shellcheck disable=SC2046
 ports=$(listening_ports $(our_pids))

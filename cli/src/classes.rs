@@ -4,6 +4,7 @@ use crate::arguments::{
     Class, ClassModify, ClassName, ClassWrite, GetClass, Label, SetClass, Target,
 };
 use crate::failure::{Failure, Outcome};
+use crate::out::{say, say_part};
 use crate::session::Session;
 use crate::status::{bytes, class_lines};
 use crate::target;
@@ -37,7 +38,7 @@ pub(crate) fn run(command: &Class) -> Outcome<()> {
         }
         Class::List(arguments) => {
             for class in classes(&arguments.target)? {
-                print!("{}", class_lines(&class));
+                say_part!("{}", class_lines(&class));
             }
             Ok(())
         }
@@ -97,7 +98,7 @@ fn modify(arguments: &ClassModify) -> Outcome<()> {
             class: class.clone(),
         };
         match session.query(query).await {
-            Ok(Answer::Plan(plan)) => print!("{}", plan_text(&name, &class, &plan)),
+            Ok(Answer::Plan(plan)) => say_part!("{}", plan_text(&name, &class, &plan)),
             Ok(other) => panic!("a plan is answered by a plan, not {other:?}"),
             Err(Errno::ENOENT) => {
                 return Err(Failure::undone(format_args!(
@@ -107,7 +108,7 @@ fn modify(arguments: &ClassModify) -> Outcome<()> {
             Err(error) => return Err(Failure::undone(format_args!("{name}: {error}"))),
         }
         if !arguments.yes {
-            println!("nothing is changed yet: add --yes to do it");
+            say!("nothing is changed yet: add --yes to do it");
             return Ok(());
         }
         ask_change(session, ClassChange::Modify { name, class }).await
@@ -142,7 +143,7 @@ fn show(arguments: &ClassName) -> Outcome<()> {
     let class = known.iter().find(|class| class.name == *name);
     let class =
         class.ok_or_else(|| Failure::undone(format_args!("there is no storage class {name}")))?;
-    print!("{}", class_lines(class));
+    say_part!("{}", class_lines(class));
     Ok(())
 }
 
@@ -225,7 +226,7 @@ pub(crate) fn get_class(arguments: &GetClass) -> Outcome<()> {
             Err(error) => Err(Failure::undone(format_args!("{}: {error}", path.display()))),
         }
     })?;
-    println!("{class}");
+    say!("{class}");
     Ok(())
 }
 
@@ -246,7 +247,7 @@ pub(crate) fn label(arguments: &Label) -> Outcome<()> {
                 .map_err(|error| Failure::undone(format_args!("{name}: {error}")))?;
         }
         for (key, value) in server_labels(session, name).await? {
-            println!("{key}={value}");
+            say!("{key}={value}");
         }
         Ok(())
     })

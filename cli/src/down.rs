@@ -3,6 +3,7 @@
 use crate::arguments::Down;
 use crate::failure::Outcome;
 use crate::layout::Layout;
+use crate::out::say;
 use crate::processes;
 use crate::up::MOUNT;
 
@@ -16,7 +17,7 @@ pub(crate) fn run(arguments: &Down) -> Outcome<()> {
         .filter(|unit| layout.running(**unit).is_some())
         .count();
     processes::stop_all(&layout, MOUNT, arguments.force)?;
-    println!(
+    say!(
         "stopped {count} processes; `antler up --dir {}` brings everything back",
         arguments.dir.display()
     );

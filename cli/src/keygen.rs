@@ -2,6 +2,7 @@
 
 use crate::arguments::Keygen;
 use crate::failure::{OrFail, Outcome};
+use crate::out::say_part;
 use antler_net::identity::Credential;
 
 /// Runs the command.
@@ -9,7 +10,7 @@ pub(crate) fn run(arguments: &Keygen) -> Outcome<()> {
     let credential = Credential::generate();
     match &arguments.file {
         Some(file) => credential.store(file).or_fail()?,
-        None => print!("{}", credential.to_text()),
+        None => say_part!("{}", credential.to_text()),
     }
     Ok(())
 }

@@ -17,6 +17,7 @@ mod log;
 mod mount;
 mod mounts;
 mod options;
+mod out;
 mod processes;
 mod recover;
 mod session;

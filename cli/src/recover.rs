@@ -9,6 +9,7 @@ use crate::arguments::Recover;
 use crate::daemons::{JOURNAL, founding};
 use crate::failure::{At, Failure, OrFail, Outcome};
 use crate::layout::{Kind, Layout, Unit, make_folder, member_configuration};
+use crate::out::{say, say_part};
 use antler_core::ids::MemberId;
 use antler_core::journal::{Founding, open};
 use antler_core::member::Takeover;
@@ -37,7 +38,7 @@ pub(crate) fn run(arguments: &Recover) -> Outcome<()> {
         )));
     }
     let takeover = read(&from.join(JOURNAL), &settings)?;
-    print!("{}", told(&from, &takeover));
+    say_part!("{}", told(&from, &takeover));
     let members = survivors(&settings, &home);
     let next = takeover.holding().incarnation.next().0;
     let life = if is_of_life(&home.folder, next)? {
@@ -47,7 +48,7 @@ pub(crate) fn run(arguments: &Recover) -> Outcome<()> {
         refuse_masters(&settings, &dir)?;
         build(&home, &settings, takeover, &members)?
     };
-    println!(
+    say!(
         "made {}: life {life} of the cluster, a group of one",
         home.folder.display()
     );
@@ -56,7 +57,7 @@ pub(crate) fn run(arguments: &Recover) -> Outcome<()> {
     if settings.role == MemberRole::Metalogger {
         put_aside(&from, life)?;
     }
-    println!("Next: {}", advice(&dir, &home)?);
+    say!("Next: {}", advice(&dir, &home)?);
     Ok(())
 }
 
@@ -237,7 +238,7 @@ fn put_aside(folder: &Path, life: u64) -> Outcome<()> {
     }
     let aside = folder.join(format!("{JOURNAL}.before-life-{life}"));
     fs::rename(&journal, &aside).at(&journal)?;
-    println!("its log of the old life is kept as {}", aside.display());
+    say!("its log of the old life is kept as {}", aside.display());
     Ok(())
 }
 

@@ -3,6 +3,7 @@
 use crate::arguments::Status as Arguments;
 use crate::failure::{Failure, Outcome};
 use crate::layout::member_name;
+use crate::out::{say, say_part};
 use crate::session::Session;
 use crate::target;
 use antler_core::wire::client_master::{
@@ -19,9 +20,9 @@ pub(crate) fn run(arguments: &Arguments) -> Outcome<()> {
             .map_err(|error| Failure::undone(format_args!("{}: {error}", found.masters.join(", "))))
     })?;
     if arguments.json {
-        println!("{:#}", as_json(&status));
+        say!("{:#}", as_json(&status));
     } else {
-        print!("{}", as_text(&status));
+        say_part!("{}", as_text(&status));
     }
     Ok(())
 }

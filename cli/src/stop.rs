@@ -6,6 +6,7 @@
 use crate::arguments::OkToStop;
 use crate::failure::{Failure, Outcome};
 use crate::layout::member_name;
+use crate::out::{say, say_part};
 use crate::session::Session;
 use crate::target;
 use antler_core::ids::{ChunkId, ServerId};
@@ -33,8 +34,8 @@ pub(crate) fn run(arguments: &OkToStop) -> Outcome<ExitCode> {
         Ok((reasons, plan))
     })?;
     match arguments.json {
-        true => println!("{:#}", as_json(&reasons, &plan)),
-        false => print!("{}", as_text(&reasons, &plan)),
+        true => say!("{:#}", as_json(&reasons, &plan)),
+        false => say_part!("{}", as_text(&reasons, &plan)),
     }
     Ok(match reasons.is_empty() {
         true => ExitCode::SUCCESS,

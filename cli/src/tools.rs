@@ -2,6 +2,7 @@
 
 use crate::arguments::{Info, SetCopies};
 use crate::failure::{Failure, Outcome};
+use crate::out::{say, say_part};
 use crate::target;
 use antler_core::attributes::Credentials;
 use antler_core::client::request::{FileReply, FileRequest};
@@ -26,9 +27,9 @@ pub(crate) fn info(arguments: &Info) -> Outcome<()> {
         }
     })?;
     if arguments.json {
-        println!("{:#}", as_json(&info));
+        say!("{:#}", as_json(&info));
     } else {
-        print!("{}", as_text(path, &info));
+        say_part!("{}", as_text(path, &info));
     }
     Ok(())
 }

@@ -5,6 +5,7 @@ use crate::arguments::{DIR, Up};
 use crate::failure::{At, Failure, OrFail, Outcome};
 use crate::layout::{Chosen, Kind, Layout, Unit};
 use crate::mounts;
+use crate::out::say_part;
 use crate::processes::{self, Started, last_words, wait_until};
 use crate::target;
 use antler_core::wire::client_master::{Answer, Query, Status};
@@ -40,7 +41,7 @@ pub(crate) fn run(arguments: &Up) -> Outcome<()> {
         return Err(failure);
     }
     drop(lock);
-    print!("{}", summary(&layout, arguments));
+    say_part!("{}", summary(&layout, arguments));
     if arguments.detach {
         return Ok(());
     }
