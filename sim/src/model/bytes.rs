@@ -681,6 +681,13 @@ impl ReadUnderWay {
         for start in touched {
             self.split_at(from.max(start));
             self.split_at(to);
+            // Where it is changed meanwhile, old and new may alternate here too: what a
+            // truncation begins to cut reaches too far to be cut at each grain itself.
+            let end = self.allowed[&from.max(start)].0;
+            let first = (from.max(start) / GRAIN + 1) * GRAIN;
+            for at in (first..end).step_by(GRAIN as usize) {
+                self.split_at(at);
+            }
         }
         for (start, (end, sources)) in &mut self.allowed {
             if *start >= from && *end <= to {

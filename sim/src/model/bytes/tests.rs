@@ -339,3 +339,21 @@ fn an_fsync_says_nothing_of_what_another_mount_closed_since() {
     file.commit(1, file.newest_change(), Commit::Durable);
     assert_eq!(readable(&mut file, 1), [Source::Zero, W1, W2]);
 }
+
+#[test]
+fn a_read_amid_a_truncation_may_find_old_blocks_and_zeros_and_no_mixed_block() {
+    let found = |zeros_from: usize| {
+        let mut file = FileBytes::default();
+        let change = file.begin_write(1, W1, 100, 20_000);
+        file.answer_write(1, change, 20_100);
+        file.commit(1, change, Commit::Durable);
+        file.begin_read(1, 1, 200, 12_000);
+        file.begin_truncate(1, 150);
+        let mut content = bytes(W1, 200, 12_000);
+        content[zeros_from..].fill(0);
+        file.end_read(1, SEED, 12_000, &content).is_ok()
+    };
+    assert!(found(0) && found(12_000), "all new, all old");
+    assert!(found(8192 - 200), "one block old, the next new");
+    assert!(!found(8000), "half a block");
+}
