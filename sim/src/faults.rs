@@ -3,7 +3,7 @@
 //! copy, and the masters keep a majority, so that every failure of a run is a bug.
 
 use crate::check::leases::Seen;
-use crate::disk::{Failing, SimDisk};
+use crate::disk::{Failing, SimDisk, is_content};
 use crate::network::{Nanos, NodeIndex};
 use crate::node::{self, Node, Power};
 use crate::plan::{FaultPlan, Plan, When};
@@ -442,6 +442,14 @@ impl World {
             Action::FillDisk => disk.set_faults(|faults| faults.full = true),
             Action::SlowDisk => disk.set_faults(|faults| faults.slow = fault.factor.max(1)),
             Action::LyingSyncs => disk.set_faults(|faults| faults.lies = Failing::Always),
+            Action::MisdirectWrites => disk.set_faults(|faults| faults.misdirects = failing),
+            Action::FailRange => {
+                // Mostly content, as most of a disk is.
+                let any = fault.pick >> 32 & 3 == 0;
+                let spoiled = disk.spoil(self.now, |name| any || is_content(name));
+                self.trace
+                    .line(self.now, "fault", || format!("spoiled: {spoiled:?}"));
+            }
             Action::Rot => {
                 let rotted = disk.rot(self.now, is_content);
                 self.trace
@@ -471,7 +479,7 @@ impl World {
                 lost * 2 < masters.len()
             }
             Role::ChunkServer => {
-                let others_rot = fault.action == Action::Rot
+                let others_rot = matches!(fault.action, Action::Rot | Action::MisdirectWrites)
                     && self.nodes.iter().any(|other| {
                         other.role == Role::ChunkServer && other.index.0 != index && harmed(other)
                     });
@@ -583,13 +591,14 @@ impl FaultPlan {
             Action::Rot | Action::JumpClock | Action::DriftClock | Action::ReturnOldMasters => {
                 Some(0)
             }
-            Action::LoseDisk | Action::Recover => None,
+            Action::LoseDisk | Action::Recover | Action::FailRange => None,
             _ if self.once => Some(0),
             Action::FillDisk
             | Action::SlowDisk
             | Action::FailReads
             | Action::FailWrites
-            | Action::FailSyncs => self.lasts,
+            | Action::FailSyncs
+            | Action::MisdirectWrites => self.lasts,
             _ => Some(self.lasts.unwrap_or(LASTS)),
         }
     }
@@ -606,6 +615,8 @@ impl Action {
                 | Self::FailSyncs
                 | Self::LyingSyncs
                 | Self::Rot
+                | Self::MisdirectWrites
+                | Self::FailRange
                 | Self::VanishDisk
                 | Self::RestoreDisk
         )
@@ -631,6 +642,7 @@ fn mend(disk: &SimDisk, action: Action) {
         Action::SlowDisk => faults.slow = 1,
         Action::VanishDisk => faults.vanished = false,
         Action::LyingSyncs => faults.lies = Failing::Never,
+        Action::MisdirectWrites => faults.misdirects = Failing::Never,
         _ => {}
     });
 }
@@ -641,11 +653,6 @@ fn is_healthy_other(node: &Node, server: ServerId) -> bool {
         && node.power == Power::Up
         && ServerId(node.id) != server
         && !node.disks.iter().any(node::is_faulty)
-}
-
-/// Rot strikes the content of chunks.
-fn is_content(name: &str) -> bool {
-    name.contains("slots")
 }
 
 fn trigger_of(seen: Seen) -> Option<Trigger> {

@@ -446,13 +446,14 @@ impl Node {
     }
 
     /// Whether a restart may bring a disk back that was given up. One that can't even be
-    /// opened is tried once more.
+    /// opened, or has a range that is bad for good, is tried once more.
     pub(crate) fn may_take_back(&mut self) -> bool {
         let gone = |number: &usize| self.gave_up(*number) && !self.disks[*number].faults().vanished;
         let given_up: Vec<usize> = (0..self.disks.len()).filter(gone).collect();
         let mut may = false;
         for number in given_up {
-            may |= self.store(number).is_some() || self.tried.insert(number);
+            let for_good = self.disks[number].is_spoiled() || self.store(number).is_none();
+            may |= !for_good || self.tried.insert(number);
         }
         may
     }
@@ -606,13 +607,15 @@ fn new_disk(role: Role, cluster: &ClusterPlan, rng: &mut Rng) -> SimDisk {
 pub(crate) fn is_faulty(disk: &SimDisk) -> bool {
     let faults = disk.faults();
     let counts = disk.counts();
-    faults.vanished || faults.full || counts.failed_calls > 0 || !disk.is_honest()
+    let is_sound = disk.is_honest() && !disk.is_spoiled();
+    faults.vanished || faults.full || counts.failed_calls > 0 || !is_sound
 }
 
 /// Whether what is on a disk can be read, be it written or not.
 pub(crate) fn is_readable(disk: &SimDisk) -> bool {
     let faults = disk.faults();
-    !faults.vanished && faults.read == Failing::Never && disk.is_honest()
+    let is_sound = disk.is_honest() && !disk.is_spoiled();
+    !faults.vanished && faults.read == Failing::Never && is_sound
 }
 
 fn failed_disk(disk: DiskId, path: String, reason: String) -> OpenedDisk {

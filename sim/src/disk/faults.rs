@@ -1,5 +1,7 @@
 //! How a simulated disk is built and what can go wrong with it.
 
+use super::names::FileNumber;
+
 /// How fast a disk is, in nanoseconds.
 #[derive(Clone, Copy, Debug)]
 pub struct DiskSpeed {
@@ -60,6 +62,21 @@ impl Failing {
     }
 }
 
+/// A range of one file where the medium is bad.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct BadRange {
+    pub(super) file: FileNumber,
+    pub(super) from: u64,
+    pub(super) to: u64,
+}
+
+impl BadRange {
+    /// Whether a call touches it.
+    pub(super) fn meets(&self, file: FileNumber, offset: u64, length: u64) -> bool {
+        self.file == file && offset < self.to && self.from < offset + length
+    }
+}
+
 /// What is wrong with a disk now.
 #[derive(Clone, Copy, Debug)]
 pub struct DiskFaults {
@@ -77,6 +94,8 @@ pub struct DiskFaults {
     pub slow: u64,
     /// Syncs answer without having done it.
     pub lies: Failing,
+    /// Writes of content land where other content is, and nowhere else.
+    pub misdirects: Failing,
 }
 
 impl Default for DiskFaults {
@@ -89,6 +108,7 @@ impl Default for DiskFaults {
             full: false,
             slow: 1,
             lies: Failing::Never,
+            misdirects: Failing::Never,
         }
     }
 }

@@ -7,8 +7,9 @@
 //! - the death of a program keeps what it had handed over ([`SimDisk::kill`]);
 //! - reads, writes and syncs fail once or for good; a failed sync leaves it open
 //!   what of its changes is durable, and no later sync makes up for it;
+//! - one range of one file can be neither read nor written any more;
 //! - the disk is full, slow, hung, or gone, for good or for a while; a bit of it rots;
-//!   a sync lies; an older image of it takes its place.
+//!   a write lands elsewhere; a sync lies; an older image of it takes its place.
 //!
 //! The calls are synchronous, but each takes simulated time: [`SimDisk::begin`]
 //! sets where a series of calls starts, each call moves the cursor on, and
@@ -21,14 +22,17 @@ mod content;
 mod faults;
 mod file;
 mod names;
+mod places;
 mod swap;
 
 pub use faults::{DiskFaults, DiskSpeed, Failing};
+pub(crate) use places::is_content;
 
 use antler_core::rng::Rng;
 use antler_core::vfs::{FileId, Space, Vfs, VfsError, VfsResult};
 use bytes::BytesMut;
 use content::{Data, PAGE, SECTOR};
+use faults::BadRange;
 use file::{Change, File};
 use names::{FileNumber, NameChange, Names};
 use std::cell::{Ref, RefCell, RefMut};
@@ -77,6 +81,8 @@ pub struct DiskCounts {
     pub lies: u64,
     /// Bits that rotted.
     pub rotted: u64,
+    /// Writes that landed elsewhere.
+    pub misdirected: u64,
     /// How often an older content took the place of what was there.
     pub restored: u64,
 }
@@ -152,7 +158,7 @@ impl SimDisk {
     #[must_use]
     pub fn is_honest(&self) -> bool {
         let counts = self.look().counts;
-        counts.lies == 0 && counts.rotted == 0
+        counts.lies == 0 && counts.rotted == 0 && counts.misdirected == 0
     }
 
     /// What it did.
@@ -215,6 +221,7 @@ struct Disk {
     next_file: FileNumber,
     used: u64,
     faults: DiskFaults,
+    bad: Option<BadRange>,
     counts: DiskCounts,
     durable_changes: u64,
 }
@@ -236,6 +243,7 @@ impl Disk {
             next_file: 1,
             used: 0,
             faults: DiskFaults::default(),
+            bad: None,
             counts: DiskCounts::default(),
             durable_changes: 0,
         }
@@ -443,18 +451,7 @@ impl Disk {
     }
 
     fn rot(&mut self, chosen: impl Fn(&str) -> bool) -> Option<(String, u64)> {
-        let candidates: Vec<(String, FileNumber)> = self
-            .names
-            .durable()
-            .filter(|(name, number)| {
-                chosen(name) && self.file(*number).durable().data_pages().next().is_some()
-            })
-            .map(|(name, number)| (name.to_owned(), number))
-            .collect();
-        let count = candidates.len() as u64;
-        let (name, number) = candidates.into_iter().nth(self.pick(count)?)?;
-        let pages: Vec<u64> = self.file(number).durable().data_pages().collect();
-        let page = pages[self.pick(pages.len() as u64)?];
+        let (name, number, page) = self.draw_page(chosen)?;
         let bit = self.rng.below(PAGE * 8) as usize;
         self.file_mut(number).rot(page, bit);
         self.counts.rotted += 1;
@@ -505,6 +502,7 @@ impl Disk {
             self.counts.failed_calls += 1;
             return Err(VfsError::Io("EIO on read".to_owned()));
         }
+        self.check_range(number, offset, length)?;
         Ok(number)
     }
 
@@ -516,6 +514,10 @@ impl Disk {
         let room = (self.options.capacity / PAGE).saturating_sub(self.used);
         if growth > 0 && (self.faults.full || growth > room) {
             return Err(VfsError::Full);
+        }
+        self.check_range(number, offset, data.len() as u64)?;
+        if self.misdirects(number, offset, data) {
+            return Ok(());
         }
         let failed = self.faults.write.strikes();
         self.counts.failed_calls += u64::from(failed);

@@ -259,7 +259,7 @@ pub struct Fault {
     /// `slow-disk`: how many times as long everything takes.
     #[serde(default)]
     pub factor: Option<Count>,
-    /// `fail-reads`, `fail-writes`, `fail-syncs`: only the next call.
+    /// `fail-reads`, `fail-writes`, `fail-syncs`, `misdirect-writes`: only the next call.
     #[serde(default)]
     pub once: bool,
     /// `fail-writes`, `fail-syncs`: does not wait until what the disk can still be read
@@ -308,6 +308,10 @@ pub enum Action {
     DriftClock,
     /// A bit of the stored content rots.
     Rot,
+    /// Writes of content land at another place of the disk, as if nothing were wrong.
+    MisdirectWrites,
+    /// One range of one file can be neither read nor written any more.
+    FailRange,
     /// Syncs answer without having done it.
     LyingSyncs,
     /// All masters' folders are lost, and a metalogger's becomes a new single master.
