@@ -4,6 +4,7 @@
 
 use crate::check::leases::Seen;
 use crate::disk::{Failing, SimDisk, is_content};
+use crate::exchange::Swap;
 use crate::network::{Nanos, NodeIndex};
 use crate::node::{self, Node, Power};
 use crate::plan::{FaultPlan, Plan, When};
@@ -17,7 +18,7 @@ use antler_core::namespace::{LeaseState, State};
 const MILLISECOND: Nanos = 1_000_000;
 const SECOND: Nanos = 1_000_000_000;
 /// How long what can be undone lasts when the scenario does not say.
-const LASTS: Nanos = SECOND;
+pub(crate) const LASTS: Nanos = SECOND;
 /// How long a fault that would go beyond the atlas waits for repair, and how often
 /// it looks.
 const PATIENCE: u64 = 200;
@@ -41,6 +42,8 @@ struct FaultState {
     disks: Vec<SimDisk>,
     /// Images to be restored: the node, which of its disks, and its content.
     images: Vec<(usize, usize, SimDisk)>,
+    /// Disks that changed places.
+    swap: Option<Swap>,
 }
 
 impl Script {
@@ -50,6 +53,11 @@ impl Script {
             states: vec![FaultState::default(); plan.faults.len()],
             stops: Vec::new(),
         }
+    }
+
+    /// Disks changed places until a fault ends.
+    pub(crate) fn keep_swap(&mut self, number: usize, swap: Swap) {
+        self.states[number].swap = Some(swap);
     }
 
     /// How long a node that stopped as asked stays away.
@@ -128,6 +136,7 @@ impl World {
             Action::Recover => self.recover(number, &fault),
             Action::ReturnOldMasters => self.return_old_masters(),
             Action::RestoreDisk => self.take_image(number, &fault, &targets),
+            Action::SwapDisks => self.swap_disks(number, &fault, &targets),
             Action::JumpClock => self.jump_clocks(&fault, &targets),
             Action::DriftClock => self.drift_clocks(&fault, &targets),
             _ => self.harm_disks(number, &fault, &targets),
@@ -322,7 +331,8 @@ impl World {
             if count == 0 {
                 continue;
             }
-            if fault.action.destroys() && !self.can_lose(index, fault) {
+            let is_strange = self.nodes[index].strange.is_some();
+            if is_strange || fault.action.destroys() && !self.can_lose(index, fault) {
                 self.retry(number);
                 return;
             }
@@ -380,7 +390,9 @@ impl World {
             return;
         }
         let fault = self.script.faults[number];
-        let may_lose = |(index, ..): &(usize, usize, SimDisk)| self.can_lose(*index, &fault);
+        let may_lose = |(index, ..): &(usize, usize, SimDisk)| {
+            self.nodes[*index].strange.is_none() && self.can_lose(*index, &fault)
+        };
         if !images.iter().all(may_lose) {
             let state = &mut self.script.states[number];
             state.tries += 1;
@@ -418,7 +430,7 @@ impl World {
     }
 
     /// What would go beyond the atlas waits until repair has made it harmless.
-    fn retry(&mut self, number: usize) {
+    pub(crate) fn retry(&mut self, number: usize) {
         let state = &mut self.script.states[number];
         state.tries += 1;
         if state.tries < PATIENCE {
@@ -555,6 +567,9 @@ impl World {
         for disk in state.disks {
             mend(&disk, fault.action);
         }
+        if let Some(swap) = state.swap {
+            self.swap_back(swap);
+        }
         if !state.images.is_empty() {
             self.restore_images(number, state.images);
         }
@@ -570,6 +585,9 @@ impl World {
             let action = self.script.faults[number].action;
             for disk in std::mem::take(&mut self.script.states[number].disks) {
                 mend(&disk, action);
+            }
+            if let Some(swap) = self.script.states[number].swap.take() {
+                self.swap_back(swap);
             }
         }
         for index in 0..self.nodes.len() {

@@ -13,6 +13,7 @@
 mod audit;
 mod check;
 pub mod disk;
+mod exchange;
 mod faults;
 pub mod host;
 pub mod model;

@@ -78,6 +78,8 @@ pub(crate) struct Node {
     pub(crate) directory: Directory,
     /// A master of a life of the cluster that is over.
     pub(crate) retired: bool,
+    /// Which of its disks is another node's at the moment.
+    pub(crate) strange: Option<usize>,
     /// Disks that could not even be opened and were tried again.
     tried: BTreeSet<usize>,
     incarnation: Option<Incarnation>,
@@ -131,6 +133,7 @@ impl Node {
             wake: Nanos::MAX,
             directory: Directory::default(),
             retired: false,
+            strange: None,
             incarnation: None,
             limits: plan.limits.fit(),
             booted: 0,

@@ -279,7 +279,13 @@ impl World {
 
     /// Begins a new life of a node's process.
     pub(crate) fn start(&mut self, index: usize) {
+        let strange = self.nodes[index].strange;
+        let strange = strange.map(|at| (at, self.nodes[index].disks[at].durable_changes(self.now)));
         let started = self.nodes[index].start(self.now, &self.plan);
+        if let Some((at, changes)) = strange {
+            self.trace_refusal(index, started.err());
+            return self.judge_strange_start(index, at, changes);
+        }
         let started = match started {
             Ok(started) => started,
             Err(reason) => {
@@ -300,11 +306,17 @@ impl World {
         self.schedule(started.ready, Event::Started(index, life));
     }
 
+    fn trace_refusal(&mut self, index: usize, reason: Option<String>) {
+        let node = &self.nodes[index];
+        self.trace.line(self.now, &node.name, || {
+            format!("can't start: {}", reason.unwrap_or_default())
+        });
+    }
+
     fn on_start_failed(&mut self, index: usize, reason: &str) {
+        self.trace_refusal(index, Some(reason.to_owned()));
         let node = &mut self.nodes[index];
         node.power = Power::Idle;
-        self.trace
-            .line(self.now, &node.name, || format!("can't start: {reason}"));
         if !node.disks.iter().any(node::is_faulty) {
             let how = format!("{} can't start: {reason}", node.name);
             self.judges

@@ -302,6 +302,8 @@ pub enum Action {
     VanishDisk,
     /// A chunkserver's disk is replaced by an image of it that was taken earlier.
     RestoreDisk,
+    /// Two nodes of a kind are stopped and started with a disk of each other's.
+    SwapDisks,
     /// The wall clock of a machine jumps forwards or backwards.
     JumpClock,
     /// A machine's clocks run at another speed from now on.
@@ -486,7 +488,11 @@ impl Fault {
         }
         let ends = matches!(
             self.action,
-            Action::LyingSyncs | Action::HangDisk | Action::VanishDisk | Action::RestoreDisk
+            Action::LyingSyncs
+                | Action::HangDisk
+                | Action::VanishDisk
+                | Action::RestoreDisk
+                | Action::SwapDisks
         );
         if ends && self.duration.is_none() {
             return Err(format!("`{}` needs `for`", self.action));
