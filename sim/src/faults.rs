@@ -132,7 +132,7 @@ impl World {
             Action::PowerCut => self.crash(&fault, &targets, true),
             Action::Stop => self.stop(&fault, &targets),
             Action::Pause => self.pause(&fault, &targets),
-            Action::Cut | Action::Clog => self.separate(number, &fault, &targets),
+            Action::Cut | Action::Clog | Action::Strand => self.separate(number, &fault, &targets),
             Action::Recover => self.recover(number, &fault),
             Action::ReturnOldMasters => self.return_old_masters(),
             Action::RestoreDisk => self.take_image(number, &fault, &targets),
@@ -223,7 +223,8 @@ impl World {
         }
     }
 
-    /// Cuts or clogs the targets off from others, in one direction or both.
+    /// Cuts or clogs the targets off from others, or strands what they have on its way,
+    /// in one direction or both.
     fn separate(&mut self, number: usize, fault: &FaultPlan, targets: &[usize]) {
         let others = match fault.from {
             Some(from) => self.targets(from, fault.pick >> 8, None),
@@ -239,15 +240,18 @@ impl World {
                     vec![(a, b), (b, a)]
                 };
                 for (from, to) in pairs {
-                    if fault.action == Action::Clog {
-                        self.network.clog(from, to, until);
-                    } else {
-                        self.network.cut(from, to);
-                        self.script.states[number].cut.push((from, to));
+                    match fault.action {
+                        Action::Clog => self.network.clog(from, to, until),
+                        Action::Strand => self.network.strand(self.now, from, to, until - self.now),
+                        _ => {
+                            self.network.cut(from, to);
+                            self.script.states[number].cut.push((from, to));
+                        }
                     }
                 }
             }
         }
+        self.take_network();
         if let Some(lasts) = fault.lasts {
             self.schedule(self.now + lasts, Event::FaultEnd(number));
         }

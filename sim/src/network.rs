@@ -2,7 +2,9 @@
 //!
 //! A connection is a FIFO each way. It delays, it stalls while its pair is cut,
 //! and it breaks visibly (`Closed` at both ends, possibly much later at one of
-//! them); it never loses, repeats or reorders a message silently. Owns latency,
+//! them); it never loses, repeats or reorders a message silently. Between connections
+//! nothing is promised: what was sent on one that its sender takes for broken may
+//! arrive behind what came on the next one ([`Network::strand`]). Owns latency,
 //! bandwidth, cuts and clogs; leaves who listens where, and identities, to the world.
 
 use antler_core::ids::LinkId;
@@ -47,6 +49,8 @@ pub enum NetworkEvent {
     /// A side learns that the connection broke; the second number tells whether
     /// that still holds.
     Broken(usize, usize, u32),
+    /// A side learns that the connection broke, which the other side does not know yet.
+    Stranded(usize, usize),
 }
 
 /// What a node learns from the network.
@@ -120,6 +124,8 @@ struct Lane {
     last: Nanos,
     /// Items whose arrival fell into a cut.
     stalled: usize,
+    /// Nothing arrives before: its sender took the connection for broken.
+    held_until: Nanos,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -284,6 +290,7 @@ impl Network {
             NetworkEvent::Arrive(number) => self.arrive(now, number, door),
             NetworkEvent::Deliver(number, side) => self.deliver(now, number, side),
             NetworkEvent::Broken(number, side, healed) => self.broken(number, side, healed),
+            NetworkEvent::Stranded(number, side) => self.stranded(number, side),
         }
     }
 
@@ -340,6 +347,12 @@ impl Network {
             return None;
         }
         let connection = self.connections[number].as_mut()?;
+        let held_until = connection.lanes[side].held_until;
+        if now < held_until {
+            let event = NetworkEvent::Deliver(number, side);
+            self.due.push_back((held_until, event));
+            return None;
+        }
         let what = match connection.lanes[side].items.pop_front()? {
             _ if !to.open => return None,
             Item::Connected => Delivery::Connected,
@@ -496,6 +509,48 @@ impl Network {
         pair.clogged_until = pair.clogged_until.max(until);
     }
 
+    /// Breaks every connection of one node to another, but only for the first: what it
+    /// had sent is still on its way and arrives up to `late` from now, each connection's
+    /// in its own time, whatever new ones bring meanwhile. Behind it the other end learns
+    /// that the connection is gone. What was on its way back is lost.
+    pub fn strand(&mut self, now: Nanos, from: NodeIndex, to: NodeIndex, late: Nanos) {
+        for number in 0..self.connections.len() {
+            let Some(connection) = &self.connections[number] else {
+                continue;
+            };
+            let side = match connection.ends.map(|end| end.node) {
+                [a, b] if (a, b) == (from, to) => 0,
+                [a, b] if (a, b) == (to, from) => 1,
+                _ => continue,
+            };
+            let are_open = connection.ends.iter().all(|end| end.open);
+            if !connection.established || connection.broken || !are_open {
+                continue;
+            }
+            self.enqueue(now, number, 1 - side, Item::Closed, 0);
+            let held_until = now + self.rng.between(0, late);
+            let connection = self.connections[number].as_mut().expect("it was just seen");
+            connection.lanes[1 - side].held_until = held_until;
+            self.due
+                .push_back((now, NetworkEvent::Stranded(number, side)));
+        }
+    }
+
+    fn stranded(&mut self, number: usize, side: usize) -> Option<Delivered> {
+        let connection = self.connections[number].as_mut()?;
+        let [end, peer] = [connection.ends[side], connection.ends[1 - side]];
+        let knew = !std::mem::replace(&mut connection.ends[side].open, false);
+        (!knew).then(|| {
+            self.nodes[end.node.0].links.remove(&end.link);
+            Delivered {
+                node: end.node,
+                link: end.link,
+                peer: peer.node,
+                what: Delivery::Closed("reset"),
+            }
+        })
+    }
+
     /// Ends every cut and clog.
     pub fn heal_all(&mut self, now: Nanos) {
         let count = self.nodes.len();
@@ -631,6 +686,33 @@ mod tests {
             pair.run(120 * SECOND).is_empty(),
             "what was given up never arrives"
         );
+    }
+
+    #[test]
+    fn what_is_stranded_arrives_behind_what_came_on_the_next_connection() {
+        let mut behind = 0;
+        for echo in 0..20 {
+            let (mut pair, link) = Pair::connected();
+            pair.network.send(pair.now, A, LinkId(1), message(echo));
+            pair.network
+                .strand(pair.now, A, B, 10 * SECOND + echo * MILLISECOND);
+            pair.network.connect(pair.now, A, LinkId(3), Some(B));
+            let delivered = pair.run(pair.now + SECOND / 100);
+            assert!(matches!(delivered[0].what, Delivery::Closed(_)) && delivered[0].node == A);
+            pair.network.send(pair.now, B, link, message(100));
+            pair.network.send(pair.now, A, LinkId(3), message(200));
+            let delivered = pair.run(20 * SECOND);
+            let mut seen = echoes(&delivered);
+            behind += usize::from(seen == [200, echo]);
+            seen.sort_unstable();
+            assert_eq!(seen, [echo, 200], "once each, and nothing comes back");
+            let last = delivered.iter().rfind(|one| one.link == link);
+            assert!(matches!(
+                last.expect("it is told").what,
+                Delivery::Closed(_)
+            ));
+        }
+        assert!(behind > 0);
     }
 
     #[test]

@@ -284,6 +284,8 @@ pub enum Action {
     Cut,
     /// Messages between two sides are delayed by up to a second.
     Clog,
+    /// Connections break for one side alone: what it had sent still arrives, late.
+    Strand,
     /// A disk is pulled for good; the process is restarted on an empty one much later.
     LoseDisk,
     /// Reads fail.
