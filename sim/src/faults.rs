@@ -30,6 +30,8 @@ pub(crate) struct Script {
     states: Vec<FaultState>,
     /// How long a node that was asked to stop stays away, by node.
     stops: Vec<(usize, Nanos)>,
+    /// Whether any fault waits for the effects of nodes.
+    pub(crate) watches_effects: bool,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -52,7 +54,42 @@ impl Script {
             faults: plan.faults.clone(),
             states: vec![FaultState::default(); plan.faults.len()],
             stops: Vec::new(),
+            watches_effects: plan.faults.iter().any(|fault| {
+                matches!(
+                    fault.when,
+                    When::On {
+                        trigger: Trigger::Effect,
+                        ..
+                    }
+                )
+            }),
         }
+    }
+
+    pub(crate) fn fault(&self, number: usize) -> &FaultPlan {
+        &self.faults[number]
+    }
+
+    /// A node has a moment that faults wait for, as `waits` tells, with how many of
+    /// them to let pass. Those whose moment it is.
+    pub(crate) fn note(
+        &mut self,
+        node: usize,
+        waits: impl Fn(Who, When) -> Option<u64>,
+    ) -> Vec<usize> {
+        let mut due = Vec::new();
+        for (number, (fault, state)) in self.faults.iter().zip(&mut self.states).enumerate() {
+            let Some(skip) = waits(fault.who, fault.when).filter(|_| !state.struck) else {
+                continue;
+            };
+            state.seen += 1;
+            if state.seen > skip {
+                state.struck = true;
+                state.cause = Some(node);
+                due.push(number);
+            }
+        }
+        due
     }
 
     /// Disks changed places until a fault ends.
@@ -123,7 +160,15 @@ impl World {
             return;
         }
         let fault = self.script.faults[number];
-        let targets = self.targets(fault.who, fault.pick, self.script.states[number].cause);
+        let cause = self.script.states[number].cause;
+        let who = match fault.when {
+            When::On {
+                trigger: Trigger::Starting | Trigger::Effect,
+                ..
+            } => Who::Cause,
+            _ => fault.who,
+        };
+        let targets = self.targets(who, fault.pick, cause);
         self.trace
             .line(self.now, "fault", || format!("{fault} hits {targets:?}"));
         self.show_fault(number, &fault, &targets);

@@ -17,6 +17,7 @@ mod exchange;
 mod faults;
 pub mod host;
 pub mod model;
+mod moments;
 pub mod network;
 mod node;
 pub mod observe;

@@ -409,6 +409,11 @@ impl Node {
         vec![("dc".to_owned(), format!("dc{}", self.datacentre))]
     }
 
+    /// Whether scenarios call it so.
+    pub(crate) fn is_numbered(&self, role: Role, number: u64) -> bool {
+        self.role == role && self.name == format!("{}-{number}", who::name(role))
+    }
+
     /// Whether it is a master that leads.
     pub(crate) fn leads(&self) -> bool {
         if self.retired {

@@ -13,6 +13,7 @@ use crate::check::{Broken, Judges};
 use crate::faults::Script;
 use crate::host::Judged;
 use crate::model::bytes::MountId;
+use crate::moments::is_effect;
 use crate::network::{Delivered, Delivery, Door, Nanos, Network, NetworkEvent, NodeIndex};
 use crate::node::{self, Node, Power};
 use crate::observe::Observer;
@@ -304,6 +305,7 @@ impl World {
             format!("starts (life {life})")
         });
         self.schedule(started.ready, Event::Started(index, life));
+        self.on_starting(index, started.ready);
     }
 
     fn trace_refusal(&mut self, index: usize, reason: Option<String>) {
@@ -468,8 +470,14 @@ impl World {
             .expect("a node that is up has its process");
         process.handle(moment, stimulus, &mut acts);
         self.after_input(index);
+        let mut left = acts.iter().filter(|act| is_effect(act)).count();
         for act in acts.drain(..) {
+            left -= usize::from(is_effect(&act));
+            let is_between = is_effect(&act) && left > 0;
             self.perform(index, act);
+            if is_between && self.ends_between_effects(index) {
+                break;
+            }
         }
         self.acts = acts;
         self.take_network();

@@ -143,6 +143,14 @@ impl SimDisk {
         Self(Rc::new(RefCell::new(disk.durable_copy())))
     }
 
+    /// When changes that were made will reach the disk, from `now` on.
+    #[must_use]
+    pub fn times_to_come(&self, now: u64) -> Vec<u64> {
+        let disk = self.look();
+        let times = disk.staged.iter().map(|(when, ..)| *when);
+        times.filter(|&when| when > now).collect()
+    }
+
     /// Changes the faults.
     pub fn set_faults(&self, change: impl FnOnce(&mut DiskFaults)) {
         change(&mut self.inner().faults);

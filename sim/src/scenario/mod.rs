@@ -344,6 +344,10 @@ pub enum Trigger {
     LogSync,
     /// A chunkserver's disk is amid a sync.
     DiskSync,
+    /// A node is amid the recovery of what its disks hold.
+    Starting,
+    /// A node carried out an effect and has others of the same input left.
+    Effect,
 }
 
 /// What must come of it.
@@ -498,6 +502,10 @@ impl Fault {
         );
         if ends && self.duration.is_none() {
             return Err(format!("`{}` needs `for`", self.action));
+        }
+        let crashes = matches!(self.action, Action::Kill | Action::PowerCut);
+        if matches!(self.on, Some(Trigger::Starting | Trigger::Effect)) && !crashes {
+            return Err("`starting` and `effect` go with `kill` and `power-cut`".to_owned());
         }
         if self.by.is_some() != (self.action == Action::JumpClock) {
             return Err("`jump-clock` needs `by`, and nothing else has it".to_owned());
