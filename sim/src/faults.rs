@@ -179,6 +179,7 @@ impl World {
             Action::Pause => self.pause(&fault, &targets),
             Action::Cut | Action::Clog | Action::Strand => self.separate(number, &fault, &targets),
             Action::Recover => self.recover(number, &fault),
+            Action::LoseDatacentre => self.lose_datacentre(number, &fault),
             Action::ReturnOldMasters => self.return_old_masters(),
             Action::RestoreDisk => self.take_image(number, &fault, &targets),
             Action::SwapDisks => self.swap_disks(number, &fault, &targets),
@@ -306,15 +307,27 @@ impl World {
     /// until the metalogger has everything that was acknowledged, so that nothing of it
     /// may be missing afterwards.
     fn recover(&mut self, number: usize, fault: &FaultPlan) {
+        match self.heir(|_| true) {
+            Some(heir) => self.hand_down(heir, fault),
+            None => self.retry(number),
+        }
+    }
+
+    /// A metalogger that has everything that was acknowledged.
+    pub(crate) fn heir(&self, may: impl Fn(&Node) -> bool) -> Option<usize> {
         let known = self.judges.members.last_applied();
         let heir = self.nodes.iter().find(|node| {
-            node.role == Role::Metalogger && node.power == Power::Up && node.has_logged(known)
+            let is_up = node.role == Role::Metalogger && node.power == Power::Up;
+            is_up && node.has_logged(known) && may(node)
         });
-        let Some(heir) = heir.map(|node| node.index.0) else {
-            return self.retry(number);
-        };
+        heir.map(|node| node.index.0)
+    }
+
+    /// The masters that there were are gone, and the heir takes their place.
+    pub(crate) fn hand_down(&mut self, heir: usize, fault: &FaultPlan) {
         for index in 0..self.nodes.len() {
             match self.nodes[index].role {
+                Role::ChunkServer if self.nodes[index].power == Power::Lost => {}
                 Role::Master => {
                     self.end_process(index, true, Power::Lost);
                     self.nodes[index].retired = true;
@@ -367,7 +380,8 @@ impl World {
     fn return_old_masters(&mut self) {
         for index in 0..self.nodes.len() {
             let node = &mut self.nodes[index];
-            if node.retired && node.power == Power::Lost && node.role == Role::Master {
+            let is_there = node.disks.iter().all(|disk| !disk.faults().vanished);
+            if node.retired && node.power == Power::Lost && node.role == Role::Master && is_there {
                 node.power = Power::Idle;
                 self.schedule(self.now, Event::Restart(index));
             }
@@ -544,24 +558,25 @@ impl World {
                     && self.nodes.iter().any(|other| {
                         other.role == Role::ChunkServer && other.index.0 != index && harmed(other)
                     });
-                !others_rot && self.copies_elsewhere(index, fault.is_hasty())
+                let own = [ServerId(node.id)];
+                !others_rot && self.copies_elsewhere(&own, fault.is_hasty())
             }
             Role::Metalogger | Role::Client => true,
         }
     }
 
-    fn copies_elsewhere(&self, index: usize, hasty: bool) -> bool {
+    /// Whether every chunk has a copy that counts on none of these servers.
+    pub(crate) fn copies_elsewhere(&self, servers: &[ServerId], hasty: bool) -> bool {
         let Some(state) = leading_state(&self.nodes) else {
             return false;
         };
-        let server = ServerId(self.nodes[index].id);
         // What is written from now on needs a server too.
         let mut others = self.nodes.iter();
-        others.any(|node| is_healthy_other(node, server))
+        others.any(|node| is_healthy_other(node, servers))
             && state
                 .chunks_from(antler_core::ids::ChunkId(0), usize::MAX)
                 .into_iter()
-                .all(|chunk| self.has_other_copy(state, chunk, (server, hasty)))
+                .all(|chunk| self.has_other_copy(state, chunk, (servers, hasty)))
     }
 
     /// Whether a chunk has a current copy on another healthy server that is up; to be
@@ -570,7 +585,7 @@ impl World {
         &self,
         state: &State,
         id: antler_core::ids::ChunkId,
-        (server, hasty): (ServerId, bool),
+        (servers, hasty): (&[ServerId], bool),
     ) -> bool {
         let Some(chunk) = state.chunk(id) else {
             return true;
@@ -578,7 +593,7 @@ impl World {
         let mut others = self
             .nodes
             .iter()
-            .filter(|node| is_healthy_other(node, server));
+            .filter(|node| is_healthy_other(node, servers));
         let holds = |node: &Node| {
             let mut parts = node.stored_parts();
             parts.any(|one| one.part == PartId::whole(id) && one.version == chunk.version)
@@ -658,7 +673,7 @@ impl FaultPlan {
             Action::Rot | Action::JumpClock | Action::DriftClock | Action::ReturnOldMasters => {
                 Some(0)
             }
-            Action::LoseDisk | Action::Recover | Action::FailRange => None,
+            Action::LoseDisk | Action::Recover | Action::LoseDatacentre | Action::FailRange => None,
             _ if self.once => Some(0),
             Action::FillDisk
             | Action::SlowDisk
@@ -714,11 +729,11 @@ fn mend(disk: &SimDisk, action: Action) {
     });
 }
 
-/// Whether it is another chunkserver than that, up and with good disks.
-fn is_healthy_other(node: &Node, server: ServerId) -> bool {
+/// Whether it is another chunkserver than those, up and with good disks.
+fn is_healthy_other(node: &Node, servers: &[ServerId]) -> bool {
     node.role == Role::ChunkServer
         && node.power == Power::Up
-        && ServerId(node.id) != server
+        && !servers.contains(&ServerId(node.id))
         && !node.disks.iter().any(node::is_faulty)
 }
 

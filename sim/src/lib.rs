@@ -27,6 +27,7 @@ pub mod plan;
 mod process;
 pub mod recording;
 pub mod scenario;
+mod site;
 mod trace;
 mod workload;
 mod world;

@@ -503,6 +503,11 @@ impl Network {
         }
     }
 
+    /// A node is in another datacentre from now on.
+    pub fn move_node(&mut self, node: NodeIndex, datacentre: u64) {
+        self.nodes[node.0].datacentre = datacentre;
+    }
+
     /// Holds messages of one node to another back until then.
     pub fn clog(&mut self, from: NodeIndex, to: NodeIndex, until: Nanos) {
         let pair = self.pair_mut(from, to);

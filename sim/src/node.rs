@@ -120,7 +120,7 @@ impl Node {
             name,
             role,
             id,
-            datacentre: (number - 1) % cluster.datacentres + 1,
+            datacentre: cluster.datacentre_of(role, number),
             disk_ids: disks.iter().map(|_| DiskId(rng.word())).collect(),
             disks,
             process: None,

@@ -11,6 +11,7 @@ use crate::scenario::{
     Action, DiskKind, Errors, Fault, LimitsPlan, Order, Profile, Range, Scenario, Trigger, Who,
     Workload, read_label,
 };
+use antler_core::machine::Role;
 use antler_core::rng::Rng;
 use serde::{Deserialize, Serialize};
 
@@ -57,6 +58,9 @@ pub struct ClusterPlan {
     pub copies: u64,
     /// Places.
     pub datacentres: u64,
+    /// Where all masters are, if they are not spread.
+    #[serde(default)]
+    pub masters_in: Option<u64>,
     /// What the disks are.
     pub disk: DiskKind,
     /// Bytes of a chunkserver's disk.
@@ -65,6 +69,16 @@ pub struct ClusterPlan {
     pub drift: bool,
     /// Bytes of log after which an image is written.
     pub image_every: u64,
+}
+
+impl ClusterPlan {
+    /// Where a node is, by its role and its number from 1.
+    #[must_use]
+    pub fn datacentre_of(&self, role: Role, number: u64) -> u64 {
+        let spread = (number - 1) % self.datacentres + 1;
+        let fixed = self.masters_in.filter(|_| role == Role::Master);
+        fixed.map_or(spread, |place| place.min(self.datacentres))
+    }
 }
 
 /// The network of a run: [`NetworkSpeed`] as data.
@@ -281,6 +295,7 @@ fn draw_cluster(scenario: &Scenario, rng: &mut Rng, apart: &mut Rng) -> ClusterP
         clients: options.clients.draw(rng),
         copies: options.copies.draw(rng),
         datacentres: options.datacentres.draw(rng),
+        masters_in: options.masters_in,
         disk: options.disk.draw(apart),
         disk_size: options.disk_size.draw(rng),
         drift: options.drift,

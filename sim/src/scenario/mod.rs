@@ -65,6 +65,8 @@ pub struct Cluster {
     pub copies: Count,
     /// Places; every role is spread over them in turn.
     pub datacentres: Count,
+    /// The place where all masters are instead.
+    pub masters_in: Option<u64>,
     /// What the disks are: one, or several of which one is drawn.
     pub disk: Choice<DiskKind>,
     /// Bytes of a chunkserver's disk.
@@ -85,6 +87,7 @@ impl Default for Cluster {
             clients: Count::only(2),
             copies: Count::only(2),
             datacentres: Count::only(1),
+            masters_in: None,
             disk: Choice::only(DiskKind::Flash),
             disk_size: Bytes::only(1 << 30),
             drift: true,
@@ -318,6 +321,8 @@ pub enum Action {
     FailRange,
     /// Syncs answer without having done it.
     LyingSyncs,
+    /// A datacentre is lost for good, with everything in it.
+    LoseDatacentre,
     /// All masters' folders are lost, and a metalogger's becomes a new single master.
     Recover,
     /// Masters that were lost in `recover` come back with their old folders.
@@ -475,6 +480,13 @@ impl Cluster {
         if self.chunkservers.range.low < self.copies.range.high {
             return Err("there are fewer chunkservers than copies".to_owned());
         }
+        let places = 1..=self.datacentres.range.low;
+        if self
+            .masters_in
+            .is_some_and(|place| !places.contains(&place))
+        {
+            return Err("`masters_in` is a datacentre, from 1".to_owned());
+        }
         Ok(())
     }
 }
@@ -506,6 +518,10 @@ impl Fault {
         let crashes = matches!(self.action, Action::Kill | Action::PowerCut);
         if matches!(self.on, Some(Trigger::Starting | Trigger::Effect)) && !crashes {
             return Err("`starting` and `effect` go with `kill` and `power-cut`".to_owned());
+        }
+        let names_place = matches!(self.who, Who::Datacentre(_));
+        if self.action == Action::LoseDatacentre && !names_place {
+            return Err("`lose-datacentre` needs a `datacentre-N`".to_owned());
         }
         if self.by.is_some() != (self.action == Action::JumpClock) {
             return Err("`jump-clock` needs `by`, and nothing else has it".to_owned());
