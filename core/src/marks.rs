@@ -32,6 +32,8 @@ marks! {
     TornTail = "torn-tail";
     /// A log segment was full and the next one was begun.
     SegmentRolled = "segment-rolled";
+    /// A disk was full when a member's log needed its next segment.
+    LogFull = "log-full";
     /// A conflicting tail of the log was cut off.
     LogCut = "log-cut";
     /// An image was written and the log shortened behind it.
@@ -98,6 +100,8 @@ marks! {
     SyncFailed = "sync-failed";
     /// A disk was full.
     DiskFull = "disk-full";
+    /// A disk was full when the chunk store's journal needed its next segment.
+    JournalFull = "journal-full";
     /// A disk was found failed.
     DiskFailed = "disk-failed";
     /// A read was refused because the server's own lease had lapsed.

@@ -236,6 +236,9 @@ impl<V: Vfs> ChunkStore<V> {
             return Ok(Progress::More);
         }
         let file = self.journal.append(&mut self.disk.vfs, &records);
+        if file == Err(VfsError::Full) {
+            self.mark(StoreMark::JournalFull);
+        }
         file.map(Progress::Sync)
             .map_err(|error| self.disk.fault(error))
     }

@@ -132,6 +132,8 @@ pub enum StoreMark {
     SyncFailed,
     /// There was no space.
     DiskFull,
+    /// There was no space for the journal.
+    JournalFull,
 }
 
 /// The parts of one disk.

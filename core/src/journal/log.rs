@@ -208,7 +208,12 @@ impl<V: Vfs> Log<V> {
         };
         match done {
             Ok(()) => Ok(JournalReply::Done),
-            Err(error) => Err(self.poison(&error)),
+            Err(error) => {
+                if error == VfsError::Full {
+                    self.marks.reach(Mark::LogFull);
+                }
+                Err(self.poison(&error))
+            }
         }
     }
 

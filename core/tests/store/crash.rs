@@ -610,6 +610,7 @@ fn mark_name(mark: StoreMark) -> &'static str {
         StoreMark::CorruptUnit => "corrupt-unit",
         StoreMark::SyncFailed => "sync-failed",
         StoreMark::DiskFull => "disk-full",
+        StoreMark::JournalFull => "journal-full",
     }
 }
 

@@ -215,5 +215,6 @@ fn mark_of(mark: StoreMark) -> Mark {
         StoreMark::CorruptUnit => Mark::CorruptUnit,
         StoreMark::SyncFailed => Mark::SyncFailed,
         StoreMark::DiskFull => Mark::DiskFull,
+        StoreMark::JournalFull => Mark::JournalFull,
     }
 }
