@@ -10,7 +10,7 @@
 use super::disk::Disk;
 use super::format::{ENTRY_SIZE, PartHeader, RecordKind, encode_block};
 use super::operation::{CommitAction, DiskError, DiskReply, PartCommit, StoredPart};
-use super::part::{Dirty, Part};
+use super::part::{Block, Dirty, Part};
 use super::store::{ChunkStore, Progress, State, StoreMark, Work, new_part, stored};
 use crate::ids::PartId;
 use crate::vfs::{FileId, Vfs, VfsError};
@@ -414,6 +414,23 @@ impl<V: Vfs> ChunkStore<V> {
             slots.write_entries(&mut self.disk.vfs, run[0].0, &bytes)?;
         }
         Ok(())
+    }
+
+    /// Keeps what recovery found no space for in memory: it is in the journal only.
+    pub(super) fn shelter(&mut self, id: PartId, block: u16, state: Block) {
+        let part = self
+            .parts
+            .get_mut(&id)
+            .expect("a current record has its part");
+        let durable = (part.version, part.epoch);
+        let dirty = part.dirty.get_or_insert_with(Box::default);
+        let bytes = state.memory_bytes();
+        dirty.memory += bytes;
+        dirty.blocks.insert(block, state);
+        (dirty.durable, dirty.homeless) = (Some(durable), true);
+        self.disk.memory += bytes;
+        self.homeless.insert(id);
+        self.mark(StoreMark::DiskFull);
     }
 
     /// Keeps committed units in memory: they are in the journal only.

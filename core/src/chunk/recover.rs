@@ -2,7 +2,8 @@
 //! the last commit.
 //!
 //! Owns identity and replay. Invariant: a disk that is not ours, or of which
-//! something durable is missing, is refused and left as it is.
+//! something durable is missing, is refused and left as it is. One that is full is
+//! neither: what finds no space in its place stays in memory.
 
 use super::StoreError;
 use super::checkpoint::UNFINISHED;
@@ -13,13 +14,14 @@ use super::format::{
 };
 use super::journal::{Journal, Mark};
 use super::operation::OpenedDisk;
-use super::part::Part;
+use super::part::{Block, Part};
 use super::slots::SlotSpace;
 use super::store::{ChunkStore, StoreMark, StoreOptions};
 use super::table::{self, Piece};
 use crate::ids::PartId;
 use crate::limits::{UNIT_SIZE, UNITS_PER_BLOCK};
 use crate::vfs::{Vfs, VfsError, VfsResult};
+use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet};
 
 const IDENTITY: &str = "disk";
@@ -148,7 +150,7 @@ fn recover<V: Vfs>(
     let slots = SlotSpace::open(&mut vfs, identity.slots_per_file, reserve, &used)?;
     let tuning = options.tuning.fit(journal.frame_max());
     let mut disk = Disk::new(vfs, slots, tuning);
-    rewrite_places(&mut disk, &mut journal, table.mark, &replay)?;
+    let homeless = rewrite_places(&mut disk, &mut journal, table.mark, &replay)?;
     let mut store = ChunkStore {
         identity,
         touched: disk.slots.files().into_iter().collect(),
@@ -169,6 +171,9 @@ fn recover<V: Vfs>(
     }
     if !replay.embedded.is_empty() {
         store.mark(StoreMark::UnitsReplayed);
+    }
+    for ((id, block), state) in homeless {
+        store.shelter(id, block, state);
     }
     Ok(store)
 }
@@ -290,31 +295,88 @@ impl Replay {
         let part = self.parts.get(&id);
         part.and_then(|part| part.slots.at(record.block)) == Some(record.slot)
     }
+
+    /// Whether the content of a unit that a frame embeds was not replaced later.
+    fn is_newest(&self, slot: u32, unit: usize, sequence: u64) -> bool {
+        let unit = u8::try_from(unit).expect("a block has few units");
+        self.embedded.get(&(slot, unit)) == Some(&sequence)
+    }
+
+    /// Takes from a frame what it says of blocks that found no space.
+    fn gather(
+        &self,
+        (sequence, records): (u64, &[u8]),
+        full: &BTreeSet<Place>,
+        homeless: &mut BTreeMap<Place, Block>,
+    ) {
+        let mut reader = Reader::new(records);
+        while !reader.is_empty() {
+            let header = PartHeader::decode(&mut reader).expect("it was replayed before");
+            if header.kind == RecordKind::Gone {
+                continue;
+            }
+            for _ in 0..header.count {
+                let record = BlockRecord::decode(&mut reader).expect("it was replayed before");
+                let place = (header.part, record.block);
+                if full.contains(&place) && self.is_current(header.part, &record) {
+                    let block = homeless.entry(place).or_insert_with(Block::empty);
+                    self.gather_block(sequence, &record, block);
+                }
+            }
+        }
+    }
+
+    fn gather_block(&self, sequence: u64, record: &BlockRecord<'_>, block: &mut Block) {
+        for (unit, content) in record.embedded_units() {
+            if self.is_newest(record.slot, unit, sequence) {
+                let content = Bytes::copy_from_slice(&whole_unit(content));
+                block.remember(unit, content, record.checksums[unit]);
+            }
+        }
+        (block.slot, block.checksums) = (record.slot, record.checksums);
+        (block.present, block.locked) = (record.present, record.present);
+    }
 }
 
+/// A block of a part.
+pub(super) type Place = (PartId, u16);
+
 /// Writes again what the frames say about places: lines of the slot table, and
-/// embedded units that nothing later replaced.
+/// embedded units that nothing later replaced. The blocks for which the disk had no
+/// space come back, with those units in memory.
 fn rewrite_places<V: Vfs>(
     disk: &mut Disk<V>,
     journal: &mut Journal,
     from: Mark,
     replay: &Replay,
-) -> Result<(), StoreError> {
+) -> Result<BTreeMap<Place, Block>, StoreError> {
     let Disk { vfs, slots, .. } = disk;
+    let mut full = BTreeSet::new();
     journal.replay(vfs, from, |vfs, sequence, records| {
         let frame = (sequence, records);
-        Ok(rewrite_frame(vfs, slots, replay, frame, |_| true)?)
-    })
+        full.extend(rewrite_frame(vfs, slots, replay, frame, |_| true)?);
+        Ok(())
+    })?;
+    let mut homeless = BTreeMap::new();
+    if !full.is_empty() {
+        journal.replay(vfs, from, |_, sequence, records| {
+            replay.gather((sequence, records), &full, &mut homeless);
+            Ok(())
+        })?;
+    }
+    Ok(homeless)
 }
 
-/// Writes again what a frame says about the places of some parts.
+/// Writes again what a frame says about the places of some parts. For which blocks the
+/// disk had no space.
 pub(super) fn rewrite_frame<V: Vfs>(
     vfs: &mut V,
     slots: &SlotSpace,
     replay: &Replay,
     (sequence, records): (u64, &[u8]),
     wanted: impl Fn(PartId) -> bool,
-) -> VfsResult<()> {
+) -> VfsResult<Vec<Place>> {
+    let mut full = Vec::new();
     let mut reader = Reader::new(records);
     while !reader.is_empty() {
         let header = PartHeader::decode(&mut reader).expect("it was replayed before");
@@ -324,11 +386,14 @@ pub(super) fn rewrite_frame<V: Vfs>(
         for _ in 0..header.count {
             let record = BlockRecord::decode(&mut reader).expect("it was replayed before");
             if wanted(header.part) && replay.is_current(header.part, &record) {
-                rewrite_block(vfs, slots, replay, sequence, header.part, &record)?;
+                match rewrite_block(vfs, slots, replay, sequence, header.part, &record) {
+                    Err(VfsError::Full) => full.push((header.part, record.block)),
+                    other => other?,
+                }
             }
         }
     }
-    Ok(())
+    Ok(full)
 }
 
 fn rewrite_block<V: Vfs>(
@@ -349,17 +414,17 @@ fn rewrite_block<V: Vfs>(
     entry.encode(record.slot, &mut line);
     slots.write_entries(vfs, record.slot, &line)?;
     for (unit, content) in record.embedded_units() {
-        let key = (
-            record.slot,
-            u8::try_from(unit).expect("a block has few units"),
-        );
-        if replay.embedded.get(&key) == Some(&sequence) {
-            let mut whole = [0; UNIT_SIZE];
-            whole[..content.len()].copy_from_slice(content);
-            slots.write(vfs, record.slot, unit, &whole)?;
+        if replay.is_newest(record.slot, unit, sequence) {
+            slots.write(vfs, record.slot, unit, &whole_unit(content))?;
         }
     }
     Ok(())
+}
+
+fn whole_unit(content: &[u8]) -> [u8; UNIT_SIZE] {
+    let mut whole = [0; UNIT_SIZE];
+    whole[..content.len()].copy_from_slice(content);
+    whole
 }
 
 const _: () = assert!(UNITS_PER_BLOCK == 16, "a mask of 16 bits is every unit");

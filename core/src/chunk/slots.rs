@@ -131,14 +131,17 @@ impl SlotSpace {
             budget: 0,
             reserve,
         };
-        space.open_files(vfs)?;
+        space.open_files(vfs, true)?;
         space.free_unused(used);
         Ok(space)
     }
 
-    fn open_files<V: Vfs>(&mut self, vfs: &mut V) -> VfsResult<()> {
+    /// Opens or makes the files of all slots. `may_be_short`: a slot table that is there
+    /// may lack its end if the disk is full. A power cut took the zeros there, and no
+    /// line of it is missed.
+    fn open_files<V: Vfs>(&mut self, vfs: &mut V, may_be_short: bool) -> VfsResult<()> {
         while self.files.len() < self.next.div_ceil(self.per_file) as usize {
-            self.add_file(vfs)?;
+            self.add_file(vfs, may_be_short)?;
         }
         Ok(())
     }
@@ -158,10 +161,20 @@ impl SlotSpace {
 
     /// Opens or makes the next pair of files. The slot table is filled with zeros,
     /// so that a commit finds its space taken.
-    fn add_file<V: Vfs>(&mut self, vfs: &mut V) -> VfsResult<()> {
+    fn add_file<V: Vfs>(&mut self, vfs: &mut V, may_be_short: bool) -> VfsResult<()> {
         let (content, table) = names(self.files.len());
         let content = open_or_create(vfs, &content)?;
         let table = open_or_create(vfs, &table)?;
+        match self.fill_table(vfs, table) {
+            Err(VfsError::Full) if may_be_short => {}
+            other => other?,
+        }
+        vfs.sync_dir("")?;
+        self.files.push(SlotFile { content, table });
+        Ok(())
+    }
+
+    fn fill_table<V: Vfs>(&self, vfs: &mut V, table: FileId) -> VfsResult<()> {
         let wanted = u64::from(self.per_file) * ENTRY_SIZE as u64;
         let mut length = vfs.len(table)?;
         while length < wanted {
@@ -170,8 +183,6 @@ impl SlotSpace {
             vfs.write_at(table, length, &ZEROS[..count])?;
             length += count as u64;
         }
-        vfs.sync_dir("")?;
-        self.files.push(SlotFile { content, table });
         Ok(())
     }
 
@@ -216,7 +227,7 @@ impl SlotSpace {
             .checked_add(count)
             .filter(|&end| end < u32::MAX)
             .ok_or(VfsError::Full)?;
-        if let Err(error) = self.open_files(vfs) {
+        if let Err(error) = self.open_files(vfs, false) {
             self.next = start;
             return Err(error);
         }

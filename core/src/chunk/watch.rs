@@ -151,8 +151,11 @@ impl<V: Vfs + Clone> StoreWatch<V> {
             let (sequence, records) = &self.frames.records[number];
             let Disk { vfs, slots, .. } = &mut self.disk;
             let frame = (*sequence, records.as_slice());
-            rewrite_frame(vfs, slots, &self.replay, frame, |part| part == id)
+            let full = rewrite_frame(vfs, slots, &self.replay, frame, |part| part == id)
                 .map_err(|error| self.disk.fault(error))?;
+            if !full.is_empty() {
+                return Err(DiskError::Full);
+            }
         }
         Ok(())
     }

@@ -2,6 +2,7 @@
 
 use crate::bench::*;
 use crate::files::{Files, Shared};
+use antler_core::chunk::StoreMark;
 use antler_core::chunk::operation::{CommitAction, DiskError, DiskRequest};
 use antler_core::limits::UNIT_SIZE;
 use antler_core::rng::Rng;
@@ -56,6 +57,55 @@ fn what_a_commit_embedded_waits_for_space_in_its_place() {
     wanted[100..107].copy_from_slice(b"changed");
     assert_eq!(read(&mut store, part(3), 0, UNIT).unwrap(), wanted);
     store.check_invariants(true);
+}
+
+#[test]
+fn a_disk_that_is_full_when_it_is_opened_serves_what_waits_for_space() {
+    let shared = Shared::default();
+    let files = shared.0.clone();
+    let mut store = open(shared).unwrap();
+    for chunk in 0..8 {
+        write(&mut store, part(chunk), 0, &pattern(chunk, 4096)).unwrap();
+    }
+    let used = files.borrow().used();
+    files.borrow_mut().limit(used);
+    for chunk in 0..8 {
+        keep(&mut store, part(chunk)).unwrap();
+    }
+    // Of some the newest content is in a later frame than the rest of the block.
+    for chunk in 0..4 {
+        write(&mut store, part(chunk), 4096, &pattern(chunk + 50, 4096)).unwrap();
+        keep(&mut store, part(chunk)).unwrap();
+    }
+    let check = |store: &mut ChunkStoreOf| {
+        for chunk in 0..8 {
+            let got = read(store, part(chunk), 0, 2 * UNIT).unwrap();
+            assert_eq!(got[..4096], pattern(chunk, 4096));
+            let later = match chunk < 4 {
+                true => pattern(chunk + 50, 4096),
+                false => vec![0; 4096],
+            };
+            assert_eq!(got[4096..], later);
+        }
+        store.check_invariants(true);
+    };
+    for seed in 0..16 {
+        let mut rng = Rng::new(seed);
+        let mut after = files.borrow().after_power_cut(&mut rng);
+        let used = after.used();
+        after.limit(used);
+        let mut store: ChunkStoreOf = open(after).unwrap();
+        check(&mut store);
+        assert!(store.take_marks().contains(&StoreMark::DiskFull));
+        let refused = run(&mut store, DiskRequest::Checkpoint).unwrap_err();
+        assert_eq!(refused, DiskError::Full);
+        let mut again = store.into_vfs().after_power_cut(&mut rng);
+        again.limit(usize::MAX / 4);
+        let mut store: ChunkStoreOf = open(again).unwrap();
+        check(&mut store);
+        run(&mut store, DiskRequest::Checkpoint).unwrap();
+        check(&mut store);
+    }
 }
 
 type ChunkStoreOf = antler_core::chunk::ChunkStore<Files>;
