@@ -389,6 +389,10 @@ impl World {
     }
 
     fn harm_disks(&mut self, number: usize, fault: &FaultPlan, targets: &[usize]) {
+        // What is written while it lasts has no other copy either.
+        if fault.action.is_silent() && self.plan.cluster.copies < 2 {
+            return;
+        }
         for &index in targets {
             let count = self.nodes[index].disks.len();
             if count == 0 {
@@ -401,7 +405,9 @@ impl World {
             }
             let disk = self.nodes[index].disks[fault.pick as usize % count].clone();
             let was_there = !disk.faults().vanished;
-            self.harm(fault, &disk);
+            if !self.harm(fault, &disk) {
+                return self.retry(number);
+            }
             let is_stored = self.nodes[index].role == Role::ChunkServer;
             if is_stored && was_there && matches!(fault.action, Action::LoseDisk) {
                 self.judges.bytes.lose_disk();
@@ -501,7 +507,8 @@ impl World {
         }
     }
 
-    fn harm(&mut self, fault: &FaultPlan, disk: &SimDisk) {
+    /// Harms a disk; false if there is nothing on it yet that could be.
+    fn harm(&mut self, fault: &FaultPlan, disk: &SimDisk) -> bool {
         let failing = if fault.once {
             Failing::Once
         } else {
@@ -522,8 +529,10 @@ impl World {
                 // Mostly content, as most of a disk is.
                 let any = fault.pick >> 32 & 3 == 0;
                 let spoiled = disk.spoil(self.now, |name| any || is_content(name));
+                let spoiled = spoiled.or_else(|| disk.spoil(self.now, |_| true));
                 self.trace
                     .line(self.now, "fault", || format!("spoiled: {spoiled:?}"));
+                return spoiled.is_some();
             }
             Action::Rot => {
                 let rotted = disk.rot(self.now, is_content);
@@ -532,6 +541,7 @@ impl World {
             }
             _ => unreachable!("the other faults do not concern disks"),
         }
+        true
     }
 
     /// Whether everything on a node would survive the loss of its disks: a majority
@@ -629,7 +639,7 @@ impl World {
         }
         self.take_network();
         for disk in state.disks {
-            mend(&disk, fault.action);
+            mend(self.now, &disk, fault.action);
         }
         if let Some(swap) = state.swap {
             self.swap_back(swap);
@@ -648,7 +658,7 @@ impl World {
         for number in 0..self.script.faults.len() {
             let action = self.script.faults[number].action;
             for disk in std::mem::take(&mut self.script.states[number].disks) {
-                mend(&disk, action);
+                mend(self.now, &disk, action);
             }
             if let Some(swap) = self.script.states[number].swap.take() {
                 self.swap_back(swap);
@@ -687,6 +697,11 @@ impl FaultPlan {
 }
 
 impl Action {
+    /// Whether it harms what is written from then on, and nobody is told.
+    fn is_silent(self) -> bool {
+        matches!(self, Self::MisdirectWrites | Self::LyingSyncs)
+    }
+
     /// Whether it may destroy what is stored.
     fn destroys(self) -> bool {
         matches!(
@@ -712,9 +727,11 @@ impl FaultPlan {
     }
 }
 
-fn mend(disk: &SimDisk, action: Action) {
-    if action == Action::HangDisk {
-        disk.hang(0);
+fn mend(now: Nanos, disk: &SimDisk, action: Action) {
+    match action {
+        Action::HangDisk => disk.hang(0),
+        Action::LyingSyncs => disk.destage(now),
+        _ => {}
     }
     disk.set_faults(|faults| match action {
         Action::FailReads => faults.read = Failing::Never,

@@ -615,7 +615,7 @@ fn new_disk(role: Role, cluster: &ClusterPlan, rng: &mut Rng) -> SimDisk {
 pub(crate) fn is_faulty(disk: &SimDisk) -> bool {
     let faults = disk.faults();
     let counts = disk.counts();
-    let is_sound = disk.is_honest() && !disk.is_spoiled();
+    let is_sound = disk.is_honest() && !disk.is_spoiled() && !faults.is_silent();
     faults.vanished || faults.full || counts.failed_calls > 0 || !is_sound
 }
 

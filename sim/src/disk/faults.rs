@@ -98,6 +98,14 @@ pub struct DiskFaults {
     pub misdirects: Failing,
 }
 
+impl DiskFaults {
+    /// Whether something goes wrong with what is written, and nobody is told.
+    #[must_use]
+    pub fn is_silent(&self) -> bool {
+        self.lies != Failing::Never || self.misdirects != Failing::Never
+    }
+}
+
 impl Default for DiskFaults {
     fn default() -> Self {
         Self {

@@ -133,6 +133,13 @@ impl File {
         }
     }
 
+    /// Everything that left the program reaches the medium.
+    pub(super) fn destage(&mut self) {
+        if let Some(newest) = self.pending.last().map(|pending| pending.sequence) {
+            self.sync(newest);
+        }
+    }
+
     /// A sync failed: of each change up to one it is unknown whether it reached the
     /// medium, and no later sync will bring it there (as Linux's page cache does).
     pub(super) fn fail_sync(&mut self, upto: u64, rng: &mut Rng) {

@@ -117,6 +117,13 @@ impl Names {
         });
     }
 
+    /// Every change that left the program reaches the medium.
+    pub(super) fn destage(&mut self) {
+        for (_, change) in std::mem::take(&mut self.pending) {
+            change.apply(Rc::make_mut(&mut self.durable));
+        }
+    }
+
     /// The power failed.
     pub(super) fn cut(&mut self, rng: &mut Rng) {
         let mut kept: Vec<(u64, NameChange)> = std::mem::take(&mut self.pending)

@@ -19,6 +19,19 @@ impl SimDisk {
         disk.counts.failed_calls += 1;
     }
 
+    /// A cache that was not told to reaches the medium at last: what was written up to
+    /// `now` is durable.
+    pub fn destage(&self, now: u64) {
+        let mut disk = self.inner();
+        disk.settle(now);
+        for file in disk.files.values_mut() {
+            file.destage();
+        }
+        disk.names.destage();
+        disk.durable_changes += 1;
+        disk.collect();
+    }
+
     /// The content becomes that of `image`, a durable copy that was taken earlier. The
     /// program that had the disk open must have ended.
     pub fn restore(&self, image: &Self) {
@@ -86,6 +99,18 @@ mod tests {
         disk.set_faults(|faults| faults.vanished = false);
         disk.sync(file).unwrap_err();
         assert_eq!(found(&mut disk), b"old");
+    }
+
+    #[test]
+    fn what_a_disk_lied_about_is_durable_once_it_reached_the_medium() {
+        let mut disk = disk();
+        disk.set_faults(|faults| faults.lies = super::super::Failing::Always);
+        put(&mut disk, b"old");
+        let now = disk.cursor();
+        assert!(disk.durable_copy(now).open("f").is_ok(), "its name alone");
+        assert_eq!(found(&mut disk.durable_copy(now)), b"\0\0\0");
+        disk.destage(now);
+        assert_eq!(found(&mut disk.durable_copy(now)), b"old");
     }
 
     #[test]
