@@ -59,12 +59,16 @@ fn every_fault_is_read() {
                 "jump-clock" => "by = \"1min\"\n",
                 _ => "",
             };
+            let who = match action {
+                "lose-datacentre" => "datacentre-1",
+                _ => "chunkserver",
+            };
             let text = format!(
-                "[[fault]]\ndo = \"{action}\"\nwho = \"chunkserver\"\nat = \"1s\"\nfor = \"1s\"\n{by}"
+                "[[fault]]\ndo = \"{action}\"\nwho = \"{who}\"\nat = \"1s\"\nfor = \"1s\"\n{by}"
             );
             assert_eq!(read(&format!("fault-{action}"), &text).faults.len(), 1);
             count += 1;
         }
     }
-    assert_eq!(count, 21);
+    assert_eq!(count, 26);
 }

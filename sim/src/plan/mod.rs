@@ -58,9 +58,9 @@ pub struct ClusterPlan {
     pub copies: u64,
     /// Places.
     pub datacentres: u64,
-    /// Where all masters are, if they are not spread.
+    /// Where all masters are; 0: they are spread too.
     #[serde(default)]
-    pub masters_in: Option<u64>,
+    pub masters_in: u64,
     /// What the disks are.
     pub disk: DiskKind,
     /// Bytes of a chunkserver's disk.
@@ -76,8 +76,10 @@ impl ClusterPlan {
     #[must_use]
     pub fn datacentre_of(&self, role: Role, number: u64) -> u64 {
         let spread = (number - 1) % self.datacentres + 1;
-        let fixed = self.masters_in.filter(|_| role == Role::Master);
-        fixed.map_or(spread, |place| place.min(self.datacentres))
+        match (role, self.masters_in) {
+            (Role::Master, place @ 1..) => place.min(self.datacentres),
+            _ => spread,
+        }
     }
 }
 

@@ -65,8 +65,8 @@ pub struct Cluster {
     pub copies: Count,
     /// Places; every role is spread over them in turn.
     pub datacentres: Count,
-    /// The place where all masters are instead.
-    pub masters_in: Option<u64>,
+    /// The place where all masters are instead; 0: they are spread too.
+    pub masters_in: u64,
     /// What the disks are: one, or several of which one is drawn.
     pub disk: Choice<DiskKind>,
     /// Bytes of a chunkserver's disk.
@@ -87,7 +87,7 @@ impl Default for Cluster {
             clients: Count::only(2),
             copies: Count::only(2),
             datacentres: Count::only(1),
-            masters_in: None,
+            masters_in: 0,
             disk: Choice::only(DiskKind::Flash),
             disk_size: Bytes::only(1 << 30),
             drift: true,
@@ -480,12 +480,8 @@ impl Cluster {
         if self.chunkservers.range.low < self.copies.range.high {
             return Err("there are fewer chunkservers than copies".to_owned());
         }
-        let places = 1..=self.datacentres.range.low;
-        if self
-            .masters_in
-            .is_some_and(|place| !places.contains(&place))
-        {
-            return Err("`masters_in` is a datacentre, from 1".to_owned());
+        if self.masters_in > self.datacentres.range.low {
+            return Err("`masters_in` is a datacentre that there always is".to_owned());
         }
         Ok(())
     }
