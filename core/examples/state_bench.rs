@@ -20,6 +20,7 @@ use antler_core::namespace::record::{
 use antler_core::namespace::{State, StateLoader};
 use antler_core::rng::Rng;
 use antler_core::time::Timestamp;
+use antler_core::version::FeatureLevel;
 use std::time::{Duration, Instant};
 
 /// A stop watch for time on the processor: a busy machine changes it little.
@@ -114,6 +115,7 @@ impl Bench {
         bench.record(RecordBody::Found {
             capability_secret: vec![1; 32],
             copies: 2,
+            level: FeatureLevel::NEWEST,
         });
         bench.record(RecordBody::BeginSession {
             name: "bench".to_owned(),

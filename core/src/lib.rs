@@ -36,5 +36,6 @@ pub mod placement;
 pub mod planted;
 pub mod rng;
 pub mod time;
+pub mod version;
 pub mod vfs;
 pub mod wire;

@@ -18,6 +18,7 @@ use crate::hash::Digest;
 use crate::ids::{Address, BootId, Incarnation, LinkId, MemberId, ServerId};
 use crate::marks::Marks;
 use crate::time::{Instant, Now};
+use crate::version::FeatureLevel;
 use crate::wire::Message;
 use std::fmt::Debug;
 
@@ -43,6 +44,11 @@ pub trait Machine {
     /// for the machine's next start.
     fn incarnation(&self) -> Option<Incarnation> {
         None
+    }
+    /// The version that it was built as: the driver says it in the first exchange of
+    /// every link, and sends nothing that the other end of a link can't read.
+    fn speaks(&self) -> FeatureLevel {
+        FeatureLevel::NEWEST
     }
     /// Takes the state's digest in, for the proof of determinism.
     fn digest(&self, digest: &mut Digest);
@@ -185,6 +191,8 @@ pub struct Peer {
     pub boot: BootId,
     /// The newest life of the cluster that it knows.
     pub incarnation: Incarnation,
+    /// The newest version that it speaks, and so the newest feature level that it knows.
+    pub speaks: FeatureLevel,
 }
 
 impl Peer {

@@ -53,6 +53,17 @@ marks! {
     BarrierWaited = "barrier-waited";
     /// Several records shared one log entry.
     RecordsGrouped = "records-grouped";
+    // Versions.
+    /// The cluster's feature level was raised.
+    LevelRaised = "level-raised";
+    /// A raise of the level, or a request of a level above, was refused.
+    LevelRefused = "level-refused";
+    /// A member met a level that it does not know, and ended.
+    LevelUnknown = "level-unknown";
+    /// A chunkserver of a version below the cluster's level was turned away.
+    OldServerRefused = "old-server-refused";
+    /// A link was made to or from an end of an older version.
+    SpokePrevious = "spoke-previous-version";
     // Sessions and exactly once.
     /// A request was resent and got its first reply again.
     ReplyRepeated = "reply-repeated";

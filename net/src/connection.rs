@@ -11,6 +11,7 @@ use crate::driver::Driver;
 use crate::link::Link;
 use antler_core::ids::LinkId;
 use antler_core::machine::{Input, Machine, Peer, Role};
+use antler_core::version::FeatureLevel;
 use antler_core::wire::hello::{Agreed, Hello, HelloError};
 use antler_core::wire::{HEADER_SIZE, Header, Message, WireError};
 use bytes::{BufMut, Bytes};
@@ -69,7 +70,7 @@ pub(crate) async fn connect<M: Machine + Send + 'static>(
     let made = async {
         let stream = within(CONNECT_TIMEOUT, TcpStream::connect(&address)).await??;
         tune(&stream)?;
-        let hello = driver.identity().connect(driver.incarnation(), role);
+        let hello = driver.identity().connect(driver.says(), role);
         greet(stream, hello).await
     };
     let made = tokio::select! {
@@ -93,7 +94,7 @@ pub(crate) async fn accept<M: Machine + Send + 'static>(driver: Driver<M>, strea
     let from = stream
         .peer_addr()
         .map_or_else(|_| "?".to_owned(), |address| address.to_string());
-    let hello = driver.identity().accept(driver.incarnation());
+    let hello = driver.identity().accept(driver.says());
     let ready = match tune(&stream) {
         Ok(()) => greet(stream, hello).await,
         Err(error) => Err(error.into()),
@@ -118,6 +119,8 @@ enum Side {
 struct Ready {
     stream: TcpStream,
     peer: Peer,
+    /// What is spoken.
+    version: FeatureLevel,
     /// Bytes that came behind the exchange.
     rest: Vec<u8>,
 }
@@ -155,13 +158,18 @@ async fn greet(mut stream: TcpStream, mut hello: Hello) -> Result<Ready, Connect
                 if let Some(bytes) = hello.poll_transmit() {
                     stream.write_all(&bytes).await?;
                 }
-                let Agreed { peer, .. } = outcome?;
-                return Ok((peer, buffer[used..count].to_vec()));
+                return Ok((outcome?, buffer[used..count].to_vec()));
             }
         }
     };
-    let (peer, rest) = within(HELLO_TIMEOUT, exchange).await??;
-    Ok(Ready { stream, peer, rest })
+    let (agreed, rest) = within(HELLO_TIMEOUT, exchange).await??;
+    let Agreed { peer, version } = agreed;
+    Ok(Ready {
+        stream,
+        peer,
+        version,
+        rest,
+    })
 }
 
 /// Announces the link, then reads from it until it ends, and says so.
@@ -172,14 +180,14 @@ async fn serve<M: Machine + Send + 'static>(
     side: Side,
 ) {
     let (read, write) = ready.stream.into_split();
-    link.attach(write);
+    link.attach(write, ready.version);
     let (id, peer) = (link.id, ready.peer);
     driver.feed(match side {
         Side::Connected => Input::Connected { link: id, peer },
         Side::Accepted => Input::Accepted { link: id, peer },
     });
     link.flush();
-    let mut reader = Reader::new(read, ready.rest);
+    let mut reader = Reader::new(read, ready.rest, ready.version);
     let ended = tokio::select! {
         error = read_all(&driver, link.id, &mut reader) => error,
         error = link.write_when_there_is_room() => error.into(),
@@ -212,6 +220,8 @@ async fn read_all<M: Machine + Send + 'static>(
 #[derive(Debug)]
 struct Reader {
     socket: OwnedReadHalf,
+    /// What both ends speak.
+    version: FeatureLevel,
     /// What was read and not yet used, from `start` on.
     buffer: Vec<u8>,
     start: usize,
@@ -227,9 +237,10 @@ struct Bulk {
 }
 
 impl Reader {
-    fn new(socket: OwnedReadHalf, buffer: Vec<u8>) -> Self {
+    fn new(socket: OwnedReadHalf, buffer: Vec<u8>, version: FeatureLevel) -> Self {
         Self {
             socket,
+            version,
             buffer,
             start: 0,
             bulk: None,
@@ -271,6 +282,7 @@ impl Reader {
         if behind.len() >= header.data {
             let data = Bytes::copy_from_slice(&behind[..header.data]);
             let message = Message::decode(header, body, data)?;
+            message.demand_version(self.version)?;
             self.start += HEADER_SIZE + header.body + header.data;
             return Ok(Some(message));
         }
@@ -297,7 +309,9 @@ impl Reader {
             }
         }
         let Bulk { header, body, data } = self.bulk.take().expect("it was there");
-        Ok(Message::decode(header, &body, data.into())?)
+        let message = Message::decode(header, &body, data.into())?;
+        message.demand_version(self.version)?;
+        Ok(message)
     }
 
     async fn read_more(&mut self) -> Result<(), ConnectionError> {

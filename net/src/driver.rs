@@ -11,11 +11,12 @@
 use crate::clock;
 use crate::complaints::Complaints;
 use crate::connection;
-use crate::identity::Identity;
+use crate::identity::{Identity, Says};
 use crate::link::Link;
 use antler_core::ids::{Address, Incarnation, LinkId};
 use antler_core::machine::{Effect, Input, Level, Machine, Role};
 use antler_core::time::Instant;
+use antler_core::version::FeatureLevel;
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -85,6 +86,7 @@ struct Inner<M: Machine> {
     core: Mutex<Core<M>>,
     identity: Identity,
     incarnation: watch::Sender<Incarnation>,
+    speaks: FeatureLevel,
     storage: Storage<M::Operation>,
     answers: Answers<M::Answer>,
     runtime: Handle,
@@ -133,6 +135,7 @@ impl<M: Machine + Send + 'static> Driver<M> {
     /// Starts the machine: carries out what it wants from the beginning, and its timer.
     #[must_use]
     pub fn start(parts: Parts<M>) -> Self {
+        let speaks = parts.machine.speaks();
         let inner = Inner {
             core: Mutex::new(Core {
                 machine: parts.machine,
@@ -142,6 +145,7 @@ impl<M: Machine + Send + 'static> Driver<M> {
             }),
             identity: parts.identity,
             incarnation: watch::Sender::new(parts.incarnation),
+            speaks,
             storage: parts.storage,
             answers: parts.answers,
             runtime: parts.runtime,
@@ -202,6 +206,15 @@ impl<M: Machine + Send + 'static> Driver<M> {
     #[must_use]
     pub fn incarnation(&self) -> Incarnation {
         *self.0.incarnation.borrow()
+    }
+
+    /// What the first exchange of a link says of the machine.
+    #[must_use]
+    pub fn says(&self) -> Says {
+        Says {
+            incarnation: self.incarnation(),
+            speaks: self.0.speaks,
+        }
     }
 
     /// Tells whenever a newer life of the cluster is known.

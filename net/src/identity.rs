@@ -9,6 +9,7 @@
 use crate::clock;
 use antler_core::ids::{BootId, ClusterId, Incarnation};
 use antler_core::machine::Role;
+use antler_core::version::FeatureLevel;
 use antler_core::wire::hello::{ClusterKey, Hello, Local};
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File, OpenOptions};
@@ -175,27 +176,37 @@ impl Identity {
 
     /// The exchange of a connection that we make to `wanted`.
     #[must_use]
-    pub fn connect(&self, incarnation: Incarnation, wanted: Role) -> Hello {
+    pub fn connect(&self, says: Says, wanted: Role) -> Hello {
         let key = self.credential.key.clone();
-        Hello::connect(self.local(incarnation), key, clock::random(), wanted)
+        Hello::connect(self.local(says), key, clock::random(), wanted)
     }
 
     /// The exchange of a connection that was made to us.
     #[must_use]
-    pub fn accept(&self, incarnation: Incarnation) -> Hello {
+    pub fn accept(&self, says: Says) -> Hello {
         let key = self.credential.key.clone();
-        Hello::accept(self.local(incarnation), key, clock::random())
+        Hello::accept(self.local(says), key, clock::random())
     }
 
-    fn local(&self, incarnation: Incarnation) -> Local {
+    fn local(&self, says: Says) -> Local {
         Local {
             cluster: self.credential.cluster,
             role: self.role,
             id: self.id,
             boot: self.boot,
-            incarnation,
+            incarnation: says.incarnation,
+            speaks: says.speaks,
         }
     }
+}
+
+/// What the machine has the first exchange say of it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Says {
+    /// The newest life of the cluster that it knows.
+    pub incarnation: Incarnation,
+    /// The newest version that it speaks.
+    pub speaks: FeatureLevel,
 }
 
 /// What a daemon's data folder says about whose it is.

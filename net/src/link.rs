@@ -11,6 +11,7 @@
 //! that lets either be reached does not take what is sent, and loses its link.
 
 use antler_core::ids::LinkId;
+use antler_core::version::FeatureLevel;
 use antler_core::wire::Message;
 use bytes::{Buf, Bytes};
 use std::collections::VecDeque;
@@ -42,6 +43,8 @@ pub struct Link {
     queue: Mutex<Queue>,
     /// Set once, when the first exchange is over.
     socket: OnceLock<OwnedWriteHalf>,
+    /// What both ends speak; set just before.
+    version: OnceLock<FeatureLevel>,
     /// The socket is full: the connection's task waits for it.
     full: Notify,
     /// Something was queued in the present drain of effects.
@@ -90,6 +93,7 @@ impl Link {
             id,
             queue: Mutex::default(),
             socket: OnceLock::new(),
+            version: OnceLock::new(),
             full: Notify::new(),
             touched: AtomicBool::new(false),
             cancel: CancellationToken::new(),
@@ -97,11 +101,19 @@ impl Link {
         }
     }
 
-    /// Queues a message; [`Link::flush`] sends it.
+    /// Queues a message; [`Link::flush`] sends it. One that the other end's version has
+    /// no words for is a fault of the machine, and ends the link instead.
     ///
     /// # Errors
     /// When the queue is at its bound.
-    pub fn push(&self, message: Message) -> Result<(), Overflow> {
+    pub fn push(&self, mut message: Message) -> Result<(), Overflow> {
+        if let Some(version) = self.version.get() {
+            if message.since() > *version {
+                self.fail(format!("a message is not of version {version}"));
+                return Ok(());
+            }
+            message.lower(*version);
+        }
         let mut queue = self.lock();
         let bytes = queue.bytes + message.data().len();
         if queue.messages.len() >= QUEUE_MESSAGES_MAX || bytes > QUEUE_BYTES_MAX {
@@ -199,11 +211,9 @@ impl Link {
         queue.messages.is_empty() && queue.flight.is_empty() && queue.state != Writing::Somebody
     }
 
-    pub(crate) fn attach(&self, socket: OwnedWriteHalf) {
-        assert!(
-            self.socket.set(socket).is_ok(),
-            "a link gets its connection once"
-        );
+    pub(crate) fn attach(&self, socket: OwnedWriteHalf, version: FeatureLevel) {
+        let is_first = self.version.set(version).is_ok() && self.socket.set(socket).is_ok();
+        assert!(is_first, "a link gets its connection once");
     }
 
     pub(crate) fn failure(&self) -> Option<&String> {

@@ -5,11 +5,12 @@ use antler_core::hash::Digest;
 use antler_core::ids::{Address, ClusterId, Incarnation, LinkId, MemberId};
 use antler_core::machine::{Effect, Input, LinkAllocator, Machine, Role};
 use antler_core::time::{Instant, Now};
+use antler_core::version::FeatureLevel;
 use antler_core::wire::Message;
 use antler_core::wire::hello::ClusterKey;
 use antler_core::wire::master_peer::PeerMessage;
 use antler_net::driver::{Driver, Parts};
-use antler_net::identity::{Credential, Identity};
+use antler_net::identity::{Credential, Identity, Says};
 use antler_net::listener::Listener;
 use bytes::Bytes;
 use std::collections::VecDeque;
@@ -295,7 +296,11 @@ fn garbage_on_the_port_is_answered_and_touches_nothing() {
 fn garbage_behind_the_exchange_closes_the_link() {
     let master = node(Role::Master, 1);
     let identity = Identity::new(credential(1, 1), Role::Client, 0);
-    let mut hello = identity.connect(Incarnation(1), Role::Master);
+    let says = Says {
+        incarnation: Incarnation(1),
+        speaks: FeatureLevel::NEWEST,
+    };
+    let mut hello = identity.connect(says, Role::Master);
     let mut stream = std::net::TcpStream::connect(&master.address).expect("connects");
     let agreed = loop {
         if let Some(bytes) = hello.poll_transmit() {

@@ -8,12 +8,13 @@ use crate::exchange::Swap;
 use crate::network::{Nanos, NodeIndex};
 use crate::node::{self, Node, Power};
 use crate::plan::{FaultPlan, Plan, When};
-use crate::process::Stimulus;
+use crate::process::{Process, Stimulus};
 use crate::scenario::{Action, Trigger, Who};
 use crate::world::{Event, Phase, World, leading_state};
 use antler_core::ids::{LogPosition, PartId, ServerId};
 use antler_core::machine::Role;
 use antler_core::namespace::{LeaseState, State};
+use antler_core::version::FeatureLevel;
 
 const MILLISECOND: Nanos = 1_000_000;
 const SECOND: Nanos = 1_000_000_000;
@@ -185,6 +186,8 @@ impl World {
             Action::SwapDisks => self.swap_disks(number, &fault, &targets),
             Action::JumpClock => self.jump_clocks(&fault, &targets),
             Action::DriftClock => self.drift_clocks(&fault, &targets),
+            Action::Upgrade => self.replace(&fault, &targets, FeatureLevel::NEWEST),
+            Action::Downgrade => self.replace(&fault, &targets, FeatureLevel::PREVIOUS),
             _ => self.harm_disks(number, &fault, &targets),
         }
     }
@@ -256,6 +259,39 @@ impl World {
                 .push((index, fault.lasts.unwrap_or(LASTS)));
             if self.nodes[index].role != Role::Client {
                 self.feed(index, Stimulus::Shutdown);
+            }
+        }
+    }
+
+    /// The targets stop, and start again as another version. One that is down starts so.
+    fn replace(&mut self, fault: &FaultPlan, targets: &[usize], version: FeatureLevel) {
+        for &index in targets {
+            self.nodes[index].becomes = Some(version);
+            match self.nodes[index].role {
+                Role::Client => self.crash(fault, &[index], false),
+                _ => self.stop(fault, &[index]),
+            }
+        }
+    }
+
+    /// An operator puts the newest version back where an older one is of no use, as the
+    /// cluster's feature level is above it.
+    fn replace_outdated(&mut self) {
+        let members = self.nodes.iter().filter_map(|node| match &node.process {
+            Some(Process::Member(process)) => Some(process.machine.member().state()),
+            _ => None,
+        });
+        let level = members.map(State::feature_level).max().unwrap_or_default();
+        let outdated = |node: &&Node| {
+            let version = node.becomes.unwrap_or(node.version);
+            version < level && !matches!(node.role, Role::Client)
+        };
+        let outdated = self.nodes.iter().filter(outdated);
+        let outdated: Vec<usize> = outdated.map(|node| node.index.0).collect();
+        for index in outdated {
+            self.nodes[index].becomes = Some(FeatureLevel::NEWEST);
+            if matches!(self.nodes[index].power, Power::Up | Power::Starting) {
+                self.end_process(index, false, Power::Idle);
             }
         }
     }
@@ -662,6 +698,7 @@ impl World {
                 self.swap_back(swap);
             }
         }
+        self.replace_outdated();
         for index in 0..self.nodes.len() {
             if self.nodes[index].paused_until > self.now {
                 self.nodes[index].paused_until = self.now;

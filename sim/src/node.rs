@@ -15,7 +15,7 @@ use antler_core::chunk::{ChunkStore, StoreOptions, Tuning};
 use antler_core::chunkserver::{self, ChunkServer, ChunkServerConfig};
 use antler_core::client::{self, Client, ClientConfig};
 use antler_core::ids::{
-    Address, BootId, ClusterId, DiskId, Incarnation, LogPosition, MemberId, ServerId,
+    Address, BootId, ClusterId, DiskId, Incarnation, LinkId, LogPosition, MemberId, ServerId,
 };
 use antler_core::journal::operation::LogEntry;
 use antler_core::journal::{self, Founding};
@@ -25,7 +25,8 @@ use antler_core::member::{MemberConfig, MemberInfo, Takeover};
 use antler_core::metalogger::Metalogger;
 use antler_core::rng::Rng;
 use antler_core::time::{Duration, Instant, Now, Timestamp};
-use std::collections::BTreeSet;
+use antler_core::version::FeatureLevel;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The simulated cluster's name.
 const CLUSTER: ClusterId = ClusterId(1);
@@ -82,6 +83,14 @@ pub(crate) struct Node {
     pub(crate) strange: Option<usize>,
     /// Disks that could not even be opened and were tried again.
     tried: BTreeSet<usize>,
+    /// When the present process began.
+    pub(crate) since: Nanos,
+    /// As which version the present process was built.
+    pub(crate) version: FeatureLevel,
+    /// As which version the next one is, if as another.
+    pub(crate) becomes: Option<FeatureLevel>,
+    /// Links that speak an older version than the newest.
+    pub(crate) old_links: BTreeMap<LinkId, FeatureLevel>,
     incarnation: Option<Incarnation>,
     limits: LimitsPlan,
     booted: Nanos,
@@ -134,6 +143,10 @@ impl Node {
             directory: Directory::default(),
             retired: false,
             strange: None,
+            since: 0,
+            version: cluster.version.level(),
+            becomes: None,
+            old_links: BTreeMap::new(),
             incarnation: None,
             limits: plan.limits.fit(),
             booted: 0,
@@ -178,6 +191,31 @@ impl Node {
             },
             boot: self.boot,
             incarnation: self.incarnation.unwrap_or_default(),
+            speaks: self.version,
+        }
+    }
+
+    /// Notes what a new link speaks.
+    pub(crate) fn note_link(&mut self, link: LinkId, peer: &Peer) {
+        let version = peer.speaks.min(self.version);
+        if version < FeatureLevel::NEWEST {
+            self.old_links.insert(link, version);
+        }
+    }
+
+    /// The version that a link speaks.
+    pub(crate) fn link_version(&self, link: LinkId) -> FeatureLevel {
+        let known = self.old_links.get(&link);
+        known.copied().unwrap_or(FeatureLevel::NEWEST)
+    }
+
+    /// Whether it is a member whose state is at a level that its version does not know.
+    pub(crate) fn is_outdated(&self) -> bool {
+        match &self.process {
+            Some(Process::Member(process)) => {
+                process.machine.member().state().feature_level() > self.version
+            }
+            _ => false,
         }
     }
 
@@ -193,6 +231,9 @@ impl Node {
     /// Why the process can't start.
     pub(crate) fn start(&mut self, now: Nanos, plan: &Plan) -> Result<Started, String> {
         self.life += 1;
+        self.version = self.becomes.take().unwrap_or(self.version);
+        self.old_links.clear();
+        self.since = now;
         self.boot = BootId(self.rng.word() | 1);
         self.booted = now;
         self.clock.base = self.rng.below(3_600_000_000_000);
@@ -222,6 +263,7 @@ impl Node {
         config.log_batch_max = self.limits.log_batch as usize;
         config.uncommitted_bytes_max = self.limits.uncommitted;
         config.follower_inflight_max = self.limits.follower_inflight as usize;
+        config.speaks = self.version;
         let found = (recovered.entries.clone(), recovered.meta.position);
         let marks = recovered.marks;
         let (seed, local) = (self.rng.word(), self.moment(disk.cursor()).local);
@@ -317,6 +359,7 @@ impl Node {
                 disk_inflight_max: self.limits.disk_inflight as usize,
                 repair_inflight_max: self.limits.repairs as usize,
             },
+            speaks: self.version,
         };
         let (seed, local) = (self.rng.word(), self.moment(ready).local);
         let machine = ChunkServer::new(config, opened, seed, local);
@@ -364,6 +407,7 @@ impl Node {
             nonce: self.rng.word(),
             labels: self.labels(),
             limits: self.client_limits(),
+            speaks: self.version,
             ..ClientConfig::default()
         };
         let (seed, local) = (self.rng.word(), self.moment(now).local);

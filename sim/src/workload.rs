@@ -10,8 +10,12 @@ use antler_core::errno::Errno;
 use antler_core::ids::{Generation, InodeId, ServerId};
 use antler_core::namespace::record::ClassChange;
 use antler_core::placement::StorageClass;
+use antler_core::version::FeatureLevel;
 use bytes::Bytes;
 use std::collections::BTreeSet;
+
+/// How long an operator waits before the same order is given again.
+const ASK_AGAIN: u64 = 500_000_000;
 
 /// An inode that can't be mistaken for a later one of the same number.
 pub(crate) type FileKey = (InodeId, Generation);
@@ -191,11 +195,14 @@ impl Runner {
         }
     }
 
-    /// The mount died: its open files are gone, and the step under way with it.
+    /// The mount died: its open files are gone, and the step under way with it. A raise of
+    /// the feature level is asked for again, as other orders wait for it.
     pub(crate) fn lose_mount(&mut self) {
         self.slots.fill(None);
         self.waiting = false;
+        let again = matches!(self.current(), Some(FileOperation::RaiseLevel));
         self.end_step();
+        self.at -= usize::from(again);
     }
 
     /// How long it thinks before its next step.
@@ -233,6 +240,11 @@ impl Runner {
         let Some(operation) = self.under_way.clone() else {
             return self.think();
         };
+        if matches!(operation, FileOperation::RaiseLevel) && result.is_err() {
+            self.stage = Stage::Idle;
+            self.under_way = None;
+            return Next::Think(ASK_AGAIN);
+        }
         let next = match (self.stage.clone(), result) {
             (Stage::Folder, Ok(FileReply::Entry(folder, _))) => {
                 let wanted = self.wanted.last().expect("a path is being found");
@@ -388,6 +400,9 @@ impl Runner {
                 server: *self.servers.get(*server as usize - 1)?,
                 key: key.clone(),
                 value: value.clone(),
+            }),
+            FileOperation::RaiseLevel => Some(FileRequest::RaiseLevel {
+                level: FeatureLevel::NEWEST,
             }),
             _ => None,
         }

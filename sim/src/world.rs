@@ -31,6 +31,7 @@ use antler_core::marks::Marks;
 use antler_core::namespace::State;
 use antler_core::rng::Rng;
 use antler_core::time::Instant;
+use antler_core::version::FeatureLevel;
 use antler_core::wire::{HEADER_SIZE, Header, Message};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, VecDeque};
@@ -43,6 +44,8 @@ const TICK: Nanos = 50 * MILLISECOND;
 const START_MAX: Nanos = 60 * SECOND;
 /// One in so many messages is encoded and decoded, to prove that it survives.
 const CODEC_SAMPLING: u64 = 16;
+/// A process of this age is known to the leader with its version.
+const LEVEL_KNOWN_AFTER: Nanos = 5 * SECOND;
 /// After so many inputs of a node its digest is taken and its cheap invariants are
 /// checked, and after so many of these the dear ones.
 const DIGEST_EVERY: u64 = 32;
@@ -136,6 +139,8 @@ pub(crate) struct World {
     next_operation: u64,
     /// By client: its mount's present life, and whether it is ready.
     mounts: Vec<(MountId, bool)>,
+    /// The highest feature level that a member reached; 0 before the cluster was founded.
+    level: FeatureLevel,
     next_mount: MountId,
     digest: Digest,
     inputs: u64,
@@ -177,6 +182,7 @@ impl World {
             asks: VecDeque::new(),
             next_operation: 1,
             mounts: vec![(0, false); plan.cluster.clients as usize],
+            level: FeatureLevel(0),
             next_mount: 1,
             digest: Digest::default(),
             inputs: 0,
@@ -480,6 +486,7 @@ impl World {
             }
         }
         self.acts = acts;
+        self.judge_level(index);
         self.take_network();
         let due = self.nodes[index]
             .process
@@ -504,6 +511,38 @@ impl World {
             self.judges.on_member(index, member.machine.member());
         }
         self.nodes[index].note_incarnation();
+    }
+
+    /// A process that meets a feature level that it does not know ends; and no level is
+    /// raised that somebody does not know.
+    fn judge_level(&mut self, index: usize) {
+        let node = &self.nodes[index];
+        let Some(Process::Member(process)) = &node.process else {
+            return;
+        };
+        let level = process.machine.member().state().feature_level();
+        if level > node.version {
+            let how = format!("{} goes on at a level that it does not know", node.name);
+            self.judges
+                .judge::<()>("no guess at a newer state", Err(how));
+        }
+        if level > self.level && process.machine.member().state().is_founded() {
+            let is_raised = self.level > FeatureLevel(0);
+            self.level = level;
+            let unheeded = self.nodes.iter().find(|node| {
+                let long = node.since + LEVEL_KNOWN_AFTER < self.now;
+                let counts = node.role != Role::Client && !node.retired && long;
+                counts && node.power == Power::Up && node.version < level
+            });
+            if let Some(node) = unheeded.filter(|_| is_raised) {
+                let how = format!(
+                    "level {level} is reached, which {} does not know",
+                    node.name
+                );
+                self.judges
+                    .judge::<()>("a raise waits for everybody", Err(how));
+            }
+        }
     }
 
     // What processes do.
@@ -548,7 +587,8 @@ impl World {
 
     fn on_stop(&mut self, index: usize, graceful: bool, reason: &str) {
         let node = &self.nodes[index];
-        if !graceful && !node.disks.iter().any(node::is_faulty) {
+        let excused = node.disks.iter().any(node::is_faulty) || node.is_outdated();
+        if !graceful && !excused {
             let how = format!("{} stopped though nothing is wrong: {reason}", node.name);
             self.judges.judge::<()>("no false alarm", Err(how));
         }
@@ -575,6 +615,13 @@ impl World {
             },
             connection,
         };
+        let version = self.nodes[index].link_version(link);
+        if message.since() > version {
+            let how = format!("{message:?} is sent on a link of version {version}");
+            self.judges.judge::<()>("nothing unknown is sent", Err(how));
+        }
+        let mut message = message;
+        message.lower(version);
         self.prove_codec(&message);
         if let Some(observer) = &mut self.observer {
             observer.sent(self.now, connection, &message);
@@ -633,6 +680,9 @@ impl World {
             return;
         };
         let peer = self.nodes[peer.0].peer();
+        if let Delivery::Accepted | Delivery::Connected = &what {
+            self.nodes[node.0].note_link(link, &peer);
+        }
         let stimulus = match what {
             Delivery::Accepted => Stimulus::Accepted(link, peer),
             Delivery::Connected => Stimulus::Connected(link, peer),

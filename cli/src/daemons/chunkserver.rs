@@ -5,6 +5,7 @@ use crate::failure::{Failure, OrFail, Outcome};
 use antler_core::chunkserver::{ChunkServer, ChunkServerConfig, Limits};
 use antler_core::ids::ServerId;
 use antler_core::machine::Role;
+use antler_core::version::FeatureLevel;
 use antler_net::clock;
 use antler_net::config::ChunkServerSettings;
 use antler_net::daemon;
@@ -34,6 +35,7 @@ pub(crate) fn run(config: &Path) -> Outcome<ExitCode> {
             masters: settings.masters.clone(),
             incarnation: home.incarnation(),
             limits: Limits::default(),
+            speaks: FeatureLevel::NEWEST,
         };
         let opened = disks.opened();
         let (queues, workers) = disks.queues();

@@ -28,6 +28,7 @@ use crate::limits::{self, HEARTBEAT};
 use crate::machine::{Effect, Input, Level, LinkAllocator, Machine, Peer, Role, ServerRequest};
 use crate::marks::Marks;
 use crate::time::{Duration, Instant, Now};
+use crate::version::FeatureLevel;
 use crate::wire::Message;
 use commands::Commands;
 use disks::{Disks, Issued};
@@ -58,6 +59,8 @@ pub struct ChunkServerConfig {
     pub incarnation: Incarnation,
     /// The bounds.
     pub limits: Limits,
+    /// The version that it is built as.
+    pub speaks: FeatureLevel,
 }
 
 /// A chunkserver's bounds: those of `limits.rs`, which a simulation makes tiny, so that
@@ -318,6 +321,10 @@ impl Machine for ChunkServer {
 
     fn incarnation(&self) -> Option<Incarnation> {
         Some(self.masters.incarnation())
+    }
+
+    fn speaks(&self) -> FeatureLevel {
+        self.config.speaks
     }
 
     fn digest(&self, digest: &mut Digest) {

@@ -57,6 +57,8 @@ pub(super) struct Calls {
     questions: BTreeMap<u64, u64>,
     last_question: u64,
     waiting: VecDeque<u64>,
+    /// Mutations and questions by number that the link's version has no words for.
+    unspoken: Vec<(bool, RequestId)>,
 }
 
 impl Calls {
@@ -176,6 +178,16 @@ impl Client {
 
     fn transmit_call(&mut self, id: u64) {
         let call = &self.calls.calls[&id];
+        let (since, number) = match (&call.ask, call.place) {
+            (Ask::Mutation(mutation), Place::Mutation(number)) => (mutation.since(), number),
+            (Ask::Query(query), Place::Question(number)) => (query.since(), number),
+            _ => unreachable!("a call is numbered before it is sent"),
+        };
+        if since > self.session.version() {
+            let is_mutation = matches!(call.ask, Ask::Mutation(_));
+            let unspoken = (is_mutation, RequestId(number));
+            return self.calls.unspoken.push(unspoken);
+        }
         let credentials = call.credentials.clone();
         let message = match (&call.ask, call.place) {
             (Ask::Mutation(mutation), Place::Mutation(number)) => ClientToMaster::Mutate {
@@ -192,6 +204,15 @@ impl Client {
             _ => unreachable!("a call is numbered before it is sent"),
         };
         self.tell_master(message);
+    }
+
+    /// What an older master would not understand is answered as one would that does:
+    /// the cluster is not at its level.
+    pub(super) fn refuse_unspoken(&mut self) {
+        while let Some((is_mutation, number)) = self.calls.unspoken.pop() {
+            self.marks.reach(Mark::LevelRefused);
+            self.on_answer(is_mutation, number, Err(Errno::EOPNOTSUPP));
+        }
     }
 
     /// A new link stands: everything unanswered is sent again, mutations with their

@@ -4,9 +4,10 @@
 use crate::ids::Address;
 use crate::limits;
 use crate::time::Duration;
+use crate::version::FeatureLevel;
 
 /// How a client is set up.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct ClientConfig {
     /// The masters, in the order in which they are tried first.
     pub masters: Vec<Address>,
@@ -20,6 +21,22 @@ pub struct ClientConfig {
     pub retry_for: Option<Duration>,
     /// The bounds.
     pub limits: Limits,
+    /// The version that it is built as.
+    pub speaks: FeatureLevel,
+}
+
+impl Default for ClientConfig {
+    fn default() -> Self {
+        Self {
+            masters: Vec::new(),
+            name: String::new(),
+            nonce: 0,
+            labels: Vec::new(),
+            retry_for: None,
+            limits: Limits::default(),
+            speaks: FeatureLevel::NEWEST,
+        }
+    }
 }
 
 /// The client's bounds.

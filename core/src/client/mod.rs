@@ -45,11 +45,12 @@ use crate::attributes::Credentials;
 use crate::errno::Errno;
 use crate::hash::Digest;
 use crate::ids::{InodeId, LinkId};
-use crate::machine::{Effect, Input, Level, LinkAllocator, Machine};
+use crate::machine::{Effect, Input, Level, LinkAllocator, Machine, Peer};
 use crate::marks::Marks;
 use crate::namespace::record::{LeaseEnd, Mutation};
 use crate::rng::Rng;
 use crate::time::{Duration, Instant, Now};
+use crate::version::FeatureLevel;
 use crate::wire::Message;
 use crate::wire::client_master::Query;
 use request::{ClientAnswer, ClientRequest, FileReply, FileRequest, Handle};
@@ -201,9 +202,9 @@ impl Client {
         Duration::from_nanos(nanos / 2 + self.rng.below(nanos / 2 + 1))
     }
 
-    fn on_connected(&mut self, link: LinkId) {
+    fn on_connected(&mut self, link: LinkId, peer: &Peer) {
         if self.session.is_link(link) {
-            self.on_master_connected();
+            self.on_master_connected(peer.speaks.min(self.config.speaks));
         } else if self.servers.is_link(link) {
             self.on_server_connected(link);
         }
@@ -437,6 +438,9 @@ impl Client {
             FileRequest::SetLabel { server, key, value } => {
                 self.mutate(credentials, Mutation::SetLabel { server, key, value }, told);
             }
+            FileRequest::RaiseLevel { level } => {
+                self.mutate(credentials, Mutation::RaiseLevel { level }, told);
+            }
             _ => unreachable!("every request is performed somewhere"),
         }
     }
@@ -457,13 +461,14 @@ impl Machine for Client {
         match input {
             // Nobody connects to a client.
             Input::Accepted { .. } => {}
-            Input::Connected { link, .. } => self.on_connected(link),
+            Input::Connected { link, peer } => self.on_connected(link, &peer),
             Input::Closed { link, reason } => self.on_closed(link, &reason),
             Input::Message { link, message } => self.on_message(link, message),
             Input::Completed(never) => match never {},
             Input::Request(request) => self.on_request(request),
             Input::Timeout => self.on_timeout(),
         }
+        self.refuse_unspoken();
         self.unblock_writes();
         self.drive_shutdown();
     }
@@ -474,6 +479,10 @@ impl Machine for Client {
 
     fn poll_timeout(&self) -> Option<Instant> {
         self.timers.next()
+    }
+
+    fn speaks(&self) -> FeatureLevel {
+        self.config.speaks
     }
 
     fn digest(&self, digest: &mut Digest) {

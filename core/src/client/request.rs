@@ -9,6 +9,7 @@ use crate::errno::Errno;
 use crate::ids::{InodeId, ServerId};
 use crate::namespace::record::ClassChange;
 use crate::time::Duration;
+use crate::version::FeatureLevel;
 use crate::wire::client_master::{Answer, FileSystem, Query};
 use bytes::Bytes;
 
@@ -296,6 +297,11 @@ pub enum FileRequest {
         key: String,
         /// Its value.
         value: Option<String>,
+    },
+    /// The operator's tools: raises the cluster's feature level. `Told`.
+    RaiseLevel {
+        /// To which.
+        level: FeatureLevel,
     },
     /// The driver carried out an invalidation. Not answered.
     Invalidated {

@@ -10,6 +10,7 @@ use crate::ids::{Address, InodeId, LinkId, SessionId};
 use crate::machine::{Effect, Level, Role};
 use crate::marks::Mark;
 use crate::time::{Duration, Instant};
+use crate::version::FeatureLevel;
 use crate::wire::Message;
 use crate::wire::client_master::{ClientToMaster, MasterToClient};
 
@@ -41,6 +42,8 @@ pub(super) struct Session {
     hint: Option<Address>,
     /// Whom the link goes to.
     address: Address,
+    /// The version that is spoken on the link.
+    version: FeatureLevel,
     /// Links tried since the last Welcome.
     attempts: u32,
     lease: Duration,
@@ -61,6 +64,7 @@ impl Session {
             next_master: 0,
             hint: None,
             address: Address::default(),
+            version: FeatureLevel::FIRST,
             attempts: 0,
             lease: Duration::ZERO,
             lease_until: Instant(0),
@@ -79,6 +83,11 @@ impl Session {
 
     pub(super) fn id(&self) -> Option<SessionId> {
         self.id
+    }
+
+    /// The version that the link to the master speaks.
+    pub(super) fn version(&self) -> FeatureLevel {
+        self.version
     }
 
     /// How long the cache may still be used.
@@ -132,7 +141,8 @@ impl Client {
         self.timers.set(Timer::Master, late);
     }
 
-    pub(super) fn on_master_connected(&mut self) {
+    pub(super) fn on_master_connected(&mut self, version: FeatureLevel) {
+        self.session.version = version;
         self.session.stage = Stage::Lapsing;
         let lapse = self.cache.kernel_until();
         if lapse > self.now.mono {

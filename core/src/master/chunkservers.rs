@@ -10,13 +10,19 @@ use crate::marks::Mark;
 use crate::namespace::ChunkOrigin;
 use crate::placement::Labels;
 use crate::time::Instant;
+use crate::version::FeatureLevel;
 use crate::wire::Message;
 use crate::wire::chunk_master::{ChunkToMaster, MasterToChunk, PartReport};
 use crate::wire::client_master::DiskStatus;
 use std::collections::BTreeSet;
 
 impl Master {
-    pub(super) fn on_chunkserver(&mut self, link: LinkId, server: ServerId, said: ChunkToMaster) {
+    pub(super) fn on_chunkserver(
+        &mut self,
+        link: LinkId,
+        (server, speaks): (ServerId, FeatureLevel),
+        said: ChunkToMaster,
+    ) {
         match said {
             ChunkToMaster::Register {
                 server: named,
@@ -30,7 +36,11 @@ impl Master {
                     return self
                         .refuse_server(link, "it registers under another number than it proved");
                 }
-                self.on_register(link, server, (boot, incarnation), (address, labels, disks));
+                if let Some(why) = self.judge_version(speaks) {
+                    return self.refuse_server(link, &why);
+                }
+                let from = (link, speaks);
+                self.on_register(from, server, (boot, incarnation), (address, labels, disks));
             }
             said if self
                 .servers
@@ -79,7 +89,7 @@ impl Master {
 
     fn on_register(
         &mut self,
-        link: LinkId,
+        (link, speaks): (LinkId, FeatureLevel),
         server: ServerId,
         (boot, incarnation): (BootId, Incarnation),
         (address, labels, disks): (Address, Labels, Vec<DiskStatus>),
@@ -113,6 +123,7 @@ impl Master {
             incoming: Vec::new(),
             repairs: Load::default(),
             alive_sent: 0,
+            speaks,
         };
         self.servers.table.insert(server, one);
         self.relabel(server);

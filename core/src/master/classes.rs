@@ -17,6 +17,7 @@ use crate::placement::class::Force;
 use crate::placement::reason::unmet;
 use crate::placement::{self, Candidate, ClassId, Labels, Policy, StorageClass};
 use crate::time::{Duration, Instant};
+use crate::version::FeatureLevel;
 use crate::wire::client_master::{ClassPlan, ClassStatus};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -279,12 +280,14 @@ impl Master {
     /// What would move if a class became this.
     ///
     /// # Errors
-    /// ENOENT when there is none of the name; EINVAL for a class that makes no sense.
+    /// ENOENT when there is none of the name; EINVAL for a class that makes no sense;
+    /// EOPNOTSUPP when the cluster's feature level has no classes.
     pub(super) fn plan(&self, name: &str, class: &StorageClass) -> Result<ClassPlan, Errno> {
+        let state = self.member.state();
+        state.demand_level(FeatureLevel::CLASSES)?;
         if !class.is_sound() {
             return Err(Errno::EINVAL);
         }
-        let state = self.member.state();
         let mut plan = ClassPlan {
             unmet: self.unmet_of(class),
             ..ClassPlan::default()

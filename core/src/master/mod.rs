@@ -15,6 +15,7 @@ mod classes;
 mod clients;
 mod commands;
 mod lease;
+mod levels;
 mod mutate;
 mod query;
 mod repair;
@@ -35,6 +36,7 @@ use crate::namespace::record::{Record, RecordBody};
 use crate::namespace::{Change, State};
 use crate::rng::Rng;
 use crate::time::{Duration, Instant, Now};
+use crate::version::FeatureLevel;
 use crate::wire::Message;
 use crate::wire::client_master::MasterToClient;
 use capability::Keyring;
@@ -103,7 +105,11 @@ enum Guest {
     Member,
     /// A client, with its session once that stands.
     Client(Option<SessionId>),
-    Server(ServerId),
+    /// A chunkserver, with the version that it speaks.
+    Server {
+        server: ServerId,
+        speaks: FeatureLevel,
+    },
 }
 
 /// What an internal proposal was for.
@@ -219,6 +225,10 @@ impl Machine for Master {
         let mut marks = self.marks;
         marks.merge(self.member.marks());
         marks
+    }
+
+    fn speaks(&self) -> FeatureLevel {
+        self.member.speaks()
     }
 
     fn digest(&self, digest: &mut Digest) {
@@ -380,6 +390,7 @@ impl Master {
                 RecordBody::Found {
                     capability_secret,
                     copies: self.config.copies,
+                    level: self.config.member.speaks,
                 },
             );
         }
@@ -437,6 +448,7 @@ impl Master {
     }
 
     fn on_accepted(&mut self, link: LinkId, peer: &Peer) {
+        self.note_version(peer);
         let guest = match peer.role {
             Role::Master | Role::Metalogger => {
                 let peer = peer.clone();
@@ -444,7 +456,10 @@ impl Master {
                 Guest::Member
             }
             Role::Client => Guest::Client(None),
-            Role::ChunkServer => Guest::Server(ServerId(peer.id)),
+            Role::ChunkServer => Guest::Server {
+                server: ServerId(peer.id),
+                speaks: peer.speaks,
+            },
         };
         let before = self.guests.insert(link, guest);
         assert!(before.is_none(), "a driver numbers each link once");
@@ -453,7 +468,7 @@ impl Master {
     fn on_closed(&mut self, link: LinkId, reason: String) {
         match self.guests.remove(&link) {
             Some(Guest::Client(session)) => self.on_client_gone(link, session),
-            Some(Guest::Server(server)) => self.on_server_gone(link, server, &reason),
+            Some(Guest::Server { server, .. }) => self.on_server_gone(link, server, &reason),
             // The member's own links, accepted or opened.
             Some(Guest::Member) | None => self.feed_member(MemberInput::Closed { link }),
         }
@@ -464,8 +479,8 @@ impl Master {
             (Some(Guest::Client(session)), Message::ClientToMaster(said)) => {
                 self.on_client(link, session, said)
             }
-            (Some(Guest::Server(server)), Message::ChunkToMaster(said)) => {
-                self.on_chunkserver(link, server, said)
+            (Some(Guest::Server { server, speaks }), Message::ChunkToMaster(said)) => {
+                self.on_chunkserver(link, (server, speaks), said)
             }
             (Some(Guest::Member) | None, Message::Peer(message)) => {
                 self.feed_member(MemberInput::Message { link, message });
@@ -573,6 +588,7 @@ impl Master {
                 Change::SessionEnded(session) => self.on_session_ended(*session),
                 Change::Class(_) => self.on_class_changed(),
                 Change::Labels(server) => self.on_labels_changed(*server),
+                Change::Level(level) => self.on_level_raised(*level),
                 Change::Inode(_) | Change::Dentry { .. } => {}
             }
         }
@@ -602,7 +618,7 @@ impl Master {
         });
         match self.guests.remove(&link) {
             Some(Guest::Client(session)) => self.on_client_gone(link, session),
-            Some(Guest::Server(server)) => self.on_server_gone(link, server, reason),
+            Some(Guest::Server { server, .. }) => self.on_server_gone(link, server, reason),
             Some(Guest::Member) | None => {}
         }
     }

@@ -192,7 +192,7 @@ impl Mutations {
 }
 
 /// What a look at a request found.
-enum Ready {
+pub(super) enum Ready {
     Go(Choice),
     Hold,
     Refuse(Errno),
@@ -324,6 +324,9 @@ impl Master {
     fn look(&mut self, session: SessionId, mutation: &Mutation, since: Instant) -> Ready {
         if !self.reign.is_some_and(|reign| reign.settled) || !self.member.state().is_founded() {
             return Ready::Hold;
+        }
+        if let Some(ready) = self.look_level(mutation) {
+            return ready;
         }
         match mutation {
             Mutation::Create {

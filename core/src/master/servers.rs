@@ -10,6 +10,7 @@ use crate::limits::REPAIR_BULK_MAX;
 use crate::placement::{Candidate, Labels, Policy};
 use crate::planted::{self, Planted};
 use crate::time::Instant;
+use crate::version::FeatureLevel;
 use crate::wire::chunk_master::PartReport;
 use crate::wire::client_master::DiskStatus;
 use std::collections::{BTreeMap, BTreeSet};
@@ -22,6 +23,8 @@ pub(super) struct Server {
     /// Its newest life.
     pub(super) boot: BootId,
     pub(super) address: Address,
+    /// The newest version that it spoke on its newest link.
+    pub(super) speaks: FeatureLevel,
     /// As it is configured.
     pub(super) configured: Labels,
     /// As they hold: an operator may have set some over those.

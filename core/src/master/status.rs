@@ -34,6 +34,7 @@ impl Master {
             leased: state.leased().count() as u64,
             applied: state.applied(),
             classes: self.class_statuses(),
+            level: self.level_status(),
         }
     }
 

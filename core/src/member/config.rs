@@ -8,6 +8,7 @@ use crate::limits::{
     LOG_BATCH_MAX, RAFT_TICK, UNCOMMITTED_BYTES_MAX,
 };
 use crate::time::Duration;
+use crate::version::FeatureLevel;
 
 /// A member of the group as configured.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -47,6 +48,9 @@ pub struct MemberConfig {
     /// Messages with log entries on their way to one follower, at most
     /// `FOLLOWER_INFLIGHT_MAX`.
     pub follower_inflight_max: usize,
+    /// The version that it is built as: it goes no further in a log, and begins on no
+    /// image, of a feature level above.
+    pub speaks: FeatureLevel,
 }
 
 impl MemberConfig {
@@ -66,6 +70,7 @@ impl MemberConfig {
             log_batch_max: LOG_BATCH_MAX,
             uncommitted_bytes_max: UNCOMMITTED_BYTES_MAX,
             follower_inflight_max: FOLLOWER_INFLIGHT_MAX,
+            speaks: FeatureLevel::NEWEST,
         }
     }
 

@@ -176,6 +176,9 @@ impl Member {
         self.images.on_installed(self.applied);
         self.raft.mut_store().restart(image);
         self.marks.reach(Mark::ImageInstalled);
+        if !self.knows_level() {
+            return;
+        }
         self.learn_addresses();
         self.events.push_back(MemberEvent::Replaced);
     }
@@ -215,6 +218,9 @@ impl Member {
         };
         for entry in entries {
             self.apply(entry);
+            if self.stopped {
+                return;
+            }
         }
         self.raft.advance_apply_to(last);
     }
@@ -251,23 +257,33 @@ impl Member {
     }
 
     fn apply_records(&mut self, position: LogPosition, entry: &Entry) {
-        let records = self
-            .proposals
-            .take(entry.index, entry.term)
-            .unwrap_or_else(|| {
-                let records = super::entry_codec::decode_entry(&entry.data);
-                let records = records.unwrap_or_else(|error| {
-                    panic!("the committed entry at {position} is not understood: {error}")
-                });
-                records.into_iter().map(|record| (None, record)).collect()
-            });
+        let own = self.proposals.take(entry.index, entry.term);
+        let records = match own.map_or_else(|| decode_records(entry), Ok) {
+            Ok(records) => records,
+            Err(error) => {
+                return self.fail(format!(
+                    "the committed entry at {position} is not understood, a newer version \
+                     wrote it: {error}"
+                ));
+            }
+        };
         for (ticket, record) in records {
             self.apply_record(position, ticket, record);
+            if self.stopped {
+                break;
+            }
         }
     }
 
     fn apply_record(&mut self, position: LogPosition, ticket: Option<u64>, record: Record) {
+        let before = self.state.feature_level();
         let applied = self.state.apply(position, &record);
+        if self.state.feature_level() > before {
+            if !self.knows_level() {
+                return;
+            }
+            self.note_level(&record);
+        }
         if let RecordBody::Member { member, address } = &record.body {
             self.learn_address(MemberId(*member), address.as_str().into());
         }
@@ -277,6 +293,17 @@ impl Member {
             record,
             applied,
         });
+    }
+
+    fn note_level(&mut self, record: &Record) {
+        if matches!(record.body, RecordBody::Client(_)) {
+            self.marks.reach(Mark::LevelRaised);
+        }
+        let level = self.state.feature_level();
+        self.log(
+            Level::Info,
+            format!("the cluster is at feature level {level}"),
+        );
     }
 
     /// A change that contradicts the membership changes nothing, on every member alike.
@@ -365,6 +392,13 @@ impl Member {
             conf: self.raft.store().conf().clone(),
         }
     }
+}
+
+/// The records of an entry that somebody else proposed, or that is read again.
+fn decode_records(entry: &Entry) -> Result<Vec<(Option<u64>, Record)>, String> {
+    let records = super::entry_codec::decode_entry(&entry.data);
+    let records = records.map_err(|error| error.to_string())?;
+    Ok(records.into_iter().map(|record| (None, record)).collect())
 }
 
 fn hard_state(hard: &raft::eraftpb::HardState) -> HardState {

@@ -46,6 +46,7 @@ use crate::marks::{Mark, Marks};
 use crate::namespace::State;
 use crate::namespace::record::{Record, RecordBody};
 use crate::time::{Duration, Instant, Now};
+use crate::version::FeatureLevel;
 use crate::wire::client_master::MemberStatus;
 use barrier::Barriers;
 use fetch::Fetch;
@@ -160,6 +161,9 @@ impl Member {
             stopped: false,
             config,
         };
+        if !member.knows_level() {
+            return member;
+        }
         member.learn_addresses();
         member.refresh_timeout();
         member.settle();
@@ -350,6 +354,24 @@ impl Member {
     #[must_use]
     pub fn learners(&self) -> Vec<MemberId> {
         in_order(&self.raft.store().conf().learners)
+    }
+
+    /// The version that it is built as.
+    #[must_use]
+    pub fn speaks(&self) -> FeatureLevel {
+        self.config.speaks
+    }
+
+    /// Every member of the group, and the newest version that it speaks, as far as a
+    /// link to it is up.
+    #[must_use]
+    pub fn versions(&self) -> Vec<(MemberId, Option<FeatureLevel>)> {
+        let version = |member: MemberId| match member == self.config.member {
+            true => Some(self.config.speaks),
+            false => self.peers.speaks(member),
+        };
+        let members = self.voters().into_iter().chain(self.learners());
+        members.map(|member| (member, version(member))).collect()
     }
 
     /// The group for operators; who is alive and how far is known to the leader only.
@@ -572,7 +594,23 @@ impl Member {
         );
     }
 
-    /// The medium failed: nothing that was not durable will be.
+    /// Whether it knows the feature level of its state. One that does not ends: it
+    /// could only guess what else the state and the log behind say.
+    fn knows_level(&mut self) -> bool {
+        let (level, known) = (self.state.feature_level(), self.config.speaks);
+        if level > known {
+            self.marks.reach(Mark::LevelUnknown);
+            self.fail(format!(
+                "the cluster is at feature level {level} and this version knows levels up to \
+                 {known}: {} needs the newer version again, nothing on its disk was changed",
+                self.config.member
+            ));
+        }
+        level <= known
+    }
+
+    /// Nothing that is not durable will be: the medium failed, or the state is not
+    /// understood.
     fn fail(&mut self, reason: String) {
         self.stopped = true;
         self.effect(Effect::Stop {

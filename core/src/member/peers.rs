@@ -9,6 +9,7 @@ use super::config::MemberInfo;
 use crate::ids::{Address, LinkId, MemberId};
 use crate::machine::{Peer, Role};
 use crate::time::{Duration, Instant};
+use crate::version::FeatureLevel;
 use std::collections::BTreeMap;
 
 const BACK_OFF_MIN: Duration = Duration::from_millis(100);
@@ -20,6 +21,8 @@ struct Remote {
     role: Role,
     link: Option<LinkId>,
     is_up: bool,
+    /// What the other end of the link speaks.
+    speaks: FeatureLevel,
     back_off: Duration,
     retry_at: Instant,
     heard_at: Option<Instant>,
@@ -79,6 +82,7 @@ impl Peers {
             role,
             link: None,
             is_up: false,
+            speaks: FeatureLevel::FIRST,
             back_off: BACK_OFF_MIN,
             retry_at: Instant(0),
             heard_at: None,
@@ -137,6 +141,7 @@ impl Peers {
             .get_mut(&member)
             .expect("links lead to known members");
         remote.is_up = true;
+        remote.speaks = peer.speaks;
         remote.back_off = BACK_OFF_MIN;
         true
     }
@@ -179,6 +184,12 @@ impl Peers {
             .get(&member)
             .filter(|remote| remote.is_up)?
             .link
+    }
+
+    /// What a member speaks, while the link to it is up.
+    pub(super) fn speaks(&self, member: MemberId) -> Option<FeatureLevel> {
+        let remote = self.remotes.get(&member).filter(|remote| remote.is_up)?;
+        Some(remote.speaks)
     }
 
     /// Whether the link is one between members: ours, or one that another opened.
@@ -226,6 +237,7 @@ mod tests {
             id,
             boot: BootId(1),
             incarnation: Incarnation(1),
+            speaks: FeatureLevel::NEWEST,
         }
     }
 

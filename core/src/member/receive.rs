@@ -8,6 +8,7 @@ use super::raft_codec::{self, CodecError, make_snapshot};
 use super::{Fetch, Member};
 use crate::ids::{LinkId, LogPosition, MemberId};
 use crate::machine::{Effect, Level, Peer};
+use crate::marks::Mark;
 use crate::wire::master_peer::PeerMessage;
 use raft::eraftpb::{Message as RaftMessage, MessageType};
 use raft::{ProgressState, SnapshotStatus};
@@ -17,6 +18,7 @@ const BY_TRANSFER: &[u8] = b"CampaignTransfer";
 
 impl Member {
     pub(super) fn on_accepted(&mut self, link: LinkId, peer: &Peer) {
+        self.note_version(peer);
         match peer.member() {
             Some(member) if member != self.config.member => self.peers.on_accepted(link, member),
             _ => {
@@ -27,9 +29,16 @@ impl Member {
     }
 
     pub(super) fn on_connected(&mut self, link: LinkId, peer: &Peer) {
+        self.note_version(peer);
         if !self.peers.on_connected(self.now, link, peer) {
             let reason = "another member answers at this address".to_owned();
             self.effect(Effect::Close { link, reason });
+        }
+    }
+
+    fn note_version(&mut self, peer: &Peer) {
+        if peer.speaks < self.config.speaks {
+            self.marks.reach(Mark::SpokePrevious);
         }
     }
 

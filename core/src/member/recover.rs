@@ -16,6 +16,7 @@ use crate::journal::{Founding, Images, Log, OpenError, Recovered, open};
 use crate::namespace::State;
 use crate::namespace::record::{Record, RecordBody};
 use crate::time::Timestamp;
+use crate::version::FeatureLevel;
 use crate::vfs::Vfs;
 
 /// How far the term moves: beyond any that the old group can have reached unseen.
@@ -65,6 +66,14 @@ pub enum TakeoverError {
         /// Why.
         reason: String,
     },
+    /// It is of a feature level that this version does not know.
+    #[error("the folder is at feature level {level}, this version knows levels up to {known}")]
+    Level {
+        /// The folder's.
+        level: FeatureLevel,
+        /// The newest that is known here.
+        known: FeatureLevel,
+    },
     /// The new beginning could not be written; nothing is lost, try again.
     #[error(transparent)]
     Write(#[from] JournalError),
@@ -92,6 +101,10 @@ impl<V: Vfs> Takeover<V> {
         let time = apply_all(&mut state, &entries)?;
         if !state.is_founded() {
             return Err(TakeoverError::Empty);
+        }
+        let (level, known) = (state.feature_level(), FeatureLevel::NEWEST);
+        if level > known {
+            return Err(TakeoverError::Level { level, known });
         }
         let holding = Holding {
             position: last.0,

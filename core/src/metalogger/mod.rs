@@ -14,6 +14,7 @@ use crate::marks::Marks;
 use crate::member::{Member, MemberConfig, MemberEvent, MemberInput};
 use crate::namespace::State;
 use crate::time::{Instant, Now};
+use crate::version::FeatureLevel;
 use crate::wire::Message;
 use crate::wire::chunk_master::MasterToChunk;
 use crate::wire::client_master::MasterToClient;
@@ -83,6 +84,10 @@ impl Machine for Metalogger {
 
     fn incarnation(&self) -> Option<Incarnation> {
         Some(self.member.state().incarnation())
+    }
+
+    fn speaks(&self) -> FeatureLevel {
+        self.member.speaks()
     }
 
     fn digest(&self, digest: &mut Digest) {

@@ -16,6 +16,7 @@ use crate::errno::Errno;
 use crate::hash::{hash_bytes, mix};
 use crate::ids::{ChunkId, Epoch, Incarnation, InodeId, LogPosition, SessionId};
 use crate::limits::COPIES_MAX;
+use crate::version::FeatureLevel;
 
 /// How far the counters of ids and the floor of epochs move in a recovered cluster:
 /// more than the lost part of a log can have given.
@@ -85,6 +86,9 @@ impl State {
 
     /// The records that a leader makes by itself.
     fn conduct(&mut self, step: &mut Step<'_>, body: &RecordBody) {
+        if self.demand_level(body.since()).is_err() {
+            return;
+        }
         match body {
             RecordBody::Client(_) | RecordBody::BeginSession { .. } => {}
             RecordBody::EndSession { session } => self.end_session(step, *session, false),
@@ -109,8 +113,9 @@ impl State {
             RecordBody::Found {
                 capability_secret,
                 copies,
+                level,
             } => {
-                self.found_cluster(step, capability_secret, *copies);
+                self.found_cluster(step, capability_secret, *copies, *level);
             }
             RecordBody::Member { member, address } => self.set_member(*member, address),
             RecordBody::Recover { incarnation } => {
@@ -150,6 +155,7 @@ impl State {
     }
 
     fn mutate(&mut self, step: &mut Step<'_>, mutation: &Mutation) -> Outcome {
+        self.demand_level(mutation.since())?;
         match mutation {
             Mutation::Create {
                 parent,
@@ -240,17 +246,25 @@ impl State {
             Mutation::SetLabel { server, key, value } => {
                 self.set_label(step, *server, key, value.as_deref())
             }
+            Mutation::RaiseLevel { level } => self.raise_level(step, *level),
         }
     }
 
     /// The first record of a cluster; in one that was founded it changes nothing.
-    fn found_cluster(&mut self, step: &mut Step<'_>, secret: &[u8], copies: u8) {
+    fn found_cluster(
+        &mut self,
+        step: &mut Step<'_>,
+        secret: &[u8],
+        copies: u8,
+        level: FeatureLevel,
+    ) {
         if self.is_founded() {
             return;
         }
         self.scalars.capability_secret = secret.to_vec();
         self.scalars.name_seed = mix(hash_bytes(secret));
         self.scalars.incarnation = Incarnation(1);
+        self.scalars.level = level.max(FeatureLevel::FIRST);
         self.found_root(step, copies.clamp(1, COPIES_MAX));
         step.changed(Change::Inode(InodeId::ROOT));
     }

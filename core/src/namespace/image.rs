@@ -24,6 +24,9 @@
 //! 14 losses     chunk                versions under which unsynced writes may be lost
 //! ```
 //!
+//! The counters have the cluster's feature level; where they have none it is 1. Tables 12
+//! and 13 came with level 2: below, the header does not name them.
+//!
 //! Values are arrays with numbered fields (the `n` of each struct), so that fields
 //! can be added; what is not known is skipped.
 //!
@@ -46,6 +49,7 @@ use crate::attributes::FileKind;
 use crate::ids::{ChunkId, InodeId, RequestId, ServerId, SessionId};
 use crate::limits::{CHUNK_SIZE, FILE_SIZE_MAX, XATTR_NAME_MAX, XATTR_VALUE_MAX};
 use crate::placement::ClassId;
+use crate::version::FeatureLevel;
 use minicbor::{Decode, Decoder, Encode, Encoder};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -54,6 +58,9 @@ use std::fmt;
 const FORMAT: u32 = 1;
 /// Most entries of a table section.
 const SECTION_ENTRIES: u64 = 4096;
+/// Tables that not every feature level has.
+const CLASSES: u8 = 12;
+const SERVERS: u8 = 13;
 const HEADER: SectionId = SectionId { table: 0, path: 0 };
 
 /// Names a section of one state's image; sections sort in the order of their content.
@@ -259,8 +266,17 @@ impl State {
                 .table_parts()
                 .into_iter()
                 .map(|(size, _)| size)
+                .filter(|size| table_since(size.table) <= self.feature_level())
                 .collect(),
         }
+    }
+}
+
+/// The feature level that a table came with: an image of a lower one does not name it.
+fn table_since(table: u8) -> FeatureLevel {
+    match table {
+        CLASSES | SERVERS => FeatureLevel::CLASSES,
+        _ => FeatureLevel::FIRST,
     }
 }
 

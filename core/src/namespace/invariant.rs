@@ -9,6 +9,7 @@ use super::inode::{Content, Inode, allocated};
 use super::state::{LeaseState, State};
 use crate::ids::{InodeId, SessionId};
 use crate::limits::{CHUNK_SIZE, SESSION_WINDOW};
+use crate::version::FeatureLevel;
 
 /// What is wrong, if anything.
 type Verdict = Result<(), String>;
@@ -91,11 +92,21 @@ impl State {
     /// what is loaded the digest says that it is what was written.
     pub(crate) fn agree_but_names(&self) -> Verdict {
         self.agree_in_size()?;
+        self.agree_on_level()?;
         self.agree_on_counters()?;
         self.agree_on_chunks()?;
         self.agree_on_leases()?;
         self.agree_on_sessions()?;
         self.agree_on_orphans()
+    }
+
+    /// Nothing of a higher level than the state's own is in it.
+    fn agree_on_level(&self) -> Verdict {
+        let level = self.feature_level();
+        let classless = self.classes.len() + self.servers.len() == 0;
+        hold(classless || level >= FeatureLevel::CLASSES, || {
+            format!("there are storage classes or labels at feature level {level}")
+        })
     }
 
     fn agree_on_counters(&self) -> Verdict {

@@ -18,6 +18,7 @@ mod image;
 mod inode;
 mod invariant;
 mod lease;
+mod level;
 mod name;
 mod names;
 mod pages;

@@ -12,6 +12,7 @@ use crate::errno::Errno;
 use crate::ids::{BootId, ChunkId, ChunkVersion, Epoch, InodeId, RequestId, ServerId, SessionId};
 use crate::placement::{Labels, StorageClass};
 use crate::time::Timestamp;
+use crate::version::FeatureLevel;
 use minicbor::{Decode, Encode};
 
 /// One entry of the metadata log.
@@ -93,6 +94,10 @@ pub enum RecordBody {
         /// Copies that the root directory asks for.
         #[n(1)]
         copies: u8,
+        /// The level that the cluster begins at: the newest that its founder knows.
+        #[n(2)]
+        #[cbor(default)]
+        level: FeatureLevel,
     },
     /// Members of the Raft group change (addresses; the voters themselves are
     /// changed by Raft's own entry).
@@ -418,6 +423,14 @@ pub enum Mutation {
         /// Its value; without one the configured label holds again.
         #[n(2)]
         value: Option<String>,
+    },
+    /// Raises the cluster's feature level: the superuser's. A level that was reached
+    /// already changes nothing. Reply: `Done`.
+    #[n(17)]
+    RaiseLevel {
+        /// To which.
+        #[n(0)]
+        level: FeatureLevel,
     },
 }
 

@@ -21,6 +21,7 @@ use crate::ids::{
     SessionId,
 };
 use crate::placement::ClassId;
+use crate::version::FeatureLevel;
 use minicbor::{Decode, Encode};
 use std::fmt;
 
@@ -84,12 +85,16 @@ pub(super) struct Scalars {
     /// No epoch below is given any more, nor a version.
     #[n(7)]
     pub(super) epoch_floor: Epoch,
+    /// Absent from images of the time before there were levels.
+    #[n(8)]
+    #[cbor(default)]
+    pub(super) level: FeatureLevel,
 }
 
 impl Scalars {
     /// A hash of everything but the position: entries without records move it.
     fn hash(&self) -> u64 {
-        digest::words(
+        let base = digest::words(
             12,
             &[
                 self.incarnation.0,
@@ -100,7 +105,12 @@ impl Scalars {
                 self.last_session.0,
                 self.epoch_floor.0,
             ],
-        )
+        );
+        // The first level has the digests of the time before there were levels.
+        match self.level {
+            FeatureLevel::FIRST => base,
+            level => digest::words(19, &[base, u64::from(level.0)]),
+        }
     }
 }
 
@@ -288,6 +298,8 @@ pub enum Change {
     Class(ClassId),
     /// A server's labels are others.
     Labels(ServerId),
+    /// The cluster's feature level was raised to this.
+    Level(FeatureLevel),
     /// These servers hold the chunk at this version now, equal and durable.
     Settled {
         /// The chunk.

@@ -9,6 +9,7 @@ use crate::ids::{
 };
 use crate::namespace::record::{Loss, Mutation};
 use crate::placement::StorageClass;
+use crate::version::FeatureLevel;
 use crate::vfs::Space;
 use crate::wire::capability::Capability;
 use minicbor::{Decode, Encode};
@@ -614,6 +615,41 @@ pub struct Status {
     #[n(12)]
     #[cbor(default)]
     pub classes: Vec<ClassStatus>,
+    /// What the cluster may use.
+    #[n(13)]
+    #[cbor(default)]
+    pub level: LevelStatus,
+}
+
+/// The cluster's feature level.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Encode, Decode)]
+pub struct LevelStatus {
+    /// The present one.
+    #[n(0)]
+    pub level: FeatureLevel,
+    /// The newest one that the leader knows.
+    #[n(1)]
+    pub newest: FeatureLevel,
+    /// Who keeps it from being raised to that one.
+    #[n(2)]
+    pub held_back: Vec<HeldBack>,
+}
+
+/// A node that keeps the feature level from being raised.
+#[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
+pub struct HeldBack {
+    /// `master`, `metalogger`, `chunkserver`.
+    #[n(0)]
+    pub role: String,
+    /// The member's or the server's number.
+    #[n(1)]
+    pub id: u64,
+    /// Where it listens.
+    #[n(2)]
+    pub address: Address,
+    /// The newest level that it knows; absent when that is not known, as it is away.
+    #[n(3)]
+    pub knows: Option<FeatureLevel>,
 }
 
 /// Chunks by health; each chunk counts once.

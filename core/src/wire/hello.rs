@@ -24,20 +24,29 @@
 //! 12  ..  the body: CBOR, unknown fields skipped
 //! ```
 //!
-//! This layout and the meaning of `versions` hold for every version to come.
+//! A greeting names the oldest and the newest version that its end speaks; the link
+//! speaks the newest that both know. A version is also a feature level, the newest
+//! that its end knows (`version`):
+//!
+//! ```text
+//! version 1   everything but what follows
+//! version 2   the mutations SetClass, ChangeClass, SetLabel, the question PlanClass and
+//!             its answer; fields about storage classes in the answers to Status and Info
+//! ```
+//!
+//! This layout and the meaning of versions hold for every version to come.
 //! Nothing is allocated beyond one body, whatever a stranger sends.
 
 use crate::ids::{BootId, ClusterId, Incarnation};
 use crate::machine::{Peer, Role};
+use crate::version::FeatureLevel;
 use hmac::{Hmac, KeyInit, Mac};
 use minicbor::{Decode, Encode};
 use sha2::Sha256;
 use std::fmt;
 
 /// The oldest version of the protocol that this binary speaks.
-pub const VERSION_OLDEST: u16 = 1;
-/// The newest one.
-pub const VERSION_NEWEST: u16 = 1;
+pub const VERSION_OLDEST: FeatureLevel = FeatureLevel::FIRST;
 /// Bytes of a body of the first exchange.
 pub const HELLO_BODY_MAX: usize = 1024;
 /// Bytes of a refusal's reason; longer ones are cut.
@@ -70,6 +79,8 @@ pub struct Local {
     pub boot: BootId,
     /// The newest life of the cluster that it knows.
     pub incarnation: Incarnation,
+    /// The newest version that it speaks.
+    pub speaks: FeatureLevel,
 }
 
 /// What a finished exchange established.
@@ -78,7 +89,7 @@ pub struct Agreed {
     /// Who is at the other end, proven.
     pub peer: Peer,
     /// The version to speak: the newest that both know.
-    pub version: u16,
+    pub version: FeatureLevel,
 }
 
 /// Why an exchange failed: a fault of the peer.
@@ -98,13 +109,15 @@ pub enum HelloError {
     Order,
     /// No version is known to both.
     #[error(
-        "no common version of the protocol: here {VERSION_OLDEST} to {VERSION_NEWEST}, there {oldest} to {newest}"
+        "no common version of the protocol: here {VERSION_OLDEST} to {here}, there {oldest} to {newest}"
     )]
     Version {
+        /// The newest that is spoken here.
+        here: FeatureLevel,
         /// The oldest that the peer speaks.
-        oldest: u16,
+        oldest: FeatureLevel,
         /// The newest that the peer speaks.
-        newest: u16,
+        newest: FeatureLevel,
     },
     /// The peer belongs to another cluster.
     #[error("wrong cluster: here {here}, there {there}")]
@@ -197,9 +210,9 @@ enum Body {
 #[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
 struct Greeting {
     #[n(0)]
-    oldest: u16,
+    oldest: FeatureLevel,
     #[n(1)]
-    newest: u16,
+    newest: FeatureLevel,
     #[n(2)]
     cluster: ClusterId,
     #[n(3)]
@@ -364,8 +377,10 @@ impl Hello {
 
     /// What a greeting says, if it can be agreed with. The proof comes later.
     fn judge(&self, theirs: &Greeting) -> Result<Agreed, HelloError> {
-        if theirs.newest < VERSION_OLDEST || theirs.oldest > VERSION_NEWEST {
+        let here = self.local.speaks;
+        if theirs.newest < VERSION_OLDEST || theirs.oldest > here {
             return Err(HelloError::Version {
+                here,
                 oldest: theirs.oldest,
                 newest: theirs.newest,
             });
@@ -385,15 +400,16 @@ impl Hello {
                 id: theirs.id,
                 boot: theirs.boot,
                 incarnation: theirs.incarnation,
+                speaks: theirs.newest,
             },
-            version: theirs.newest.min(VERSION_NEWEST),
+            version: theirs.newest.min(here),
         })
     }
 
     fn greet(&mut self, nonce: [u8; 32], wanted: Option<Role>) {
         let body = Body::Greeting(Greeting {
             oldest: VERSION_OLDEST,
-            newest: VERSION_NEWEST,
+            newest: self.local.speaks,
             cluster: self.local.cluster,
             role: self.local.role,
             id: self.local.id,
@@ -522,6 +538,7 @@ mod tests {
             id,
             boot: BootId(1000 + id),
             incarnation: Incarnation(3),
+            speaks: FeatureLevel::NEWEST,
         }
     }
 
@@ -568,7 +585,8 @@ mod tests {
             assert_eq!(left.peer.member(), Some(crate::ids::MemberId(1)));
             assert_eq!(left.peer.boot, BootId(1001));
             assert_eq!(right.peer.role, Role::Client);
-            assert_eq!((left.version, right.version), (1, 1));
+            let newest = FeatureLevel::NEWEST;
+            assert_eq!((left.version, right.version), (newest, newest));
             assert_eq!(right.peer.incarnation, Incarnation(3));
         }
     }
@@ -645,8 +663,8 @@ mod tests {
         seal(
             &mut bytes,
             &Body::Greeting(Greeting {
-                oldest: 40,
-                newest: 41,
+                oldest: FeatureLevel(40),
+                newest: FeatureLevel(41),
                 cluster: ClusterId(7),
                 role: Role::Client,
                 id: 0,
@@ -659,8 +677,25 @@ mod tests {
         responder.receive(&bytes);
         assert_eq!(
             error(responder.poll_outcome()).to_string(),
-            "no common version of the protocol: here 1 to 1, there 40 to 41"
+            "no common version of the protocol: here 1 to 2, there 40 to 41"
         );
+    }
+
+    #[test]
+    fn ends_of_different_versions_speak_the_older_one() {
+        for (older, newer) in [(1, 2), (2, 1)] {
+            let mut one = local(Role::Client, 0);
+            let mut other = local(Role::Master, 1);
+            (one.speaks, other.speaks) = (FeatureLevel(older), FeatureLevel(newer));
+            let mut left = Hello::connect(one, key(1), [2; 32], Role::Master);
+            let (left, right) = run(&mut left, &mut Hello::accept(other, key(1), [3; 32]), 64);
+            let left = left.expect("ended").expect("agreed");
+            let right = right.expect("ended").expect("agreed");
+            let first = FeatureLevel::FIRST;
+            assert_eq!((left.version, right.version), (first, first));
+            assert_eq!(left.peer.speaks, FeatureLevel(newer));
+            assert_eq!(right.peer.speaks, FeatureLevel(older));
+        }
     }
 
     #[test]

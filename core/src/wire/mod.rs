@@ -22,8 +22,10 @@ pub mod client_chunk;
 pub mod client_master;
 pub mod hello;
 pub mod master_peer;
+mod version;
 
 use crate::limits::{FRAME_BODY_MAX, FRAME_DATA_MAX};
+use crate::version::FeatureLevel;
 use bytes::Bytes;
 use chunk_master::{ChunkToMaster, MasterToChunk};
 use client_chunk::{ChunkReply, ChunkRequest};
@@ -76,6 +78,14 @@ pub enum WireError {
     /// The kind is not known.
     #[error("unknown kind of frame {0}")]
     Kind(u8),
+    /// The body holds what the link's version has no words for.
+    #[error("a message of version {since} on a link of version {version}")]
+    Version {
+        /// What it came with.
+        since: FeatureLevel,
+        /// What is spoken.
+        version: FeatureLevel,
+    },
     /// The body does not decode.
     #[error("the frame's body does not decode: {0}")]
     Body(String),

@@ -19,6 +19,7 @@ use antler_core::namespace::State;
 use antler_core::namespace::record::{LeaseEnd, Mutation, WrittenExtent};
 use antler_core::placement::Labels;
 use antler_core::time::{Duration, Instant, Now, Timestamp};
+use antler_core::version::FeatureLevel;
 use antler_core::vfs::Space;
 use antler_core::wire::Message;
 use antler_core::wire::chunk_master::{
@@ -178,6 +179,11 @@ impl Bench {
     }
 
     pub(crate) fn accept(&mut self, role: Role, id: u64) -> LinkId {
+        self.accept_as(FeatureLevel::NEWEST, role, id)
+    }
+
+    /// Somebody of a version connects.
+    pub(crate) fn accept_as(&mut self, speaks: FeatureLevel, role: Role, id: u64) -> LinkId {
         let link = LinkId(self.next_link);
         self.next_link += 2;
         let peer = Peer {
@@ -185,6 +191,7 @@ impl Bench {
             id,
             boot: BootId(id),
             incarnation: Incarnation(0),
+            speaks,
         };
         self.input(Input::Accepted { link, peer });
         link
@@ -275,6 +282,18 @@ impl Bench {
         parts: Vec<PartReport>,
     ) -> LinkId {
         let link = self.accept(Role::ChunkServer, server);
+        self.register_on(link, server, (boot, labels), parts);
+        link
+    }
+
+    /// The same on a link that is there.
+    pub(crate) fn register_on(
+        &mut self,
+        link: LinkId,
+        server: u64,
+        (boot, labels): (u64, Labels),
+        parts: Vec<PartReport>,
+    ) {
         let disk = DiskStatus {
             space: Space {
                 total: 1 << 40,
@@ -292,7 +311,6 @@ impl Bench {
         };
         self.tell(link, register);
         self.tell(link, ChunkToMaster::Report { parts, last: true });
-        link
     }
 
     pub(crate) fn tell(&mut self, link: LinkId, said: ChunkToMaster) {

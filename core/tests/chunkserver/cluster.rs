@@ -10,6 +10,7 @@ use antler_core::limits::{HEARTBEAT, UNIT_SIZE};
 use antler_core::machine::{Effect, Input, Machine, Peer, Role, ServerRequest};
 use antler_core::rng::Rng;
 use antler_core::time::{Duration, Instant, Now};
+use antler_core::version::FeatureLevel;
 use antler_core::vfs::Vfs;
 use antler_core::wire::Message;
 use antler_core::wire::capability::{Capability, Grant, Right, derive_key};
@@ -132,6 +133,7 @@ impl Cluster {
             masters: vec![Address::from("master")],
             incarnation: Incarnation(1),
             limits: Limits::default(),
+            speaks: FeatureLevel::NEWEST,
         };
         let (server, boot) = (config.server, config.boot);
         let machine = ChunkServer::new(config, opened, at as u64, self.clock());
@@ -157,6 +159,7 @@ impl Cluster {
             id: 0,
             boot: BootId(0),
             incarnation: Incarnation(1),
+            speaks: FeatureLevel::NEWEST,
         };
         let link = node.client;
         self.input(at, Input::Accepted { link, peer });
@@ -575,6 +578,7 @@ fn peer(role: Role, id: u64) -> Peer {
         id,
         boot: BootId(id),
         incarnation: Incarnation(1),
+        speaks: FeatureLevel::NEWEST,
     }
 }
 

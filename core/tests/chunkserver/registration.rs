@@ -7,6 +7,7 @@ use antler_core::ids::{Address, BootId, DiskId, Incarnation, ServerId, Term};
 use antler_core::limits::{HEARTBEAT, SERVE_LEASE, SERVER_TIMEOUT};
 use antler_core::machine::{Effect, Input, Machine};
 use antler_core::time::Now;
+use antler_core::version::FeatureLevel;
 use antler_core::vfs::Space;
 use antler_core::wire::Message;
 use antler_core::wire::capability::Right;
@@ -133,6 +134,7 @@ fn what_is_wrong_with_a_disk_is_told_with_the_first_input() {
         masters: vec![Address::from("master")],
         incarnation: Incarnation(1),
         limits: Limits::default(),
+        speaks: FeatureLevel::NEWEST,
     };
     let mut server = ChunkServer::new(config, vec![disk], 1, Now::default());
     server.handle(Now::default(), Input::Timeout);

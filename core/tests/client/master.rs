@@ -14,6 +14,7 @@ use antler_core::namespace::record::{
 };
 use antler_core::namespace::{Applied, Change, LeaseState, Remembered, State};
 use antler_core::time::Timestamp;
+use antler_core::version::FeatureLevel;
 use antler_core::wire::capability::{Capability, Grant, Right, derive_key};
 use antler_core::wire::chunk_master::CapabilityKey;
 use antler_core::wire::client_master::{
@@ -77,6 +78,7 @@ impl Master {
         let body = RecordBody::Found {
             capability_secret: b"secret".to_vec(),
             copies: 2,
+            level: FeatureLevel::NEWEST,
         };
         master.apply(body);
         master

@@ -11,6 +11,7 @@ use antler_core::ids::{Address, BootId, Incarnation, InodeId, ServerId};
 use antler_core::machine::{Effect, Input, Machine, Peer, Role};
 use antler_core::rng::Rng;
 use antler_core::time::{Duration, Instant, Now, Timestamp};
+use antler_core::version::FeatureLevel;
 use antler_core::wire::Message;
 use antler_core::wire::client_chunk::{
     ChunkError, ChunkErrorKind, ChunkReply, ChunkReplyBody, ChunkRequestBody,
@@ -233,6 +234,7 @@ impl World {
             id: number,
             boot,
             incarnation: Incarnation(1),
+            speaks: FeatureLevel::NEWEST,
         };
         self.feed(mount, Input::Connected { link: id, peer });
     }

@@ -19,6 +19,7 @@ use antler_core::member::{Barrier, Member, MemberConfig, MemberEvent, MemberInfo
 use antler_core::namespace::record::{Record, RecordBody};
 use antler_core::rng::Rng;
 use antler_core::time::{Instant, Now, Timestamp};
+use antler_core::version::FeatureLevel;
 use antler_core::wire::Message;
 use antler_core::wire::master_peer::PeerMessage;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -107,6 +108,8 @@ pub struct Group {
     cuts: BTreeSet<(u64, u64)>,
     /// When the last message on a link arrives: a link is a queue.
     arrivals: BTreeMap<End, u64>,
+    /// Members that are built as an older version.
+    pub speaks: BTreeMap<u64, FeatureLevel>,
     /// Every record ever applied anywhere.
     history: BTreeMap<LogPosition, Vec<Record>>,
     leaders: BTreeMap<Term, u64>,
@@ -134,6 +137,7 @@ impl Group {
             connections: BTreeMap::new(),
             cuts: BTreeSet::new(),
             arrivals: BTreeMap::new(),
+            speaks: BTreeMap::new(),
             history: BTreeMap::new(),
             leaders: BTreeMap::new(),
             tickets: 0,
@@ -194,7 +198,19 @@ impl Group {
             MemberConfig::new(MemberId(id), self.ids().into_iter().map(info).collect());
         config.image_log_bytes = self.shape.image_log_bytes;
         config.image_piece_size = self.shape.image_piece_size;
+        config.speaks = self.version(id);
         config
+    }
+
+    fn version(&self, id: u64) -> FeatureLevel {
+        let known = self.speaks.get(&id);
+        known.copied().unwrap_or(FeatureLevel::NEWEST)
+    }
+
+    /// Why a member ended by itself.
+    pub fn stopped(&self, id: u64) -> Option<&str> {
+        let life = self.nodes[&id].life.as_ref()?;
+        life.stopped.as_deref()
     }
 
     pub fn founding(&self, id: u64) -> Founding {
@@ -519,6 +535,7 @@ impl Group {
             id,
             boot: BootId(self.nodes[&id].boot),
             incarnation: Incarnation(1),
+            speaks: self.version(id),
         }
     }
 

@@ -7,5 +7,6 @@ mod damage;
 mod disk;
 mod group;
 mod group_tests;
+mod levels;
 mod model;
 mod takeover;

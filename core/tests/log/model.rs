@@ -6,6 +6,7 @@ use antler_core::journal::{Founding, Recovered};
 use antler_core::namespace::State;
 use antler_core::namespace::record::{Record, RecordBody};
 use antler_core::time::Timestamp;
+use antler_core::version::FeatureLevel;
 use bytes::Bytes;
 
 pub const BLOCK: u64 = 4096;
@@ -117,6 +118,7 @@ pub fn state(seed: u64) -> State {
     let found = RecordBody::Found {
         capability_secret: vec![1; 32],
         copies: 2,
+        level: FeatureLevel::NEWEST,
     };
     let sessions = (0..seed % 7).map(|nonce| RecordBody::BeginSession {
         name: format!("host{nonce}"),

@@ -11,6 +11,7 @@ use antler_core::member::{
 use antler_core::namespace::record::RecordBody;
 use antler_core::rng::Rng;
 use antler_core::time::{Now, Timestamp};
+use antler_core::version::FeatureLevel;
 
 const METALOGGER: u64 = 4;
 
@@ -27,6 +28,7 @@ fn lost(seed: u64) -> (Group, u64) {
     let found = RecordBody::Found {
         capability_secret: vec![3; 32],
         copies: 2,
+        level: FeatureLevel::NEWEST,
     };
     group.propose_body(leader, found);
     for member in 1..=4 {

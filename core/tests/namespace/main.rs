@@ -6,6 +6,7 @@ mod clones;
 mod directory;
 mod image;
 mod lease;
+mod level;
 mod life;
 mod model;
 mod orphans;

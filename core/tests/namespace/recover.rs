@@ -5,6 +5,7 @@ use antler_core::errno::Errno;
 use antler_core::ids::{ChunkId, ChunkVersion, Epoch, Incarnation, InodeId};
 use antler_core::namespace::record::RecordBody;
 use antler_core::namespace::{Change, ChunkOrigin, LeaseState};
+use antler_core::version::FeatureLevel;
 
 #[test]
 fn nothing_lost_is_given_again_and_nothing_lost_counts_as_deleted() {
@@ -104,6 +105,7 @@ fn a_cluster_is_founded_once() {
     let applied = world.record(RecordBody::Found {
         capability_secret: b"another".to_vec(),
         copies: 3,
+        level: FeatureLevel::NEWEST,
     });
     assert_eq!((applied.changes, applied.outcome), (Vec::new(), None));
     assert_eq!(world.state.digest(), digest);

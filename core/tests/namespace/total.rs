@@ -16,6 +16,7 @@ use antler_core::namespace::{Change, State};
 use antler_core::placement::{Policy, StorageClass};
 use antler_core::rng::Rng;
 use antler_core::time::Timestamp;
+use antler_core::version::FeatureLevel;
 use proptest::prelude::*;
 use std::collections::BTreeSet;
 
@@ -313,6 +314,7 @@ impl Draw {
             12 => RecordBody::Found {
                 capability_secret: Vec::new(),
                 copies: 0,
+                level: FeatureLevel::NEWEST,
             },
             _ => {
                 *requests += 1;

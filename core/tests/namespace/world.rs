@@ -14,6 +14,7 @@ use antler_core::namespace::record::{
 };
 use antler_core::namespace::{Applied, SectionId, State, StateLoader};
 use antler_core::time::Timestamp;
+use antler_core::version::FeatureLevel;
 
 pub(crate) const ROOT: InodeId = InodeId::ROOT;
 
@@ -65,6 +66,11 @@ pub(crate) struct World {
 impl World {
     /// A founded cluster with one session.
     pub(crate) fn new() -> Self {
+        Self::at(FeatureLevel::NEWEST)
+    }
+
+    /// The same, founded at a feature level.
+    pub(crate) fn at(level: FeatureLevel) -> Self {
         let mut world = Self {
             state: State::default(),
             session: SessionId(0),
@@ -76,6 +82,7 @@ impl World {
         world.record(RecordBody::Found {
             capability_secret: b"secret".to_vec(),
             copies: 2,
+            level,
         });
         world.session = world.begin("test", 7);
         world

@@ -199,6 +199,10 @@ impl BytesJudge {
             // Programs look such names up; the judge of names knows which.
             Errno::ENAMETOOLONG => under_way.name == "lookup",
             // A class whose law would be broken; the reference file system knows when.
+            // An order that the cluster's feature level has no words for yet; the reference
+            // file system knows when.
+            Errno::EOPNOTSUPP => matches!(under_way.name, "class order" | "raise"),
+            Errno::EBUSY if under_way.name == "raise" => true,
             Errno::EXDEV => matches!(under_way.name, "rename" | "link"),
             Errno::ENOSPC => self.errors != Errors::None,
             // What was acknowledged and not synced may be lost when every server that
@@ -277,6 +281,10 @@ impl DataEffect {
 
 fn name_of(body: &FileRequest) -> &'static str {
     match body {
+        FileRequest::SetClass { .. }
+        | FileRequest::ChangeClass(_)
+        | FileRequest::SetLabel { .. } => "class order",
+        FileRequest::RaiseLevel { .. } => "raise",
         FileRequest::Lookup { .. } => "lookup",
         FileRequest::GetAttributes { .. } => "stat",
         FileRequest::SetAttributes { .. } => "setattr",

@@ -16,7 +16,7 @@ use antler_core::errno::Errno;
 use antler_core::ids::{RequestId, SessionId};
 use antler_core::member::Member;
 use antler_core::member::entry_codec::decode_entry;
-use antler_core::namespace::record::ClientRecord;
+use antler_core::namespace::record::{ClientRecord, Record};
 use antler_core::namespace::{Remembered, State};
 use antler_core::wire::Message;
 use antler_core::wire::client_master::{Answer, MasterToClient};
@@ -218,11 +218,21 @@ impl Judges {
             };
             let records = self.judge("equal members", records).unwrap_or_default();
             for record in &records {
+                self.judge_level(record);
                 self.durable.on_record(position, record);
                 self.residency.apply(position, record);
                 self.names
                     .apply(position, record, |client| refused(member, client));
             }
+        }
+    }
+
+    /// No leader logs what older members, which the level still allows, could not read.
+    fn judge_level(&mut self, record: &Record) {
+        let (since, level) = (record.body.since(), self.names.level());
+        if since > level {
+            let how = format!("a record of level {since} is logged at level {level}");
+            self.judge::<()>("records of the cluster's level", Err(how));
         }
     }
 

@@ -11,6 +11,7 @@ use antler_core::errno::Errno;
 use antler_core::ids::{InodeId, LogPosition, RequestId, SessionId};
 use antler_core::limits::NAME_MAX;
 use antler_core::namespace::record::{ClientRecord, Record, RecordBody};
+use antler_core::version::FeatureLevel;
 use antler_core::wire::client_master::Answer;
 use std::collections::BTreeMap;
 
@@ -31,6 +32,12 @@ enum Question {
     Listing(InodeId),
     Link(InodeId),
     Xattr(InodeId, Vec<u8>),
+    /// The feature level is to be raised.
+    Raise,
+    /// An order that needs a raised level, and whether a raise had been answered before.
+    Order {
+        raised: bool,
+    },
 }
 
 /// See the module's doc.
@@ -47,6 +54,8 @@ pub(crate) struct NamesJudge {
     dentries: BTreeMap<(InodeId, Vec<u8>), History<Option<InodeId>>>,
     objects: BTreeMap<InodeId, History<Option<Object>>>,
     begun: BTreeMap<u64, Asked>,
+    /// A raise of the feature level was answered as done.
+    raised: bool,
     /// Answers compared.
     pub(crate) compared: u64,
 }
@@ -87,6 +96,11 @@ impl NamesJudge {
         }
     }
 
+    /// The cluster's feature level, as the log has it so far.
+    pub(crate) fn level(&self) -> FeatureLevel {
+        self.names.level()
+    }
+
     /// A metalogger becomes the new master, with an image that no log led to.
     pub(crate) fn take_over(&mut self) {
         self.names.lose();
@@ -100,6 +114,12 @@ impl NamesJudge {
             FileRequest::ReadDirectory { inode, .. } => Question::Listing(*inode),
             FileRequest::ReadLink { inode } => Question::Link(*inode),
             FileRequest::GetXattr { inode, name } => Question::Xattr(*inode, name.clone()),
+            FileRequest::RaiseLevel { .. } => Question::Raise,
+            FileRequest::ChangeClass(_)
+            | FileRequest::SetClass { .. }
+            | FileRequest::SetLabel { .. } => Question::Order {
+                raised: self.raised,
+            },
             _ => return,
         };
         let since = self.answered.len() as u64;
@@ -164,6 +184,13 @@ impl NamesJudge {
                     false => Err(format!("a name in {parent} was told to be too long")),
                 }
             }
+            (Question::Raise, told) => {
+                self.raised |= told.is_ok();
+                Ok(())
+            }
+            (Question::Order { raised: true }, Err(Errno::EOPNOTSUPP)) => Err(
+                "an order was refused for a feature level that was said to be raised".to_owned(),
+            ),
             (question, Err(errno)) => self.judge_error(since, question, *errno),
             _ => Ok(()),
         }
@@ -228,7 +255,10 @@ impl NamesJudge {
         | Question::Object(inode)
         | Question::Listing(inode)
         | Question::Link(inode)
-        | Question::Xattr(inode, _)) = question;
+        | Question::Xattr(inode, _)) = question
+        else {
+            return Ok(());
+        };
         let gone = matches!(errno, Errno::ESTALE | Errno::ENOENT);
         let there = |history: &History<Option<Object>>| {
             let (before, window) = self.window(history, since);
@@ -391,6 +421,7 @@ mod tests {
             story.log(RecordBody::Found {
                 capability_secret: Vec::new(),
                 copies: 2,
+                level: FeatureLevel::NEWEST,
             });
             story.log(RecordBody::BeginSession {
                 name: "mount".to_owned(),

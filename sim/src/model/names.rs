@@ -16,6 +16,7 @@ use antler_core::ids::{InodeId, RequestId, SessionId};
 use antler_core::limits::{NAME_MAX, XATTRS_MAX};
 use antler_core::namespace::record::{ClassChange, ClientRecord, Mutation, Record, RecordBody};
 use antler_core::time::Timestamp;
+use antler_core::version::FeatureLevel;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// An object of the reference.
@@ -163,6 +164,8 @@ pub struct Names {
     /// Storage classes that are not built in.
     classes: BTreeMap<String, Class>,
     last_class: u64,
+    /// What may be logged.
+    level: FeatureLevel,
 }
 
 /// A storage class of the reference.
@@ -216,6 +219,12 @@ impl Names {
         self.lost = true;
     }
 
+    /// The cluster's feature level.
+    #[must_use]
+    pub fn level(&self) -> FeatureLevel {
+        self.level
+    }
+
     /// What a request came to when it took effect.
     #[must_use]
     pub fn expected(&self, session: SessionId, request: RequestId) -> Option<&Expected> {
@@ -230,7 +239,10 @@ impl Names {
         refused: impl Fn(&ClientRecord) -> Option<bool>,
     ) -> Touched {
         match &record.body {
-            RecordBody::Found { copies, .. } if !self.founded => self.found(record.time, *copies),
+            RecordBody::Found { copies, level, .. } if !self.founded => {
+                self.level = *level;
+                self.found(record.time, *copies);
+            }
             RecordBody::Client(client) => self.serve(record.time, client, refused(client)),
             RecordBody::Recover { .. } => self.lose(),
             RecordBody::BeginSession { nonce, .. } => self.begin_session(*nonce),
@@ -336,6 +348,13 @@ impl Names {
         record: &ClientRecord,
         refused: Option<bool>,
     ) -> Judged<Expected> {
+        let is_late = matches!(
+            record.mutation,
+            Mutation::SetClass { .. } | Mutation::ChangeClass(_) | Mutation::SetLabel { .. }
+        );
+        if is_late && self.level < FeatureLevel(2) {
+            return Err(Errno::EOPNOTSUPP);
+        }
         match &record.mutation {
             Mutation::Create {
                 parent,
@@ -382,6 +401,10 @@ impl Names {
             Mutation::SetClass { inode, class } => self.set_class(now, *inode, class),
             Mutation::ChangeClass(change) => self.change_class(change),
             Mutation::SetLabel { .. } => Ok(Expected::Done),
+            Mutation::RaiseLevel { level } => {
+                self.level = self.level.max(*level);
+                Ok(Expected::Done)
+            }
             Mutation::CommitWrite { inode, size, .. } => self.commit(now, *inode, *size, refused),
             Mutation::Fallocate {
                 inode,

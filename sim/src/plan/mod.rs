@@ -8,8 +8,8 @@ pub use programs::{FileOperation, Program, Step};
 
 use crate::network::{Nanos, NetworkSpeed};
 use crate::scenario::{
-    Action, DiskKind, Errors, Fault, LimitsPlan, Order, Profile, Range, Scenario, Trigger, Who,
-    Workload, read_label,
+    Action, Build, DiskKind, Errors, Fault, LimitsPlan, Order, Profile, Range, Scenario, Trigger,
+    Who, Workload, read_label,
 };
 use antler_core::machine::Role;
 use antler_core::rng::Rng;
@@ -67,6 +67,9 @@ pub struct ClusterPlan {
     pub disk_size: u64,
     /// Clocks run fast or slow.
     pub drift: bool,
+    /// As which version every node begins.
+    #[serde(default)]
+    pub version: Build,
     /// Bytes of log after which an image is written.
     pub image_every: u64,
 }
@@ -259,6 +262,9 @@ impl Plan {
             self.programs.len(),
             self.duration as f64 / 1e9,
         );
+        if cluster.version == Build::Previous {
+            line.push_str(", begun as the previous version");
+        }
         for (name, value) in self.limits.unusual() {
             line.push_str(&format!(", {name} {value}"));
         }
@@ -301,6 +307,7 @@ fn draw_cluster(scenario: &Scenario, rng: &mut Rng, apart: &mut Rng) -> ClusterP
         disk: options.disk.draw(apart),
         disk_size: options.disk_size.draw(rng),
         drift: options.drift,
+        version: options.version,
         image_every: options.image_every.draw(rng),
     }
 }
@@ -365,6 +372,9 @@ fn draw_operator(orders: &[Order], rng: &mut Rng) -> Program {
 }
 
 fn operation_of(order: &Order, server: u64) -> FileOperation {
+    if order.raise {
+        return FileOperation::RaiseLevel;
+    }
     if let (Some(name), Some(keep)) = (&order.class, &order.keep) {
         return FileOperation::ChangeClass {
             name: name.clone(),

@@ -148,6 +148,8 @@ pub enum FileOperation {
         key: String,
         value: Option<String>,
     },
+    /// Raises the cluster's feature level to the newest, however often it has to ask.
+    RaiseLevel,
 }
 
 /// What a program is drawn from.

@@ -14,6 +14,7 @@ pub use who::Who;
 
 use antler_core::marks::Mark;
 use antler_core::placement::Policy;
+use antler_core::version::FeatureLevel;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::path::Path;
@@ -73,6 +74,8 @@ pub struct Cluster {
     pub disk_size: Bytes,
     /// Clocks run up to 2 % fast or slow.
     pub drift: bool,
+    /// As which version every node begins.
+    pub version: Build,
     /// Members write an image after this many bytes of log.
     pub image_every: Bytes,
 }
@@ -91,6 +94,7 @@ impl Default for Cluster {
             disk: Choice::only(DiskKind::Flash),
             disk_size: Bytes::only(1 << 30),
             drift: true,
+            version: Build::Newest,
             image_every: Bytes::between(8 << 10, 256 << 10),
         }
     }
@@ -104,6 +108,28 @@ pub enum DiskKind {
     Flash,
     /// 8 ms a seek or a sync.
     Rotating,
+}
+
+/// As which version a node is built.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Build {
+    /// This binary's.
+    #[default]
+    Newest,
+    /// The one before: it speaks, writes and understands no more than that one did.
+    Previous,
+}
+
+impl Build {
+    /// What it knows.
+    #[must_use]
+    pub fn level(self) -> FeatureLevel {
+        match self {
+            Self::Newest => FeatureLevel::NEWEST,
+            Self::Previous => FeatureLevel::PREVIOUS,
+        }
+    }
 }
 
 /// How the parts are connected.
@@ -187,7 +213,8 @@ pub enum Profile {
     Orphans,
 }
 
-/// Something that an operator does: exactly one of `class`, `set` and `label` says what.
+/// Something that an operator does: exactly one of `class`, `set`, `label` and `raise`
+/// says what.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Order {
@@ -214,6 +241,10 @@ pub struct Order {
     /// Of `label`: which chunkserver, from 1.
     #[serde(default)]
     pub server: Option<Count>,
+    /// Raises the cluster's feature level to the newest, asking again until it is done:
+    /// what is ordered later waits for it.
+    #[serde(default)]
+    pub raise: bool,
     /// In how many of a hundred seeds.
     #[serde(default)]
     pub chance: Option<u64>,
@@ -327,6 +358,10 @@ pub enum Action {
     Recover,
     /// Masters that were lost in `recover` come back with their old folders.
     ReturnOldMasters,
+    /// The process is asked to stop (a mount ends), and this version starts on its disk.
+    Upgrade,
+    /// The same, and the previous version starts.
+    Downgrade,
 }
 
 /// An event that a fault waits for.
@@ -528,7 +563,7 @@ impl Fault {
 
 impl Order {
     fn check(&self) -> Result<(), String> {
-        let said = (&self.class, &self.set, &self.label);
+        let said = (&self.class, &self.set, &self.label, self.raise);
         let policies = [&self.keep, &self.create].into_iter().flatten();
         for policy in policies {
             policy
@@ -536,12 +571,15 @@ impl Order {
                 .map_err(|mistake| format!("{policy:?}: {mistake}"))?;
         }
         match said {
-            (Some(_), None, None) if self.keep.is_some() => Ok(()),
-            (None, Some(_), None) if self.path.is_some() => Ok(()),
-            (None, None, Some(label)) if self.server.is_some() => read_label(label).map(|_| ()),
+            (Some(_), None, None, false) if self.keep.is_some() => Ok(()),
+            (None, Some(_), None, false) if self.path.is_some() => Ok(()),
+            (None, None, Some(label), false) if self.server.is_some() => {
+                read_label(label).map(|_| ())
+            }
+            (None, None, None, true) => Ok(()),
             _ => Err(
-                "an order is `class` with `keep`, `set` with `path`, or `label` with \
-                      `server`"
+                "an order is `class` with `keep`, `set` with `path`, `label` with `server`, \
+                 or `raise`"
                     .to_owned(),
             ),
         }

@@ -1,0 +1,47 @@
+//! Versions: one number for what a binary speaks, writes and understands.
+//!
+//! A binary of version N speaks the wire's versions 1 to N and knows the feature
+//! levels 1 to N. On a link both ends speak the lower of their versions; what may
+//! be logged is the level of the replicated state, whatever the binary. So nodes can
+//! be replaced one at a time, and taken back as long as the level was not raised.
+//!
+//! Owns the numbers and their meaning. What came with which version is told where it
+//! is: by records (`namespace::level`) and messages (`wire::version`).
+
+use minicbor::{Decode, Encode};
+use std::fmt;
+
+/// What a cluster may use, and what a binary knows.
+///
+/// | level | what came with it |
+/// |---|---|
+/// | 1 | names, chunks and their leases and losses, sessions, `copies-N`, levels |
+/// | 2 | storage classes and labels: policies by label expressions |
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Encode, Decode)]
+#[cbor(transparent)]
+pub struct FeatureLevel(#[n(0)] pub u16);
+
+impl FeatureLevel {
+    /// The first one: of a state that says nothing about it.
+    pub const FIRST: Self = Self(1);
+    /// Storage classes and labels.
+    pub const CLASSES: Self = Self(2);
+    /// The newest one that this binary knows.
+    pub const NEWEST: Self = Self::CLASSES;
+    /// What the binary before this one knew: machines can be built so.
+    pub const PREVIOUS: Self = Self(Self::NEWEST.0 - 1);
+}
+
+const _: () = assert!(FeatureLevel::PREVIOUS.0 >= FeatureLevel::FIRST.0);
+
+impl Default for FeatureLevel {
+    fn default() -> Self {
+        Self::FIRST
+    }
+}
+
+impl fmt::Display for FeatureLevel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}

@@ -1,0 +1,73 @@
+//! What came with which version of the wire, and what a message is to an end that
+//! does not know all of it.
+//!
+//! The frame and the first exchange are the same in every version. A field that is
+//! not known is skipped by its reader; a variant that is not known is a fault of the
+//! peer. So a field may be sent to anybody and is left out all the same, so that an
+//! old link carries what it always did; a variant must not be sent at all: machines
+//! ask [`Message::since`] before.
+
+use super::client_master::{Answer, ClientToMaster, MasterToClient, Query, Status};
+use super::{Message, WireError};
+use crate::version::FeatureLevel;
+
+impl Query {
+    /// The version that it came with.
+    #[must_use]
+    pub fn since(&self) -> FeatureLevel {
+        match self {
+            Self::PlanClass { .. } => FeatureLevel::CLASSES,
+            _ => FeatureLevel::FIRST,
+        }
+    }
+}
+
+impl Message {
+    /// The version that its variants came with: no link of a lower one carries it.
+    #[must_use]
+    pub fn since(&self) -> FeatureLevel {
+        match self {
+            Self::ClientToMaster(ClientToMaster::Mutate { mutation, .. }) => mutation.since(),
+            Self::ClientToMaster(ClientToMaster::Ask { query, .. }) => query.since(),
+            Self::MasterToClient(MasterToClient::Answer {
+                result: Ok(Answer::Plan(_)),
+                ..
+            }) => FeatureLevel::CLASSES,
+            _ => FeatureLevel::FIRST,
+        }
+    }
+
+    /// Refuses what a reader of `version` would not know, as that reader did.
+    ///
+    /// # Errors
+    /// When something of it came with a later version.
+    pub fn demand_version(&self, version: FeatureLevel) -> Result<(), WireError> {
+        match self.since() {
+            since if since > version => Err(WireError::Version { since, version }),
+            _ => Ok(()),
+        }
+    }
+
+    /// Leaves out the fields that came with a version above `version`.
+    pub fn lower(&mut self, version: FeatureLevel) {
+        if version >= FeatureLevel::CLASSES {
+            return;
+        }
+        if let Self::MasterToClient(MasterToClient::Answer {
+            result: Ok(answer), ..
+        }) = self
+        {
+            match answer {
+                Answer::Status(status) => leave_classes_out(status),
+                Answer::Info(info) => info.class.clear(),
+                _ => {}
+            }
+        }
+    }
+}
+
+fn leave_classes_out(status: &mut Status) {
+    status.classes.clear();
+    status.health.outside = 0;
+    status.health.misplaced = 0;
+}
