@@ -24,6 +24,13 @@ if [ -z "$PLAIN" ]; then
     may_stop 3 "${servers[@]}"
     may_stop 3 --allow-endangered "${servers[@]}"
     may_stop 1 nobody
+    # A new cluster is at the newest feature level, and raising it again changes nothing.
+    level=$(status .feature_level.newest)
+    [ "$(status .feature_level.level)" = "$level" ] || fail "a new cluster is at another level: $(status .feature_level)"
+    for order in "" --raise --raise; do
+        "$ANTLER" feature-level --dir "$DIR" $order >"$WORK/level.txt" || fail "feature-level $order: $(cat "$WORK/level.txt")"
+        grep -qx "feature level $level" "$WORK/level.txt" || fail "feature-level $order: $(cat "$WORK/level.txt")"
+    done
 fi
 
 for number in $(seq "$kills"); do

@@ -40,6 +40,9 @@ pub(crate) enum Command {
     /// Ask whether nodes may be stopped: exit code 0 if nothing becomes unavailable or
     /// endangered, 3 if something does
     OkToStop(OkToStop),
+    /// Show the cluster's feature level, and raise it once every node was upgraded: exit
+    /// code 3 if somebody holds it back
+    FeatureLevel(FeatureLevel),
     /// Set how many copies a file's chunks, or a directory's new files, get
     SetCopies(SetCopies),
     /// Make, change and show storage classes: how many copies, and where
@@ -351,6 +354,23 @@ pub(crate) struct OkToStop {
     /// restart comes to where there are two copies
     #[arg(long)]
     pub(crate) allow_endangered: bool,
+    /// As JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) target: Target,
+}
+
+/// `antler feature-level`
+#[derive(Args, Debug)]
+#[command(
+    after_help = "Until it is raised every upgrade can be taken back, node by node. Afterwards \
+    a master, metalogger or chunkserver of an older version is of no use any more."
+)]
+pub(crate) struct FeatureLevel {
+    /// Raise it to the newest that the leader knows; done if it is there already
+    #[arg(long)]
+    pub(crate) raise: bool,
     /// As JSON
     #[arg(long)]
     pub(crate) json: bool,

@@ -17,6 +17,10 @@ use antler_core::placement::label::is_label;
 use antler_core::placement::{Policy, StorageClass};
 use antler_core::wire::client_master::{Answer, ClassPlan, ClassStatus, Query, ServerStatus};
 
+/// Why an order is refused below its feature level.
+const NEEDS_LEVEL: &str = "the cluster is below the feature level of storage classes and labels: \
+     `antler feature-level` shows who holds it back, and raises it with --raise";
+
 /// Names that one question about a directory brings.
 const ENTRIES: u32 = 1000;
 
@@ -83,6 +87,7 @@ async fn ask_change(session: &Session, change: ClassChange) -> Outcome<()> {
                 "{new_name}: a storage class is called 1 to 64 of a-z A-Z 0-9 . _ -, and not \
                  copies-..."
             ),
+            Errno::EOPNOTSUPP => NEEDS_LEVEL.to_owned(),
             other => format!("storage class {name}: {other}"),
         })
     })
@@ -105,6 +110,7 @@ fn modify(arguments: &ClassModify) -> Outcome<()> {
                     "there is no storage class {name}"
                 )));
             }
+            Err(Errno::EOPNOTSUPP) => return Err(Failure::undone(NEEDS_LEVEL)),
             Err(error) => return Err(Failure::undone(format_args!("{name}: {error}"))),
         }
         if !arguments.yes {
@@ -163,6 +169,7 @@ pub(crate) fn set_class(arguments: &SetClass) -> Outcome<()> {
             set_one(session, inode, name).await.map_err(|error| {
                 Failure::undone(match error {
                     Errno::ENOENT => format!("there is no storage class {name}"),
+                    Errno::EOPNOTSUPP => NEEDS_LEVEL.to_owned(),
                     other => format!("{}: {other}, {set} objects were set", path.display()),
                 })
             })?;
@@ -221,6 +228,10 @@ pub(crate) fn get_class(arguments: &GetClass) -> Outcome<()> {
         let inode = found.inode(session).await?;
         // A directory has no chunks, and is told of all the same.
         match session.query(Query::Info { inode }).await {
+            // A leader of a version before there were classes tells none.
+            Ok(Answer::Info(info)) if info.class.is_empty() => {
+                Ok(format!("copies-{}", info.attributes.copies))
+            }
             Ok(Answer::Info(info)) => Ok(info.class),
             Ok(other) => panic!("info is answered by info, not {other:?}"),
             Err(error) => Err(Failure::undone(format_args!("{}: {error}", path.display()))),
@@ -244,7 +255,10 @@ pub(crate) fn label(arguments: &Label) -> Outcome<()> {
         for (key, value) in changes {
             set_label(session, server, key, value)
                 .await
-                .map_err(|error| Failure::undone(format_args!("{name}: {error}")))?;
+                .map_err(|error| match error {
+                    Errno::EOPNOTSUPP => Failure::undone(NEEDS_LEVEL),
+                    other => Failure::undone(format_args!("{name}: {other}")),
+                })?;
         }
         for (key, value) in server_labels(session, name).await? {
             say!("{key}={value}");

@@ -13,6 +13,7 @@ mod down;
 mod failure;
 mod keygen;
 mod layout;
+mod level;
 mod log;
 mod mount;
 mod mounts;
@@ -61,6 +62,7 @@ fn run(command: &Command) -> Outcome<ExitCode> {
         Command::Info(arguments) => tools::info(arguments),
         Command::OkToStop(arguments) => return stop::run(arguments),
         Command::SetCopies(arguments) => tools::set_copies(arguments),
+        Command::FeatureLevel(arguments) => return level::run(arguments),
         Command::Class(command) => classes::run(command),
         Command::SetClass(arguments) => classes::set_class(arguments),
         Command::GetClass(arguments) => classes::get_class(arguments),

@@ -3,6 +3,7 @@
 use crate::arguments::Status as Arguments;
 use crate::failure::{Failure, Outcome};
 use crate::layout::member_name;
+use crate::level;
 use crate::out::{say, say_part};
 use crate::session::Session;
 use crate::target;
@@ -38,9 +39,10 @@ pub(crate) async fn ask(session: &Session) -> Outcome<Status> {
 
 fn as_text(status: &Status) -> String {
     let mut text = format!(
-        "cluster {}, {}\n\nmembers\n",
+        "cluster {}, {}\n{}\nmembers\n",
         status.cluster,
-        applied(status)
+        applied(status),
+        level::as_text(&status.level)
     );
     for member in &status.members {
         text += &member_line(member);
@@ -184,6 +186,7 @@ fn as_json(status: &Status) -> Value {
     json!({
         "cluster": status.cluster,
         "position": status.applied.0,
+        "feature_level": level::as_json(&status.level),
         "members": status.members.iter().map(member_json).collect::<Vec<_>>(),
         "servers": status.servers.iter().map(server_json).collect::<Vec<_>>(),
         "chunks": {
