@@ -4,7 +4,8 @@
 //! of it), `world` (the event heap), `network`, [`disk`], `node` and `process` (what
 //! runs), `workload` (the programs), `faults`, and `check` (the judges) with
 //! [`model`]. [`host`] runs one plan under madsim, [`recording`] keeps one as a
-//! file, [`observe`] and [`page`] show one to people.
+//! file, [`observe`] and [`page`] show one to people. [`scale`] stands apart: many
+//! servers as models around the real master.
 //!
 //! Deliberately not here: the machines and the formats, which are core's and are
 //! executed as they are; threads and real time, which no run knows.
@@ -26,6 +27,7 @@ pub mod page;
 pub mod plan;
 mod process;
 pub mod recording;
+pub mod scale;
 pub mod scenario;
 mod site;
 mod trace;

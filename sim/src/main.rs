@@ -10,6 +10,7 @@ mod memory;
 mod planted;
 mod report;
 mod run_options;
+mod scaling;
 mod shrink;
 mod shrinking;
 mod suite;
@@ -40,6 +41,8 @@ enum Command {
     Swarm(swarm::Swarm),
     /// Makes a kept failure small, and writes it as a file that `run` replays.
     Shrink(shrinking::Shrink),
+    /// Runs scale scenarios: many servers and chunks, a rack lost and rebuilt.
+    Scale(scaling::Scaling),
     /// Prints the plan that a seed draws from a scenario, as JSON.
     Plan {
         /// The scenario.
@@ -103,6 +106,7 @@ fn main() -> ExitCode {
         Command::Run(run) => suite::run(&run),
         Command::Swarm(swarm) => swarm::run(&swarm),
         Command::Shrink(shrink) => shrinking::run(&shrink),
+        Command::Scale(scaling) => scaling::run(&scaling),
         Command::Plan { file, seed } => suite::print_plan(&file, seed),
         #[cfg(feature = "planted-bugs")]
         Command::Planted(hunt) => planted::run(&hunt),

@@ -8,6 +8,7 @@ use antler_sim::host::{self, Report, RunOptions, Verdict};
 use antler_sim::page::{self, About};
 use antler_sim::plan::Plan;
 use antler_sim::recording::{self, Recording};
+use antler_sim::scale::spec::is_scale;
 use antler_sim::scenario::{self, Scenario, ScenarioError};
 use serde_json::json;
 use std::num::NonZero;
@@ -149,7 +150,7 @@ pub(crate) fn scenarios_below(folder: &Path) -> Result<Vec<PathBuf>, SuiteError>
             let path = entry.map_err(|error| io(&folder, &error))?.path();
             match path.is_dir() {
                 true => folders.push(path),
-                false if path.extension().is_some_and(|e| e == "toml") => found.push(path),
+                false if is_scenario(&path) => found.push(path),
                 false => {}
             }
         }
@@ -162,6 +163,14 @@ pub(crate) fn scenarios_below(folder: &Path) -> Result<Vec<PathBuf>, SuiteError>
         )),
         false => Ok(found),
     }
+}
+
+/// Whether a file is a scenario that `run` plays. (What can't be read is told later.)
+fn is_scenario(path: &Path) -> bool {
+    let is_toml = path
+        .extension()
+        .is_some_and(|extension| extension == "toml");
+    is_toml && !std::fs::read_to_string(path).is_ok_and(|text| is_scale(&text))
 }
 
 /// A path as part of a file's name: `scenarios/disks/rot.toml` is `disks-rot`.

@@ -6,10 +6,18 @@ use crate::errno::Errno;
 use crate::ids::{ChunkId, InodeId, ServerId};
 use crate::namespace::{Chunk, LeaseState};
 use crate::wire::client_master::{
-    ChunkInfo, CopyInfo, FileInfo, ServerStatus, SessionStatus, Status,
+    ChunkInfo, CopyInfo, FileInfo, Health, ServerStatus, SessionStatus, Status,
 };
 
 impl Master {
+    /// How many chunks are how healthy, as this member sees it, and how many copies are
+    /// being made. Takes time for each chunk that is not at its goal.
+    #[must_use]
+    pub fn health(&self) -> (Health, u64) {
+        let chunks = self.member.state().counts().chunks;
+        (self.repair.health(chunks), self.repair.running())
+    }
+
     pub(super) fn status(&self) -> Status {
         let state = self.member.state();
         let counts = state.counts();

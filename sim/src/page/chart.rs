@@ -17,7 +17,7 @@ const BOTTOM: f64 = 31.0;
 const LABEL: usize = 28;
 
 /// A text between tags or in an attribute.
-pub(super) fn escaped(text: &str) -> String {
+pub(crate) fn escaped(text: &str) -> String {
     let mut escaped = String::new();
     for c in text.chars() {
         match c {
@@ -32,7 +32,7 @@ pub(super) fn escaped(text: &str) -> String {
 }
 
 /// A chart over the time of a run.
-pub(super) struct Chart {
+pub(crate) struct Chart {
     end: Nanos,
     height: f64,
     body: String,
@@ -42,7 +42,7 @@ pub(super) struct Chart {
 
 impl Chart {
     /// An empty chart whose inside is so high.
-    pub(super) fn new(end: Nanos, height: f64, phases: &[(Nanos, &'static str)]) -> Self {
+    pub(crate) fn new(end: Nanos, height: f64, phases: &[(Nanos, &'static str)]) -> Self {
         Self {
             end: end.max(1),
             height,
@@ -52,18 +52,18 @@ impl Chart {
     }
 
     /// Where a time is.
-    pub(super) fn x(&self, at: Nanos) -> f64 {
+    pub(crate) fn x(&self, at: Nanos) -> f64 {
         let share = at.min(self.end) as f64 / self.end as f64;
         LEFT + share * (WIDTH - LEFT - RIGHT)
     }
 
     /// Where a height is, 0 at the bottom and 1 at the top.
-    pub(super) fn y(&self, share: f64) -> f64 {
+    pub(crate) fn y(&self, share: f64) -> f64 {
         TOP + (1.0 - share.clamp(0.0, 1.0)) * self.height
     }
 
     /// A label at the left of a row, cut if it is long; the whole is its tooltip.
-    pub(super) fn label(&mut self, top: f64, text: &str) {
+    pub(crate) fn label(&mut self, top: f64, text: &str) {
         let shown: String = match text.chars().count() > LABEL {
             true => text.chars().take(LABEL - 1).chain(['…']).collect(),
             false => text.to_owned(),
@@ -78,7 +78,7 @@ impl Chart {
     }
 
     /// A bar from a time to another, at least two units wide so that it can be seen.
-    pub(super) fn bar(
+    pub(crate) fn bar(
         &mut self,
         (from, to): (Nanos, Nanos),
         top: f64,
@@ -97,7 +97,7 @@ impl Chart {
     }
 
     /// A mark on the scale at the left, with a line across.
-    pub(super) fn level(&mut self, share: f64, text: &str) {
+    pub(crate) fn level(&mut self, share: f64, text: &str) {
         let (y, x, right) = (self.y(share), LEFT - 8.0, WIDTH - RIGHT);
         let text = escaped(text);
         let _ = writeln!(
@@ -109,7 +109,7 @@ impl Chart {
     }
 
     /// A line through points (time, share of the height).
-    pub(super) fn line(&mut self, points: &[(Nanos, f64)], color: &str) {
+    pub(crate) fn line(&mut self, points: &[(Nanos, f64)], color: &str) {
         let shown = points
             .iter()
             .map(|(at, share)| (self.x(*at), self.y(*share)));
@@ -130,7 +130,7 @@ impl Chart {
     }
 
     /// An area between two heights at each time, as steps.
-    pub(super) fn area(&mut self, points: &[(Nanos, f64, f64)], color: &str) {
+    pub(crate) fn area(&mut self, points: &[(Nanos, f64, f64)], color: &str) {
         let mut upper = Vec::new();
         let mut lower = Vec::new();
         for (at, (from, low, high)) in points.iter().enumerate() {
@@ -151,7 +151,7 @@ impl Chart {
 
     /// The whole chart. `name` must be unique in the page; `title` and `text` are what
     /// it is called and says for those who do not see it.
-    pub(super) fn finish(self, name: &str, title: &str, text: &str) -> String {
+    pub(crate) fn finish(self, name: &str, title: &str, text: &str) -> String {
         let height = TOP + self.height + BOTTOM;
         let (title, text) = (escaped(title), escaped(text));
         let mut svg = format!(

@@ -18,9 +18,9 @@ const ROWS_MAX: usize = 40;
 const BUCKETS: u64 = 40;
 
 /// A table: its head, and its rows. Numbers are recognised and put to the right.
-struct Table<'a> {
-    head: &'a [&'a str],
-    rows: Vec<Vec<String>>,
+pub(crate) struct Table<'a> {
+    pub(crate) head: &'a [&'a str],
+    pub(crate) rows: Vec<Vec<String>>,
 }
 
 pub(super) fn write(page: &mut String, seen: &Observed) {
@@ -45,7 +45,13 @@ fn short(nanos: f64) -> String {
     }
 }
 
-fn write_figure(page: &mut String, title: &str, text: &str, inside: &str, table: &Table<'_>) {
+pub(crate) fn write_figure(
+    page: &mut String,
+    title: &str,
+    text: &str,
+    inside: &str,
+    table: &Table<'_>,
+) {
     let (title, text) = (escaped(title), escaped(text));
     let _ = writeln!(
         page,
@@ -74,7 +80,7 @@ fn write_row<'a>(page: &mut String, tag: &str, cells: impl Iterator<Item = &'a s
     page.push_str("</tr>\n");
 }
 
-fn legend(entries: &[(&str, &str)]) -> String {
+pub(crate) fn legend(entries: &[(&str, &str)]) -> String {
     let mut legend = "<ul class=\"legend\">".to_owned();
     for (color, name) in entries {
         let _ = write!(

@@ -4,8 +4,8 @@
 //!
 //! Owns what is shown and in which order; `figures` draws, `chart` knows SVG.
 
-mod chart;
-mod figures;
+pub(crate) mod chart;
+pub(crate) mod figures;
 
 use crate::host::{Report, Verdict};
 use chart::escaped;
@@ -27,16 +27,8 @@ pub struct About<'a> {
 /// The page's text. A run that was not observed has no figures.
 #[must_use]
 pub fn page(about: About<'_>, report: &Report) -> String {
-    let (scenario, seed) = (escaped(about.scenario), report.seed);
-    let mut page = format!(
-        "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
-         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
-         <meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src \
-         'unsafe-inline'\">\n\
-         <title>{scenario}, seed {seed}: {}</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n\
-         <main>\n",
-        report.verdict.word()
-    );
+    let (scenario, word) = (escaped(about.scenario), report.verdict.word());
+    let mut page = opening(&format!("{scenario}, seed {}: {word}", report.seed));
     write_head(&mut page, &about, report);
     match &report.observed {
         Some(seen) => figures::write(&mut page, seen),
@@ -44,9 +36,24 @@ pub fn page(about: About<'_>, report: &Report) -> String {
             page.push_str("<p class=\"soft\">The run broke down: there is nothing to draw.</p>\n")
         }
     }
-    page.push_str("</main>\n</body>\n</html>\n");
+    page.push_str(CLOSING);
     page
 }
+
+/// A page up to where its content begins; the title is escaped.
+pub(crate) fn opening(title: &str) -> String {
+    format!(
+        "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
+         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
+         <meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src \
+         'unsafe-inline'\">\n\
+         <title>{title}</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n\
+         <main>\n"
+    )
+}
+
+/// What ends a page.
+pub(crate) const CLOSING: &str = "</main>\n</body>\n</html>\n";
 
 fn write_head(page: &mut String, about: &About<'_>, report: &Report) {
     let class = match report.verdict {

@@ -15,6 +15,7 @@ pub use who::Who;
 use antler_core::marks::Mark;
 use antler_core::placement::Policy;
 use antler_core::version::FeatureLevel;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::path::Path;
@@ -482,15 +483,7 @@ pub fn parse(path: &str, text: &str) -> Result<Scenario, ScenarioError> {
         line,
         message,
     };
-    if !text.starts_with('#') {
-        let message = "a scenario opens with a comment that says what it shows";
-        return Err(fail(1, message.to_owned()));
-    }
-    let scenario: Scenario = toml::from_str(text).map_err(|error| {
-        let at = error.span().map_or(0, |span| span.start);
-        let line = text[..at.min(text.len())].matches('\n').count() + 1;
-        fail(line, with_hint(error.message()))
-    })?;
+    let scenario: Scenario = read_strictly(path, text)?;
     for (number, fault) in scenario.faults.iter().enumerate() {
         let line = line_of(text, "[[fault]]", number);
         fault.check().map_err(|message| fail(line, message))?;
@@ -505,6 +498,27 @@ pub fn parse(path: &str, text: &str) -> Result<Scenario, ScenarioError> {
         .collect::<Result<(), String>>()
         .map_err(|message| fail(1, message))?;
     Ok(scenario)
+}
+
+/// Reads a file of either kind of scenario, without a look at what it means.
+pub(crate) fn read_strictly<T: DeserializeOwned>(
+    path: &str,
+    text: &str,
+) -> Result<T, ScenarioError> {
+    let fail = |line, message: String| ScenarioError {
+        path: path.to_owned(),
+        line,
+        message,
+    };
+    if !text.starts_with('#') {
+        let message = "a scenario opens with a comment that says what it shows";
+        return Err(fail(1, message.to_owned()));
+    }
+    toml::from_str(text).map_err(|error| {
+        let at = error.span().map_or(0, |span| span.start);
+        let line = text[..at.min(text.len())].matches('\n').count() + 1;
+        fail(line, with_hint(error.message()))
+    })
 }
 
 impl Cluster {
