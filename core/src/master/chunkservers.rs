@@ -71,7 +71,7 @@ impl Master {
             ChunkToMaster::Alive { disks, sent, .. } => {
                 one.disks = disks;
                 one.alive_sent = sent;
-                self.tell_heard(link);
+                self.tell_heard(link, server);
             }
             ChunkToMaster::Gained { parts } => self.on_gained(server, parts),
             ChunkToMaster::Lost { parts } => {
@@ -167,7 +167,7 @@ impl Master {
             Level::Info,
             format!("{server} at {address} registered with {count} copies"),
         );
-        self.tell_heard(link);
+        self.tell_heard(link, server);
         if self.reign.is_some() {
             self.log_labels();
             self.on_server_back(server);
@@ -196,11 +196,12 @@ impl Master {
         }
     }
 
-    fn tell_heard(&mut self, link: LinkId) {
+    /// Answers on the link of a server.
+    fn tell_heard(&mut self, link: LinkId, server: ServerId) {
         let leader = self.reign.is_some();
-        let mut servers = self.servers.table.values();
-        let server = servers.find(|one| one.link == Some(link));
-        let heard = server.map_or(0, |one| one.alive_sent);
+        let known = self.servers.get(server);
+        let known = known.filter(|one| one.link == Some(link));
+        let heard = known.map_or(0, |one| one.alive_sent);
         let message = MasterToChunk::Heard {
             term: self.member.term(),
             leader,
@@ -217,14 +218,11 @@ impl Master {
 
     /// Every chunkserver learns the leader's keys at once.
     pub(super) fn tell_keys(&mut self) {
-        let links: Vec<LinkId> = self
-            .servers
-            .table
-            .values()
-            .filter_map(|one| one.link)
-            .collect();
-        for link in links {
-            self.tell_heard(link);
+        let servers = self.servers.table.iter();
+        let linked = servers.filter_map(|(server, one)| Some((one.link?, *server)));
+        let linked: Vec<(LinkId, ServerId)> = linked.collect();
+        for (link, server) in linked {
+            self.tell_heard(link, server);
         }
     }
 

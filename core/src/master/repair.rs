@@ -7,9 +7,9 @@
 
 use super::classes::labels_of;
 use super::commands::Purpose;
-use super::servers::Copy;
+use super::servers::{Copy, Server};
 use super::{Master, Proposal};
-use crate::ids::{ChunkId, ChunkVersion, Epoch, PartId, ServerId};
+use crate::ids::{BootId, ChunkId, ChunkVersion, Epoch, PartId, ServerId};
 use crate::limits::{COPIES_MAX, REPAIR_BULK_BYTES, REPORT_BATCH};
 use crate::machine::Level;
 use crate::marks::Mark;
@@ -81,6 +81,7 @@ enum Begun {
 pub(super) struct Repair {
     begin: Option<Instant>,
     classes: BTreeMap<ChunkId, (Class, bool)>,
+    /// Of these, what something can be done for and is not: none that is missing.
     queue: BTreeSet<(Class, ChunkId)>,
     later: BTreeSet<(Instant, ChunkId)>,
     running: BTreeMap<ChunkId, Running>,
@@ -97,11 +98,9 @@ impl Repair {
     /// A reign begins: repair starts at `begin`.
     pub(super) fn begin(&mut self, begin: Instant) {
         self.begin = Some(begin);
-        self.queue = self
-            .classes
-            .iter()
-            .map(|(chunk, (class, _))| (*class, *chunk))
-            .collect();
+        let all = self.classes.iter();
+        let due = all.filter(|(_, (class, _))| *class != Class::Missing);
+        self.queue = due.map(|(chunk, (class, _))| (*class, *chunk)).collect();
     }
 
     /// A reign ends.
@@ -172,11 +171,17 @@ impl Repair {
         match class {
             Some(class) => {
                 self.classes.insert(chunk, class);
-                self.queue.insert((class.0, chunk));
+                self.enqueue(class.0, chunk);
             }
             None => {
                 self.classes.remove(&chunk);
             }
+        }
+    }
+
+    fn enqueue(&mut self, class: Class, chunk: ChunkId) {
+        if class != Class::Missing {
+            self.queue.insert((class, chunk));
         }
     }
 
@@ -327,9 +332,8 @@ impl Master {
         if self.repair.rests || !begun {
             return;
         }
-        let due = self.repair.queue.iter();
-        let due = due.take_while(|(class, _)| *class != Class::Missing);
-        let next: Vec<(Class, ChunkId)> = due.take(LOOKS_MAX).copied().collect();
+        let due = self.repair.queue.iter().take(LOOKS_MAX);
+        let next: Vec<(Class, ChunkId)> = due.copied().collect();
         let mut refused = 0;
         for (class, chunk) in next {
             let trims =
@@ -370,7 +374,7 @@ impl Master {
             _ => return self.repair.put_off(class, chunk, later),
         }
         let sources = self.sources(chunk, one.version);
-        let Some(source) = sources.first().map(|copy| copy.server) else {
+        let Some(source) = sources.first().map(|(server, _)| *server) else {
             return self.repair.put_off(class, chunk, later);
         };
         if !self.has_repair_room(source, bulk) {
@@ -379,6 +383,7 @@ impl Master {
         match self.target(chunk, one.version, bulk) {
             Target::At(target) => {
                 let version = one.version;
+                let sources = self.with_rights(chunk, version, &sources);
                 let running = Running {
                     source,
                     target,
@@ -464,8 +469,8 @@ impl Master {
         is_running
     }
 
-    /// Copies to read from, the least busy first.
-    fn sources(&mut self, chunk: ChunkId, version: ChunkVersion) -> Vec<LocatedCopy> {
+    /// Servers to read from in their lives, the least busy first.
+    fn sources(&mut self, chunk: ChunkId, version: ChunkVersion) -> Vec<(ServerId, BootId)> {
         let readable = self.servers.readable(chunk, version);
         if readable.iter().any(|copy| copy.suspect) {
             self.marks.reach(Mark::SuspectRead);
@@ -474,15 +479,26 @@ impl Master {
         let alive = alive.filter_map(|copy| Some((copy.server, self.servers.get(copy.server)?)));
         let mut alive: Vec<_> = alive.collect();
         alive.sort_by_key(|(_, one)| one.repairs);
+        let lives = alive.into_iter().map(|(server, one)| (server, one.boot));
+        lives.collect()
+    }
+
+    /// Sources with the right to read them.
+    fn with_rights(
+        &self,
+        chunk: ChunkId,
+        version: ChunkVersion,
+        sources: &[(ServerId, BootId)],
+    ) -> Vec<LocatedCopy> {
         let grant = Grant {
             part: PartId::whole(chunk),
             version,
             epoch: Epoch(0),
             right: Right::Read,
         };
-        alive
-            .into_iter()
-            .filter_map(|(server, one)| self.located(server, one.boot, grant))
+        let sources = sources.iter();
+        sources
+            .filter_map(|(server, boot)| self.located(*server, *boot, grant))
             .collect()
     }
 
@@ -496,9 +512,13 @@ impl Master {
             None => Policy::copies(COPIES_MAX),
             Some(class) => state.class(class).keep.clone(),
         };
-        let all = self.servers.candidates(&policy, &holders);
+        let most = self.config.repair_inflight_max;
+        // Most servers have enough to do while much is repaired.
+        let has_room = |one: &Server| one.repairs.has_room(bulk, most);
+        let free = self.servers.candidates_with(&policy, &holders, has_room);
         let counting = holders
-            .into_iter()
+            .iter()
+            .copied()
             .filter(|server| self.servers.counts(*server));
         let inside = self.servers.inside(&policy, counting);
         let gone = match policy.is_plain() {
@@ -507,17 +527,20 @@ impl Master {
         };
         let kept = inside.iter().filter(|one| !gone.contains(&one.server));
         let present: Vec<&Labels> = kept.map(|one| one.labels).collect();
-        let mut free = all.clone();
-        free.retain(|one| self.has_repair_room(one.server, bulk));
-        match next_copy(&policy, &free, &present, &mut self.rng) {
-            Some(server) => Target::At(server),
-            None if policy.is_plain() && !all.is_empty() => Target::Busy,
-            None if free.len() == all.len() => Target::Nowhere,
-            // Among those that are busy there may be one, or the policy forbids them all.
-            None => match next_copy(&policy, &all, &present, &mut self.rng) {
-                Some(_) => Target::Busy,
-                None => Target::Nowhere,
-            },
+        if let Some(server) = next_copy(&policy, &free, &present, &mut self.rng) {
+            return Target::At(server);
+        }
+        let all = self.servers.candidates(&policy, &holders);
+        if policy.is_plain() && !all.is_empty() {
+            return Target::Busy;
+        }
+        if free.len() == all.len() {
+            return Target::Nowhere;
+        }
+        // Among those that are busy there may be one, or the policy forbids them all.
+        match next_copy(&policy, &all, &present, &mut self.rng) {
+            Some(_) => Target::Busy,
+            None => Target::Nowhere,
         }
     }
 
@@ -657,8 +680,8 @@ impl Master {
                 break;
             }
             self.repair.later.pop_first();
-            if let Some((class, _)) = self.repair.classes.get(&chunk) {
-                self.repair.queue.insert((*class, chunk));
+            if let Some((class, _)) = self.repair.classes.get(&chunk).copied() {
+                self.repair.enqueue(class, chunk);
             }
         }
     }

@@ -129,8 +129,8 @@ pub(super) struct Servers {
     /// The versions of copies of which only the log tells: either their servers are about
     /// to tell of them, or they went since. They count for nothing.
     hearsay: BTreeMap<(ChunkId, ServerId), ChunkVersion>,
-    /// Chunks whose health may have changed since `take_touched`.
-    touched: BTreeSet<ChunkId>,
+    /// Chunks whose health may have changed since `take_touched`, some more than once.
+    touched: Vec<ChunkId>,
 }
 
 impl Servers {
@@ -227,11 +227,21 @@ impl Servers {
         policy: &Policy,
         except: &BTreeSet<ServerId>,
     ) -> Vec<Candidate<'_>> {
+        self.candidates_with(policy, except, |_| true)
+    }
+
+    /// The same, of servers for which something holds.
+    pub(super) fn candidates_with(
+        &self,
+        policy: &Policy,
+        except: &BTreeSet<ServerId>,
+        holds: impl Fn(&Server) -> bool,
+    ) -> Vec<Candidate<'_>> {
         let plain = policy.is_plain();
         let usable = self
             .table
             .iter()
-            .filter(|(id, one)| one.is_alive() && !except.contains(id))
+            .filter(|(id, one)| holds(one) && one.is_alive() && !except.contains(id))
             .filter(|(_, one)| plain || one.logged);
         usable
             .map(|(id, one)| Candidate {
@@ -265,6 +275,11 @@ impl Servers {
             return;
         };
         holder.chunks.insert(chunk);
+        self.put_copy(chunk, copy);
+    }
+
+    /// The chunk's end of `set_copy`.
+    fn put_copy(&mut self, chunk: ChunkId, copy: Copy) {
         self.lost.remove(&(chunk, copy.server));
         self.hearsay.remove(&(chunk, copy.server));
         let list = self.copies.entry(chunk).or_default();
@@ -272,7 +287,7 @@ impl Servers {
             Some(known) => *known = copy,
             None => list.push(copy),
         }
-        self.touched.insert(chunk);
+        self.touched.push(chunk);
     }
 
     /// A record or an answer tells that a copy has at least this version. What the
@@ -353,30 +368,31 @@ impl Servers {
                 self.copies.remove(&chunk);
             }
         }
-        self.touched.insert(chunk);
+        self.touched.push(chunk);
     }
 
     /// A complete report replaces what was known of the server.
     pub(super) fn replace_copies(&mut self, server: ServerId, parts: Vec<PartReport>) {
-        let old = self
-            .table
-            .get(&server)
-            .map(|one| one.chunks.clone())
-            .unwrap_or_default();
+        let Some(holder) = self.table.get_mut(&server) else {
+            return;
+        };
+        let new = parts.iter().map(|report| report.part.chunk).collect();
+        let old = std::mem::replace(&mut holder.chunks, new);
         self.lost.retain(|(_, loser)| *loser != server);
         self.hearsay.retain(|(_, holder), _| *holder != server);
-        let mut new = BTreeSet::new();
         for report in parts {
             let chunk = report.part.chunk;
-            new.insert(chunk);
             let known = self.copy(server, chunk);
             let was_bad = known.is_some_and(|copy| copy.bad && copy.version == report.version);
             let mut copy = copy_of(server, &report);
             copy.bad |= was_bad;
-            self.set_copy(chunk, copy);
+            self.put_copy(chunk, copy);
         }
-        for chunk in old.difference(&new) {
-            self.drop_copy(server, *chunk);
+        for chunk in old {
+            let is_held = self.table.get(&server);
+            if !is_held.is_some_and(|holder| holder.chunks.contains(&chunk)) {
+                self.drop_copy(server, chunk);
+            }
         }
     }
 
@@ -388,15 +404,19 @@ impl Servers {
     }
 
     pub(super) fn touch(&mut self, chunk: ChunkId) {
-        self.touched.insert(chunk);
+        self.touched.push(chunk);
     }
 
     pub(super) fn is_touched(&self, chunk: ChunkId) -> bool {
         self.touched.contains(&chunk)
     }
 
-    pub(super) fn take_touched(&mut self) -> BTreeSet<ChunkId> {
-        std::mem::take(&mut self.touched)
+    /// The chunks that were touched, each once, in order.
+    pub(super) fn take_touched(&mut self) -> Vec<ChunkId> {
+        let mut touched = std::mem::take(&mut self.touched);
+        touched.sort_unstable();
+        touched.dedup();
+        touched
     }
 
     pub(super) fn check_invariants(&self) {
