@@ -621,7 +621,7 @@ impl Fleet {
         agenda: &mut Agenda,
     ) {
         let known = self.jobs.get(&job);
-        if !known.is_some_and(|known| known.attempt == attempt) {
+        if known.is_none_or(|known| known.attempt != attempt) {
             return;
         }
         match step {

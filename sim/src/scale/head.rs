@@ -75,13 +75,7 @@ impl Head {
         config.copies = plan.copies as u8;
         let ready = disk.cursor();
         let machine = Master::new(config, recovered, plan.seed, moment(ready).local);
-        let process = MemberProcess::new(
-            MemberMachine::Master(machine),
-            log,
-            images,
-            disk.clone(),
-            marks,
-        );
+        let process = MemberProcess::new(MemberMachine::Master(machine), log, images, disk, marks);
         let head = Self {
             process: Process::Member(Box::new(process)),
             wake: ready,

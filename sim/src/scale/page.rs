@@ -13,6 +13,9 @@ const HIGH: f64 = 160.0;
 /// Around the rebuild so much of its length is drawn.
 const MARGIN: f64 = 0.1;
 
+/// A color, and which chunks it stands for.
+type Band = (&'static str, fn(&Sample) -> u64);
+
 /// The page's text.
 #[must_use]
 pub fn page(scenario: &str, report: &ScaleReport) -> String {
@@ -61,7 +64,7 @@ fn write_health(page: &mut String, report: &ScaleReport) {
     let most = report.lacking_max + report.lost;
     let share = |count: u64| count as f64 / most.max(1) as f64;
     let mut chart = Chart::new(length, HIGH, &[]);
-    let bands: [(&str, fn(&Sample) -> u64); 3] = [
+    let bands: [Band; 3] = [
         ("missing", |one| one.missing),
         ("last", |one| one.one_left),
         ("under", |one| one.under),
