@@ -18,6 +18,7 @@ use antler_core::namespace::record::{
     Choice, ClientRecord, LeaseEnd, LeaseGrant, Mutation, Record, RecordBody, Reply, WrittenExtent,
 };
 use antler_core::time::Timestamp;
+use antler_core::version::FeatureLevel;
 
 /// Files of one directory.
 const FILES_PER_DIRECTORY: u32 = 1000;
@@ -94,6 +95,7 @@ pub(super) fn state_of(plan: &ScalePlan, secret: &[u8]) -> State {
     writer.apply(RecordBody::Found {
         capability_secret: secret.to_vec(),
         copies: plan.copies as u8,
+        level: FeatureLevel::NEWEST,
     });
     writer.begin_session();
     let mut directory = InodeId::ROOT;

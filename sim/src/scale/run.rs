@@ -19,6 +19,7 @@ use antler_core::hash::Digest;
 use antler_core::ids::{Incarnation, LinkId};
 use antler_core::limits::{HEARTBEAT, SERVE_LEASE};
 use antler_core::machine::{Peer, Role};
+use antler_core::version::FeatureLevel;
 use antler_core::wire::Message;
 use antler_core::wire::chunk_master::{ChunkToMaster, Command, CommandResult, MasterToChunk};
 use std::collections::BTreeMap;
@@ -302,6 +303,7 @@ impl Run {
             id: server_id(server).0,
             boot: self.fleet.boot(server),
             incarnation: Incarnation(0),
+            speaks: FeatureLevel::NEWEST,
         };
         self.feed(Stimulus::Accepted(link_of(server), peer));
         let register = self.fleet.register(server);
