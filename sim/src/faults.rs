@@ -15,6 +15,7 @@ use antler_core::ids::{LogPosition, PartId, ServerId};
 use antler_core::machine::Role;
 use antler_core::namespace::{LeaseState, State};
 use antler_core::version::FeatureLevel;
+use std::collections::BTreeMap;
 
 const MILLISECOND: Nanos = 1_000_000;
 const SECOND: Nanos = 1_000_000_000;
@@ -33,6 +34,22 @@ pub(crate) struct Script {
     stops: Vec<(usize, Nanos)>,
     /// Whether any fault waits for the effects of nodes.
     pub(crate) watches_effects: bool,
+    /// How often each fault had to wait, by its number: what would go beyond the atlas.
+    waits: BTreeMap<usize, u64>,
+    /// Disks that a fault hit and that are to be replaced, by its number: the node, and
+    /// which of its disks.
+    pub(crate) replaced: BTreeMap<usize, Vec<(usize, usize)>>,
+}
+
+/// What became of the faults of a run.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Waits {
+    /// Faults that had to wait until they destroyed nothing for good.
+    pub waited: u64,
+    /// How long the longest of them waited.
+    pub longest: Nanos,
+    /// Faults that waited in vain, and did not strike.
+    pub dropped: u64,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -64,6 +81,21 @@ impl Script {
                     }
                 )
             }),
+            waits: BTreeMap::new(),
+            replaced: BTreeMap::new(),
+        }
+    }
+
+    /// What became of the faults so far.
+    pub(crate) fn waits(&self) -> Waits {
+        let struck = self.waits.values().filter(|tries| **tries < PATIENCE);
+        let (waited, tries) = struck.fold((0, 0), |(count, most), tries| {
+            (count + 1, u64::max(most, *tries))
+        });
+        Waits {
+            waited,
+            longest: tries * RETRY,
+            dropped: self.waits.len() as u64 - waited,
         }
     }
 
@@ -199,11 +231,24 @@ impl World {
         };
         let names = targets.iter().map(|&index| self.nodes[index].name.clone());
         let names: Vec<String> = names.collect();
-        let what = match names.as_slice() {
+        let mut what = match names.as_slice() {
             [one] => format!("{} {one}", fault.action),
             _ => format!("{} {}", fault.action, fault.who),
         };
-        observer.struck(self.now, number, what, (names, fault.ends()));
+        if let Some(from) = fault.from {
+            what.push_str(&format!(" from {from}"));
+        }
+        let ends = fault.replaced.or_else(|| fault.ends());
+        observer.struck(self.now, number, what, (names, ends), fault);
+    }
+
+    /// A page and the figures show what a lost disk held.
+    fn show_loss(&mut self, number: usize, action: Action, (index, at): (usize, usize)) {
+        let node = &self.nodes[index];
+        if let (Some(observer), Action::LoseDisk) = (&mut self.observer, action) {
+            let held = node.parts_on(at).map(|stored| stored.part.chunk);
+            observer.lost(number, held.collect());
+        }
     }
 
     /// Which nodes are hit, those that are gone for good left out.
@@ -234,7 +279,11 @@ impl World {
                 .filter(|&index| index < self.nodes.len())
                 .into_iter()
                 .collect(),
-            Who::Datacentre(number) => chosen(&|node| node.datacentre == number),
+            Who::Datacentre(number) => chosen(&|node| node.place.datacentre == number),
+            Who::Rack(number) => {
+                let stands = |node: &Node| node.place.rack.as_ref().map(|(rack, _)| *rack);
+                chosen(&|node| stands(node) == Some(number))
+            }
             Who::Servers => chosen(&|node| node.role != Role::Client),
             Who::Everything => chosen(&|_| true),
         }
@@ -439,8 +488,10 @@ impl World {
                 self.retry(number);
                 return;
             }
-            let disk = self.nodes[index].disks[fault.pick as usize % count].clone();
+            let at = fault.pick as usize % count;
+            let disk = self.nodes[index].disks[at].clone();
             let was_there = !disk.faults().vanished;
+            self.show_loss(number, fault.action, (index, at));
             let is_stored = self.nodes[index].role == Role::ChunkServer;
             if !self.harm(fault, &disk, is_stored) {
                 return self.retry(number);
@@ -449,6 +500,11 @@ impl World {
                 self.judges.bytes.lose_disk();
             }
             self.script.states[number].disks.push(disk);
+            if let Some(replaced) = fault.replaced {
+                let replacing = self.script.replaced.entry(number).or_default();
+                replacing.push((index, at));
+                self.schedule(self.now + replaced, Event::Replace(number));
+            }
         }
         if let Some(lasts) = fault.lasts {
             self.schedule(self.now + lasts, Event::FaultEnd(number));
@@ -536,6 +592,7 @@ impl World {
 
     /// What would go beyond the atlas waits until repair has made it harmless.
     pub(crate) fn retry(&mut self, number: usize) {
+        *self.script.waits.entry(number).or_default() += 1;
         let state = &mut self.script.states[number];
         state.tries += 1;
         if state.tries < PATIENCE {
@@ -580,7 +637,7 @@ impl World {
 
     /// Whether everything on a node would survive the loss of its disks: a majority
     /// of the masters keeps theirs, every chunk has another copy that counts.
-    fn can_lose(&self, index: usize, fault: &FaultPlan) -> bool {
+    pub(crate) fn can_lose(&self, index: usize, fault: &FaultPlan) -> bool {
         let node = &self.nodes[index];
         let harmed =
             |node: &Node| node.power == Power::Lost || node.disks.iter().any(node::is_faulty);

@@ -2,6 +2,8 @@
 //! clocks and entropy of everything that is linked in are virtual and seeded; the
 //! world moves the clock.
 
+use crate::faults::Waits;
+use crate::figures::Figures;
 use crate::observe::Observed;
 use crate::plan::Plan;
 use crate::trace::Trace;
@@ -36,6 +38,10 @@ pub struct Report {
     pub steps: usize,
     /// What the judges compared.
     pub judged: Judged,
+    /// Faults that had to wait, or did not strike.
+    pub waits: Waits,
+    /// What the run came to, if a scenario tells sites or expects figures.
+    pub figures: Option<Figures>,
     /// What was seen, if that was asked for and the run came to an end.
     pub observed: Option<Box<Observed>>,
 }
@@ -68,6 +74,8 @@ pub enum Verdict {
     Broken(String),
     /// Something did not end in its time.
     Stuck(String),
+    /// Every promise was kept, but the figures are not as the scenario expects.
+    Missed(String),
     /// A machine, or the simulator, panicked.
     Panicked(String),
 }
@@ -78,7 +86,7 @@ impl Verdict {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Passed => 0,
-            Self::Broken(_) => 2,
+            Self::Broken(_) | Self::Missed(_) => 2,
             Self::Stuck(_) => 3,
             Self::Panicked(_) => 4,
         }
@@ -91,6 +99,7 @@ impl Verdict {
             Self::Passed => "passed",
             Self::Broken(_) => "BROKEN",
             Self::Stuck(_) => "STUCK",
+            Self::Missed(_) => "MISSED",
             Self::Panicked(_) => "PANICKED",
         }
     }
@@ -100,7 +109,9 @@ impl Verdict {
     pub fn how(&self) -> Option<&str> {
         match self {
             Self::Passed => None,
-            Self::Broken(how) | Self::Stuck(how) | Self::Panicked(how) => Some(how),
+            Self::Broken(how) | Self::Stuck(how) | Self::Missed(how) | Self::Panicked(how) => {
+                Some(how)
+            }
         }
     }
 }
@@ -125,7 +136,12 @@ pub fn run(plan: Plan, options: RunOptions) -> Report {
     let spawned = thread.spawn(move || {
         plant(options.planted);
         let runtime = Runtime::with_seed_and_config(seed, Config::default());
-        runtime.block_on(async { drive(World::new(plan, options.trace, options.observe)) })
+        runtime.block_on(async {
+            drive(
+                World::new(plan, options.trace, options.observe),
+                options.observe,
+            )
+        })
     });
     let ended = spawned.expect("a thread can be started").join();
     let mut report = ended.unwrap_or_else(|panic| Report {
@@ -139,6 +155,8 @@ pub fn run(plan: Plan, options: RunOptions) -> Report {
         digest: 0,
         steps: 0,
         judged: Judged::default(),
+        waits: Waits::default(),
+        figures: None,
         observed: None,
     });
     report.elapsed = begun.elapsed();
@@ -146,7 +164,7 @@ pub fn run(plan: Plan, options: RunOptions) -> Report {
 }
 
 /// Steps the world until its run is over, moving the host's clock along.
-fn drive(mut world: World) -> Report {
+fn drive(mut world: World, observe: bool) -> Report {
     while let Some(next) = world.next_time() {
         if next > world.now {
             time::advance(Duration::from_nanos(next - world.now));
@@ -157,6 +175,7 @@ fn drive(mut world: World) -> Report {
         Some(Outcome::Passed) | None => String::new(),
         Some(Outcome::Broken(broken)) => broken.promise.to_owned(),
         Some(Outcome::Stuck(how)) => how.split(':').next().unwrap_or_default().to_owned(),
+        Some(Outcome::Missed(_)) => "expected figures".to_owned(),
     };
     let verdict = match world.outcome() {
         Some(Outcome::Passed) => Verdict::Passed,
@@ -164,11 +183,15 @@ fn drive(mut world: World) -> Report {
             Verdict::Broken(format!("{}: {}", broken.promise, broken.how))
         }
         Some(Outcome::Stuck(how)) => Verdict::Stuck(how.clone()),
+        Some(Outcome::Missed(how)) => Verdict::Missed(how.clone()),
         None => Verdict::Stuck("nothing is due any more".to_owned()),
     };
-    let observer = world.observer.take();
+    let figures = world.figures();
+    let observer = world.observer.take().filter(|_| observe);
     Report {
         observed: observer.map(|observer| Box::new(observer.finish(world.now))),
+        waits: world.script.waits(),
+        figures,
         seed: world.plan.seed,
         verdict,
         kind,

@@ -69,7 +69,12 @@ fn concerns(who: Who, node: &Node) -> bool {
         Who::Any(role) | Who::All(role) => node.role == role,
         Who::Numbered(role, number) => node.is_numbered(role, number),
         Who::Leader => node.leads(),
-        Who::Datacentre(number) => node.datacentre == number,
+        Who::Datacentre(number) => node.place.datacentre == number,
+        Who::Rack(number) => node
+            .place
+            .rack
+            .as_ref()
+            .is_some_and(|(rack, _)| *rack == number),
         Who::Cause | Who::Servers => node.role != Role::Client,
         Who::Everything => true,
     }

@@ -39,6 +39,15 @@ pub struct NetworkSpeed {
     pub retransmits: u64,
 }
 
+/// What lies between two datacentres.
+#[derive(Clone, Copy, Debug)]
+pub struct LinkSpeed {
+    /// One way.
+    pub latency: Nanos,
+    /// Bytes a second of each ordered pair.
+    pub bandwidth: u64,
+}
+
 /// Something of the network that is due.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum NetworkEvent {
@@ -147,6 +156,8 @@ struct Node {
 #[derive(Debug)]
 pub struct Network {
     speed: NetworkSpeed,
+    /// What lies between two datacentres, the lower first, where it is not as usual.
+    links: BTreeMap<(u64, u64), LinkSpeed>,
     rng: Rng,
     nodes: Vec<Node>,
     pairs: Vec<Pair>,
@@ -165,6 +176,7 @@ impl Network {
         };
         Self {
             speed,
+            links: BTreeMap::new(),
             rng: Rng::new(seed),
             nodes: datacentres.iter().map(node).collect(),
             pairs: vec![Pair::default(); datacentres.len() * datacentres.len()],
@@ -196,7 +208,7 @@ impl Network {
             broken: false,
         })));
         self.nodes[from.0].links.insert(link, (number, 0));
-        let legs = 2 * self.latency(from, target) + self.latency(target, from);
+        let legs = 2 * self.link(from, target).latency + self.link(target, from).latency;
         let event = match to {
             Some(_) => NetworkEvent::Arrive(number),
             None => NetworkEvent::Broken(number, 0, 0),
@@ -310,7 +322,7 @@ impl Network {
                 None
             }
             Door::Refused => {
-                let back = self.latency(to, from);
+                let back = self.link(to, from).latency;
                 self.break_at(now + back, number, 0);
                 None
             }
@@ -438,22 +450,33 @@ impl Network {
 
     /// When something sent now arrives, and the pair is busy until it is on its way.
     fn arrival(&mut self, now: Nanos, from: NodeIndex, to: NodeIndex, size: u64) -> Nanos {
-        let latency = self.latency(from, to);
+        let LinkSpeed { latency, bandwidth } = self.link(from, to);
         let jitter = self.rng.below(self.speed.jitter + 1);
         let late = self.rng.below(1000) < self.speed.retransmits;
-        let speed = self.speed;
         let pair = self.pair_mut(from, to);
         let start = pair.busy_until.max(now).max(pair.clogged_until);
-        pair.busy_until = start + size * SECOND / speed.bandwidth;
+        pair.busy_until = start + size * SECOND / bandwidth;
         let delay = if late { 200 * MILLISECOND } else { 0 };
         pair.busy_until + latency + jitter + delay
     }
 
-    fn latency(&self, from: NodeIndex, to: NodeIndex) -> Nanos {
-        match self.nodes[from.0].datacentre == self.nodes[to.0].datacentre {
-            true => self.speed.latency,
-            false => self.speed.between,
+    /// Between two datacentres it is not as usual.
+    pub fn set_link(&mut self, (one, other): (u64, u64), speed: LinkSpeed) {
+        self.links.insert((one.min(other), one.max(other)), speed);
+    }
+
+    fn link(&self, from: NodeIndex, to: NodeIndex) -> LinkSpeed {
+        let one = self.nodes[from.0].datacentre;
+        let other = self.nodes[to.0].datacentre;
+        let usual = |latency| LinkSpeed {
+            latency,
+            bandwidth: self.speed.bandwidth,
+        };
+        if one == other {
+            return usual(self.speed.latency);
         }
+        let known = self.links.get(&(one.min(other), one.max(other)));
+        known.copied().unwrap_or_else(|| usual(self.speed.between))
     }
 
     fn pair_mut(&mut self, from: NodeIndex, to: NodeIndex) -> &mut Pair {
@@ -479,7 +502,7 @@ impl Network {
     }
 
     fn resume(&mut self, now: Nanos, from: NodeIndex, to: NodeIndex) {
-        let latency = self.latency(from, to);
+        let latency = self.link(from, to).latency;
         for (number, slot) in self.connections.iter_mut().enumerate() {
             let Some(connection) = slot else { continue };
             let side = match connection.ends.map(|end| end.node) {

@@ -4,7 +4,7 @@
 use crate::check::disks::{Disks, MemberDisk, ServerDisk};
 use crate::disk::{DiskOptions, DiskSpeed, Failing, SimDisk};
 use crate::network::{Nanos, NodeIndex};
-use crate::plan::{ClusterPlan, Plan};
+use crate::plan::{Place, Plan};
 use crate::process::{
     ClientProcess, MemberMachine, MemberProcess, Moment, Process, ServerProcess, Stimulus,
     StoreRunner,
@@ -63,7 +63,8 @@ pub(crate) struct Node {
     /// The member's or server's number; the client's place among clients.
     pub(crate) id: u64,
     pub(crate) address: Address,
-    pub(crate) datacentre: u64,
+    /// Where it stands.
+    pub(crate) place: Place,
     pub(crate) disks: Vec<SimDisk>,
     pub(crate) process: Option<Process>,
     pub(crate) power: Power,
@@ -122,14 +123,15 @@ impl Node {
     fn new(index: usize, role: Role, id: u64, number: u64, plan: &Plan, rng: &mut Rng) -> Self {
         let name = format!("{}-{number}", who::name(role));
         let cluster = &plan.cluster;
-        let disks = disks_of(role, cluster, rng);
+        let place = plan.place(role, number);
+        let disks = disks_of(role, &place, rng);
         Self {
             index: NodeIndex(index),
             address: Address(format!("{name}:9420")),
             name,
             role,
             id,
-            datacentre: cluster.datacentre_of(role, number),
+            place,
             disk_ids: disks.iter().map(|_| DiskId(rng.word())).collect(),
             disks,
             process: None,
@@ -450,7 +452,18 @@ impl Node {
     }
 
     fn labels(&self) -> Vec<(String, String)> {
-        vec![("dc".to_owned(), format!("dc{}", self.datacentre))]
+        let rack = self.place.rack.iter();
+        let rack = rack.map(|(_, name)| ("rack".to_owned(), name.clone()));
+        let datacentre = ("dc".to_owned(), self.place.name.clone());
+        std::iter::once(datacentre).chain(rack).collect()
+    }
+
+    /// An empty disk takes the place of one. The process that used that must have ended.
+    pub(crate) fn replace_disk(&mut self, number: usize) {
+        assert!(self.process.is_none(), "nobody has the disk open");
+        self.disk_ids[number] = DiskId(self.rng.word());
+        self.disks[number] = new_disk(self.role, &self.place, &mut self.rng);
+        self.tried.remove(&number);
     }
 
     /// Whether scenarios call it so.
@@ -495,6 +508,12 @@ impl Node {
         };
         let stores = runners.iter().filter_map(|runner| runner.store.as_ref());
         stores.flat_map(ChunkStore::parts)
+    }
+
+    /// What the store on one of a chunkserver's disks holds.
+    pub(crate) fn parts_on(&self, number: usize) -> impl Iterator<Item = StoredPart> + '_ {
+        let store = self.store(number);
+        store.into_iter().flat_map(ChunkStore::parts)
     }
 
     /// Whether a restart may bring a disk back that was given up. One that can't even be
@@ -632,24 +651,28 @@ pub(crate) fn all_disks(nodes: &[Node]) -> Disks {
     disks
 }
 
-fn disks_of(role: Role, cluster: &ClusterPlan, rng: &mut Rng) -> Vec<SimDisk> {
+fn disks_of(role: Role, place: &Place, rng: &mut Rng) -> Vec<SimDisk> {
     let count = match role {
         Role::Master | Role::Metalogger => 1,
-        Role::ChunkServer => cluster.disks,
+        Role::ChunkServer => place.disks,
         Role::Client => 0,
     };
-    (0..count).map(|_| new_disk(role, cluster, rng)).collect()
+    (0..count).map(|_| new_disk(role, place, rng)).collect()
 }
 
-fn new_disk(role: Role, cluster: &ClusterPlan, rng: &mut Rng) -> SimDisk {
+fn new_disk(role: Role, place: &Place, rng: &mut Rng) -> SimDisk {
+    let speed = match place.disk {
+        DiskKind::Flash => DiskSpeed::FLASH,
+        DiskKind::Rotating => DiskSpeed::ROTATING,
+    };
     let options = DiskOptions {
         capacity: match role {
-            Role::ChunkServer => cluster.disk_size,
+            Role::ChunkServer => place.disk_size,
             _ => MEMBER_DISK,
         },
-        speed: match cluster.disk {
-            DiskKind::Flash => DiskSpeed::FLASH,
-            DiskKind::Rotating => DiskSpeed::ROTATING,
+        speed: match (role, place.disk_speed) {
+            (Role::ChunkServer, Some(bytes)) => speed.at(bytes),
+            _ => speed,
         },
     };
     SimDisk::new(options, rng.word())

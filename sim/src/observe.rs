@@ -4,8 +4,11 @@
 
 use crate::network::Nanos;
 use crate::node::{Node, Power};
+use crate::plan::{FaultPlan, Plan, YearPlan, year};
+use crate::scenario::Action;
 use crate::world::{Phase, World, leading_state};
-use antler_core::client::request::FileRequest;
+use antler_core::client::request::{FileReply, FileRequest};
+use antler_core::errno::Errno;
 use antler_core::ids::{ChunkId, PartId};
 use antler_core::machine::Role;
 use antler_core::namespace::{LeaseState, State};
@@ -21,6 +24,14 @@ const SAMPLE_EVERY: Nanos = 200_000_000;
 pub struct Observed {
     /// When each phase began, and its name.
     pub phases: Vec<(Nanos, &'static str)>,
+    /// When the mounts first worked.
+    pub begun: Nanos,
+    /// For how long programs began operations.
+    pub duration: Nanos,
+    /// The year that was played, if one was; its times count from `begun`.
+    pub year: Option<YearPlan>,
+    /// The names of the places, from the first on.
+    pub sites: Vec<String>,
     /// Faults that struck, in that order.
     pub faults: Vec<SeenFault>,
     /// Every node.
@@ -51,6 +62,21 @@ pub struct SeenFault {
     pub begun: Nanos,
     /// When it ended; the same as `begun` for what has no duration, `None` for good.
     pub ended: Option<Nanos>,
+    /// When it was to strike in the year that is played.
+    pub date: Option<Nanos>,
+    /// If it took copies away for good: what became of that.
+    pub loss: Option<SeenLoss>,
+}
+
+/// The copies that a lost disk held.
+#[derive(Clone, Debug, Default)]
+pub struct SeenLoss {
+    /// How many chunks had one there.
+    pub chunks: u64,
+    /// When each of those had all its copies again, or was gone.
+    pub full: Option<Nanos>,
+    /// Chunks of which that is not so yet.
+    lacking: BTreeSet<ChunkId>,
 }
 
 /// A node and when it was away.
@@ -131,6 +157,24 @@ pub struct Answered {
     pub site: u64,
     /// What it was about.
     pub kind: Kind,
+    /// Whether it failed as only a cluster that is not well fails it.
+    pub failed: bool,
+}
+
+impl Observed {
+    /// The name of a place.
+    #[must_use]
+    pub fn site(&self, number: u64) -> String {
+        let name = self.sites.get((number as usize).wrapping_sub(1));
+        name.cloned().unwrap_or_else(|| format!("dc{number}"))
+    }
+
+    /// When a time of the run is in the year, as it is shown, if one was played.
+    #[must_use]
+    pub fn date(&self, at: Nanos) -> Option<String> {
+        let year = self.year.as_ref()?;
+        Some(year::shown(year.date(at.saturating_sub(self.begun))))
+    }
 }
 
 /// Collects what is seen.
@@ -146,15 +190,24 @@ pub(crate) struct Observer {
 }
 
 impl Observer {
-    pub(crate) fn new(nodes: &[Node]) -> Self {
+    pub(crate) fn new(nodes: &[Node], plan: &Plan) -> Self {
+        let mut sites: Vec<(u64, String)> = nodes
+            .iter()
+            .map(|node| (node.place.datacentre, node.place.name.clone()))
+            .collect();
+        sites.sort_unstable();
+        sites.dedup();
         let nodes = nodes.iter().map(|node| SeenNode {
             name: node.name.clone(),
-            site: node.datacentre,
+            site: node.place.datacentre,
             stores: node.role == Role::ChunkServer,
             away: Vec::new(),
         });
         let seen = Observed {
             nodes: nodes.collect(),
+            duration: plan.duration,
+            year: plan.year.clone(),
+            sites: sites.into_iter().map(|(_, name)| name).collect(),
             ..Observed::default()
         };
         Self {
@@ -171,7 +224,20 @@ impl Observer {
         self.under_way.insert(operation, request);
     }
 
-    pub(crate) fn answered(&mut self, now: Nanos, operation: u64) {
+    pub(crate) fn begun(&mut self, now: Nanos) {
+        self.seen.begun = now;
+    }
+
+    pub(crate) fn seen(&self) -> &Observed {
+        &self.seen
+    }
+
+    pub(crate) fn answered(
+        &mut self,
+        now: Nanos,
+        operation: u64,
+        result: &Result<FileReply, Errno>,
+    ) {
         if let Some((asked, site, kind)) = self.under_way.remove(&operation) {
             let took = now - asked;
             self.seen.answers.push(Answered {
@@ -179,6 +245,7 @@ impl Observer {
                 took,
                 site,
                 kind,
+                failed: matches!(result, Err(Errno::EIO | Errno::ENOSPC)),
             });
         }
     }
@@ -223,12 +290,15 @@ impl Observer {
         number: usize,
         what: String,
         (targets, lasts): (Vec<String>, Option<Nanos>),
+        plan: &FaultPlan,
     ) {
         let fault = SeenFault {
             what,
             targets,
             begun: now,
             ended: lasts.map(|lasts| now + lasts),
+            date: plan.date,
+            loss: (plan.action == Action::LoseDisk).then(SeenLoss::default),
         };
         match self.open.get(&number) {
             // It had to wait until it was harmless.
@@ -236,6 +306,27 @@ impl Observer {
             None => {
                 self.open.insert(number, self.seen.faults.len());
                 self.seen.faults.push(fault);
+            }
+        }
+    }
+
+    /// A disk that held copies of these chunks is lost by a fault that struck just now.
+    pub(crate) fn lost(&mut self, number: usize, chunks: BTreeSet<ChunkId>) {
+        let at = self.open.get(&number);
+        let fault = at.and_then(|&at| self.seen.faults.get_mut(at));
+        if let Some(loss) = fault.and_then(|fault| fault.loss.as_mut()) {
+            loss.chunks = chunks.len() as u64;
+            loss.lacking = chunks;
+        }
+    }
+
+    /// The copies of chunks as they are now: some that were lost may be back.
+    fn look_after_losses(&mut self, now: Nanos, copies: &Copies, state: &State) {
+        let faults = self.seen.faults.iter_mut();
+        for loss in faults.filter_map(|fault| fault.loss.as_mut()) {
+            if loss.full.is_none() {
+                loss.lacking.retain(|chunk| lacks(*chunk, copies, state));
+                loss.full = loss.lacking.is_empty().then_some(now);
             }
         }
     }
@@ -284,8 +375,9 @@ impl World {
         });
         observer.seen.stored.push((now, parts.collect()));
         if let Some(state) = leading_state(&self.nodes) {
-            let health = health_of(now, state, &self.nodes);
-            observer.seen.health.push(health);
+            let copies = copies_on(now, state, &self.nodes);
+            observer.look_after_losses(now, &copies, state);
+            observer.seen.health.push(health_of(now, state, &copies));
         }
     }
 }
@@ -300,8 +392,20 @@ fn name_of(phase: Phase) -> &'static str {
     }
 }
 
-fn health_of(at: Nanos, state: &State, nodes: &[Node]) -> Health {
-    let mut copies: BTreeMap<PartId, u64> = BTreeMap::new();
+/// How many current copies of parts can be reached.
+type Copies = BTreeMap<PartId, u64>;
+
+/// Whether a chunk is there and is not at rest with all its copies.
+fn lacks(id: ChunkId, copies: &Copies, state: &State) -> bool {
+    let Some(chunk) = state.chunk(id) else {
+        return false;
+    };
+    let count = copies.get(&PartId::whole(id)).copied().unwrap_or(0);
+    chunk.lease != LeaseState::Settled || count < u64::from(state.class(chunk.class).keep.copies)
+}
+
+fn copies_on(at: Nanos, state: &State, nodes: &[Node]) -> Copies {
+    let mut copies = Copies::new();
     for node in nodes.iter().filter(|node| node.role == Role::ChunkServer) {
         if node.power != Power::Up || node.paused_until > at {
             continue;
@@ -313,6 +417,10 @@ fn health_of(at: Nanos, state: &State, nodes: &[Node]) -> Health {
             }
         }
     }
+    copies
+}
+
+fn health_of(at: Nanos, state: &State, copies: &Copies) -> Health {
     let mut health = Health {
         at,
         ..Health::default()

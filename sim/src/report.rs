@@ -1,5 +1,6 @@
 //! What is printed of a run, for people and for machines.
 
+use antler_sim::figures::{Figures, Loss, SiteFigures};
 use antler_sim::host::{Report, Verdict};
 use serde_json::{Value, json};
 
@@ -25,6 +26,19 @@ pub(crate) fn line(report: &Report) -> String {
     );
     let marks: Vec<&str> = report.marks.iter().map(|mark| mark.name()).collect();
     line.push_str(&format!("\n  marks: {}", marks.join(" ")));
+    let waits = &report.waits;
+    if waits.waited + waits.dropped > 0 {
+        line.push_str(&format!(
+            "\n  {} faults waited until they destroyed nothing for good, {:.1}s at most; {} waited \
+             in vain and did not strike",
+            waits.waited,
+            waits.longest as f64 / 1e9,
+            waits.dropped
+        ));
+    }
+    for told in report.figures.iter().flat_map(Figures::told) {
+        line.push_str(&format!("\n  {told}"));
+    }
     if let Some(how) = report.verdict.how() {
         line.push_str(&format!("\n  {how}"));
     }
@@ -34,6 +48,9 @@ pub(crate) fn line(report: &Report) -> String {
 /// The same for machines.
 pub(crate) fn object(scenario: &str, report: &Report) -> Value {
     let marks: Vec<&str> = report.marks.iter().map(|mark| mark.name()).collect();
+    let figures = report.figures.clone().unwrap_or_default();
+    let sites: Vec<Value> = figures.sites.iter().map(site_object).collect();
+    let losses: Vec<Value> = figures.losses.iter().map(loss_object).collect();
     json!({
         "scenario": scenario,
         "seed": report.seed,
@@ -54,7 +71,31 @@ pub(crate) fn object(scenario: &str, report: &Report) -> Value {
         "ranges_judged": report.judged.ranges,
         "reads_judged": report.judged.reads,
         "marks": marks,
+        "faults_waited": report.waits.waited,
+        "faults_waited_seconds_max": report.waits.longest as f64 / 1e9,
+        "faults_dropped": report.waits.dropped,
+        "sites": sites,
+        "losses": losses,
         "digest": format!("{:016x}", report.digest),
+    })
+}
+
+fn site_object(site: &SiteFigures) -> Value {
+    json!({
+        "site": site.name,
+        "answered": site.answered,
+        "available": site.available,
+        "available_played": site.available_played,
+        "p99_reads_seconds": site.p99_reads as f64 / 1e9,
+        "p99_writes_seconds": site.p99_writes as f64 / 1e9,
+    })
+}
+
+fn loss_object(loss: &Loss) -> Value {
+    json!({
+        "what": loss.what,
+        "chunks": loss.chunks,
+        "full_after_seconds": loss.full_after.map(|nanos| nanos as f64 / 1e9),
     })
 }
 

@@ -153,6 +153,11 @@ fn simpler(plan: &Plan) -> Vec<Plan> {
     plans.extend(used_clients_only(plan));
     let cluster = &plan.cluster;
     let least = cluster.copies.max(1);
+    // Sites stay, however few nodes are left in them.
+    let by_turns = match plan.sites.is_empty() {
+        true => cluster.datacentres,
+        false => 1,
+    };
     let counts: [(u64, u64, SetCount); 6] = [
         (cluster.metaloggers, 0, |plan, n| {
             plan.cluster.metaloggers = n
@@ -162,14 +167,15 @@ fn simpler(plan: &Plan) -> Vec<Plan> {
             plan.cluster.chunkservers = n
         }),
         (cluster.disks, 1, |plan, n| plan.cluster.disks = n),
-        (cluster.datacentres, 1, |plan, n| {
-            plan.cluster.datacentres = n
-        }),
+        (by_turns, 1, |plan, n| plan.cluster.datacentres = n),
         (cluster.copies, 1, |plan, n| plan.cluster.copies = n),
     ];
     for (now, least, set) in counts {
         for less in fewer(now, least) {
-            plans.push(changed(plan, |plan| set(plan, less)));
+            plans.push(changed(plan, |plan| {
+                set(plan, less);
+                plan.fit_sites();
+            }));
         }
     }
     plans.extend(usual_limits(plan));
@@ -197,7 +203,7 @@ fn used_clients_only(plan: &Plan) -> Option<Plan> {
     used.sort_unstable();
     used.dedup();
     let count = used.len().max(1) as u64;
-    if count >= plan.cluster.clients {
+    if count >= plan.cluster.clients || !plan.sites.is_empty() {
         return None;
     }
     Some(changed(plan, |plan| {

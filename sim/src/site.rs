@@ -23,7 +23,7 @@ impl World {
         };
         let heir = match self.has_quorum_outside(site) {
             true => None,
-            false => match self.heir(|node| node.datacentre != site) {
+            false => match self.heir(|node| node.place.datacentre != site) {
                 Some(heir) => Some(heir),
                 None => return self.retry(number),
             },
@@ -32,7 +32,7 @@ impl World {
             return self.retry(number);
         }
         for index in 0..self.nodes.len() {
-            if self.nodes[index].datacentre == site {
+            if self.nodes[index].place.datacentre == site {
                 self.lose_node(index, refuge, fault);
             }
         }
@@ -45,9 +45,11 @@ impl World {
     fn refuge(&self, site: u64) -> Option<u64> {
         let mut nodes = self.nodes.iter();
         let found = nodes.find(|node| {
-            node.role == Role::ChunkServer && node.datacentre != site && node.power != Power::Lost
+            node.role == Role::ChunkServer
+                && node.place.datacentre != site
+                && node.power != Power::Lost
         });
-        found.map(|node| node.datacentre)
+        found.map(|node| node.place.datacentre)
     }
 
     /// Whether a majority of the masters is elsewhere and keeps its disks.
@@ -58,13 +60,16 @@ impl World {
         };
         let stays = |node: &&Node| {
             let is_whole = node.power != Power::Lost && !node.disks.iter().any(node::is_faulty);
-            node.datacentre != site && is_whole
+            node.place.datacentre != site && is_whole
         };
         masters().filter(stays).count() * 2 > masters().count()
     }
 
     fn copies_outlast(&self, site: u64) -> bool {
-        let inside = self.nodes.iter().filter(|node| node.datacentre == site);
+        let inside = self
+            .nodes
+            .iter()
+            .filter(|node| node.place.datacentre == site);
         let servers = inside.filter(|node| node.role == Role::ChunkServer);
         let servers: Vec<ServerId> = servers.map(|node| ServerId(node.id)).collect();
         self.copies_elsewhere(&servers, false)
@@ -73,7 +78,10 @@ impl World {
     fn lose_node(&mut self, index: usize, refuge: u64, fault: &FaultPlan) {
         if self.nodes[index].role == Role::Client {
             self.end_process(index, true, Power::Off);
-            self.nodes[index].datacentre = refuge;
+            let mut nodes = self.nodes.iter();
+            let there = nodes.find(|node| node.place.datacentre == refuge);
+            let there = there.map(|node| node.place.clone());
+            self.nodes[index].place = there.expect("the refuge has a chunkserver");
             self.network.move_node(self.nodes[index].index, refuge);
             let pause = fault.lasts.unwrap_or(LASTS);
             return self.schedule(self.now + pause, Event::Restart(index));

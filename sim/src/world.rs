@@ -18,7 +18,7 @@ use crate::network::{Delivered, Delivery, Door, Nanos, Network, NetworkEvent, No
 use crate::node::{self, Node, Power};
 use crate::observe::Observer;
 use crate::operator::LOOKS_EVERY;
-use crate::plan::Plan;
+use crate::plan::{Plan, StoragePlan};
 use crate::process::{Act, Process, Stimulus, Witness};
 use crate::trace::Trace;
 use crate::workload::{Asked, Next, Runner};
@@ -60,6 +60,8 @@ pub(crate) enum Outcome {
     Broken(Broken),
     /// Something did not end in its time.
     Stuck(String),
+    /// The figures are not as expected.
+    Missed(String),
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -73,6 +75,8 @@ pub(crate) enum Event {
     Resume(usize),
     Fault(usize),
     FaultEnd(usize),
+    /// Empty disks take the place of those that a fault hit.
+    Replace(usize),
     Think(usize),
     Tick,
 }
@@ -153,7 +157,8 @@ pub(crate) struct World {
 fn runners(plan: &Plan, nodes: &[Node]) -> Vec<Runner> {
     let servers = nodes.iter().filter(|node| node.role == Role::ChunkServer);
     let servers: Vec<ServerId> = servers.map(|node| ServerId(node.id)).collect();
-    let programs = plan.programs.iter();
+    let storage = plan.storage.as_ref().map(StoragePlan::program);
+    let programs = plan.programs.iter().chain(&storage);
     programs
         .map(|program| Runner::new(program, &servers))
         .collect()
@@ -163,13 +168,13 @@ impl World {
     pub(crate) fn new(plan: Plan, trace: Trace, observe: bool) -> Self {
         let mut rng = Rng::new(plan.seed ^ 0x5eed);
         let nodes = node::build(&plan, &mut rng);
-        let places: Vec<u64> = nodes.iter().map(|node| node.datacentre).collect();
+        let places: Vec<u64> = nodes.iter().map(|node| node.place.datacentre).collect();
         let mut world = Self {
             now: 0,
             begun: 0,
             phase: Phase::Starting,
             disks: node::all_disks(&nodes),
-            network: Network::new(plan.network.speed(), &places, rng.word()),
+            network: plan.network(&places, rng.word()),
             judges: Judges::new(&plan),
             script: Script::new(&plan),
             marks: Marks::default(),
@@ -188,8 +193,8 @@ impl World {
             inputs: 0,
             acts: Vec::new(),
             outcome: None,
-            observer: observe.then(|| Observer::new(&nodes)),
             attended: Nanos::MAX,
+            observer: (observe || plan.figures.are_judged()).then(|| Observer::new(&nodes, &plan)),
             rng,
             nodes,
             trace,
@@ -273,6 +278,7 @@ impl World {
             Event::Resume(index) => self.resume(index),
             Event::Fault(number) => self.strike(number),
             Event::FaultEnd(number) => self.end_fault(number),
+            Event::Replace(number) => self.replace_disks(number),
             Event::Think(program) => self.on_thought(program),
             Event::Tick => {
                 self.tick();
@@ -745,7 +751,7 @@ impl World {
             return;
         };
         if let Some(observer) = &mut self.observer {
-            observer.answered(self.now, operation);
+            observer.answered(self.now, operation, result);
         }
         let found = self.judges.names.on_answered(operation, result);
         self.judges.judge("P7: names as they are", found);
@@ -793,7 +799,7 @@ impl World {
         self.requests.insert(operation, (asker, mount));
         let index = self.client_node(client);
         if let Some(observer) = &mut self.observer {
-            let site = self.nodes[index].datacentre;
+            let site = self.nodes[index].place.datacentre;
             observer.asked(self.now, operation, site, &asked.body);
         }
         self.ask_mount(index, operation, asked.body);
@@ -869,8 +875,12 @@ impl World {
     }
 
     fn tick_starting(&mut self) {
-        if self.mounts.iter().all(|(_, ready)| *ready) {
+        let ready = self.mounts.iter().all(|(_, ready)| *ready);
+        if ready && self.is_prepared() {
             self.begun = self.now;
+            if let Some(observer) = &mut self.observer {
+                observer.begun(self.now);
+            }
             let until = self.now + self.plan.duration;
             self.phase = Phase::Working { until };
             self.schedule_faults();
@@ -880,6 +890,21 @@ impl World {
         } else if self.now > START_MAX {
             self.stuck("the mounts do not come up".to_owned());
         }
+    }
+
+    /// Whether everything is kept as it is to be from the beginning: the program that sees
+    /// to it runs first, alone.
+    fn is_prepared(&mut self) -> bool {
+        if self.plan.storage.is_none() {
+            return true;
+        }
+        let last = self.runners.len() - 1;
+        let runner = &self.runners[last];
+        let (done, waiting) = (runner.is_done(), runner.waiting);
+        if !done && !waiting {
+            self.schedule(self.now, Event::Think(last));
+        }
+        done
     }
 
     fn tick_finishing(&mut self, deadline: Nanos) {
@@ -956,7 +981,7 @@ impl World {
             for index in 0..self.nodes.len() {
                 self.collect_marks(index);
             }
-            self.outcome = Some(Outcome::Passed);
+            self.outcome = Some(self.judge_figures());
         } else if self.now > deadline {
             let shown: Vec<&String> = missing.iter().take(5).collect();
             let how = format!("{} things are not well: {shown:#?}", missing.len());

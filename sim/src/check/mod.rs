@@ -69,7 +69,7 @@ impl Judges {
             durable: DurableJudge::new(plan.seed ^ 0xd15c, 3),
             names: NamesJudge::default(),
             linear: LinearJudge::default(),
-            residency: ResidencyJudge::new(plan.has_classes()),
+            residency: ResidencyJudge::new(plan.has_classes(), plan.within()),
             reader: DiskReader::default(),
             sessions: BTreeMap::new(),
             broken: None,

@@ -13,6 +13,7 @@ use antler_core::ids::{ChunkId, LogPosition, ServerId};
 use antler_core::namespace::record::Record;
 use antler_core::namespace::{Change, State};
 use antler_core::placement::Labels;
+use antler_core::placement::label::Expression;
 use antler_core::wire::chunk_master::{ChunkToMaster, Command, MasterToChunk};
 use antler_core::wire::client_master::{Answer, LeasedChunk};
 use std::collections::{BTreeMap, BTreeSet};
@@ -29,14 +30,17 @@ pub(crate) struct ResidencyJudge {
     servers: BTreeMap<usize, ServerId>,
     known: BTreeSet<ServerId>,
     looked: Nanos,
+    /// Where copies may lie, whatever the classes say.
+    within: Option<Expression>,
     /// Copies that were judged.
     pub(crate) judged: u64,
 }
 
 impl ResidencyJudge {
-    pub(crate) fn new(follows: bool) -> Self {
+    pub(crate) fn new(follows: bool, within: Option<Expression>) -> Self {
         Self {
             state: follows.then(State::default),
+            within,
             ..Self::default()
         }
     }
@@ -64,10 +68,7 @@ impl ResidencyJudge {
     /// Adds the servers that are permitted now.
     fn permit(&mut self, chunks: &[ChunkId]) {
         let Some(state) = &self.state else { return };
-        let labels = |server: ServerId| {
-            let known = state.server_labels(server);
-            known.map_or_else(Labels::new, |known| known.over(&known.configured))
-        };
+        let labels = |server| labels_of(state, server);
         for &chunk in chunks {
             let Some(class) = state.chunk(chunk).map(|one| state.class(one.class)) else {
                 continue;
@@ -80,6 +81,15 @@ impl ResidencyJudge {
 
     fn judge(&mut self, chunk: ChunkId, server: ServerId, what: &str) -> Result<(), String> {
         self.judged += 1;
+        if let (Some(within), Some(state)) = (&self.within, &self.state) {
+            let labels = labels_of(state, server);
+            if !labels.is_empty() && !within.matches(&labels) {
+                return Err(format!(
+                    "{what}: {chunk} is on {server} with {labels:?}, and copies are to stay within \
+                     `{within}`"
+                ));
+            }
+        }
         match self.permitted.get(&chunk) {
             Some(permitted) if !permitted.contains(&server) => Err(format!(
                 "{what}: {chunk} was never permitted on {server}, but on {permitted:?}"
@@ -163,4 +173,10 @@ impl ResidencyJudge {
         }
         Ok(())
     }
+}
+
+/// The labels of a server that hold, as far as the log knows them.
+fn labels_of(state: &State, server: ServerId) -> Labels {
+    let known = state.server_labels(server);
+    known.map_or_else(Labels::new, |known| known.over(&known.configured))
 }

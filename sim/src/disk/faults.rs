@@ -36,6 +36,19 @@ impl DiskSpeed {
     };
 }
 
+impl DiskSpeed {
+    /// As fast to position and to sync, with so many bytes a second.
+    #[must_use]
+    pub fn at(self, bytes_per_second: u64) -> Self {
+        let page = 4096 * 1_000_000_000 / bytes_per_second.max(1);
+        Self {
+            read_page: page,
+            write_page: page,
+            ..self
+        }
+    }
+}
+
 /// How often a call fails.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Failing {

@@ -2,16 +2,24 @@
 //! before the run begins. It is data: printed first, kept when it fails, shrunk, and run
 //! again.
 
+mod documents;
 mod programs;
+mod sites;
+pub mod year;
 
 pub use programs::{FileOperation, Program, Step};
+pub(crate) use sites::Place;
+pub use sites::{LinkPlan, SitePlan};
+pub use year::{Stretch, YearPlan};
 
 use crate::network::{Nanos, NetworkSpeed};
+use crate::scenario::expect::Residency;
 use crate::scenario::{
-    Action, Build, DiskKind, Errors, Fault, LimitsPlan, Order, Profile, Range, Scenario, Trigger,
-    Who, Workload, read_label,
+    Action, Build, DiskKind, Errors, Expect, Fault, LimitsPlan, Order, Profile, Range, Scenario,
+    Trigger, Who, Workload, read_label,
 };
 use antler_core::machine::Role;
+use antler_core::placement::label::Expression;
 use antler_core::rng::Rng;
 use serde::{Deserialize, Serialize};
 
@@ -22,8 +30,20 @@ pub struct Plan {
     pub seed: u64,
     /// The cluster.
     pub cluster: ClusterPlan,
+    /// Its places, if it is told by them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sites: Vec<SitePlan>,
     /// The network's quantities.
     pub network: NetworkPlan,
+    /// What lies between two sites, where that differs.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub links: Vec<LinkPlan>,
+    /// How everything is kept from the beginning, if not as so many copies.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub storage: Option<StoragePlan>,
+    /// The year that is played, if one is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub year: Option<YearPlan>,
     /// The machines' bounds.
     #[serde(default)]
     pub limits: LimitsPlan,
@@ -39,6 +59,59 @@ pub struct Plan {
     pub redundancy: Nanos,
     /// Which errors programs may see.
     pub errors: Errors,
+    /// What an operator expects of the run's figures.
+    #[serde(default, skip_serializing_if = "FiguresPlan::is_empty")]
+    pub figures: FiguresPlan,
+}
+
+/// The policies of everything, from the beginning.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct StoragePlan {
+    /// At rest.
+    pub keep: String,
+    /// While it is written, if that differs.
+    pub create: Option<String>,
+}
+
+/// What is expected of the figures of a run.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct FiguresPlan {
+    /// Millionths of what programs of each site ask that are answered in time.
+    pub available: Option<u64>,
+    /// What that is.
+    pub within: Nanos,
+    /// How soon after a lost disk every chunk has its copies again.
+    pub full_redundancy: Option<Nanos>,
+    /// What 99 % of the reads and of the writes of each site take at most.
+    pub p99: Option<Nanos>,
+    /// Where copies may lie, whatever the policies say.
+    pub residency: Option<String>,
+}
+
+impl FiguresPlan {
+    fn draw(expect: &Expect, rng: &mut Rng) -> Self {
+        let within = match &expect.residency {
+            Some(Residency::Within(place)) => Some(place.to_string()),
+            _ => None,
+        };
+        Self {
+            available: expect.available.map(|share| share.0),
+            within: expect.within.draw(rng),
+            full_redundancy: expect.full_redundancy.map(|most| most.draw(rng)),
+            p99: expect.p99.map(|most| most.draw(rng)),
+            residency: within,
+        }
+    }
+
+    /// Whether the run must be observed for them.
+    #[must_use]
+    pub fn are_judged(&self) -> bool {
+        self.available.is_some() || self.full_redundancy.is_some() || self.p99.is_some()
+    }
+
+    fn is_empty(&self) -> bool {
+        !self.are_judged() && self.residency.is_none()
+    }
 }
 
 /// The cluster of a run.
@@ -156,6 +229,12 @@ pub struct FaultPlan {
     pub hasty: bool,
     /// Draws the target when it strikes.
     pub pick: u64,
+    /// When it is in the year that is played.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub date: Option<Nanos>,
+    /// How long after it an empty disk takes the place of the one that it hit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replaced: Option<Nanos>,
 }
 
 impl Plan {
@@ -165,39 +244,61 @@ impl Plan {
         let mut rng = Rng::new(seed);
         // What was added later has draws of its own, so that older ones stay as they are.
         let mut apart = Rng::new(seed ^ 0x0011_3175);
-        let cluster = draw_cluster(scenario, &mut rng, &mut apart);
+        let mut figures = Rng::new(seed ^ 0x0f19_0475);
+        let mut places = Rng::new(seed ^ 0x0517_e500);
+        let mut cluster = draw_cluster(scenario, &mut rng, &mut apart);
+        let sites = scenario.sites.iter();
+        let sites: Vec<SitePlan> = sites
+            .map(|site| SitePlan::draw(site, &mut places))
+            .collect();
+        if !sites.is_empty() {
+            cluster = sites::sum_up(cluster, scenario, &sites);
+        }
         let network = draw_network(scenario, &mut rng);
+        let links = scenario.links.iter();
+        let links = links.map(|link| LinkPlan::draw(link, &scenario.sites, &mut places));
+        let links = links.collect();
         let duration = scenario.workload.duration.draw(&mut rng);
+        let (mut program_rng, mut fault_rng) = (rng.fork(), rng.fork());
+        let faults = scenario.faults.iter();
+        let mut faults: Vec<FaultPlan> = faults
+            .flat_map(|fault| draw_fault(fault, &mut fault_rng))
+            .collect();
+        let finish = scenario.expect.finish.draw(&mut rng);
+        let redundancy = scenario.expect.redundancy.draw(&mut rng);
+        // Drawn last: a scenario without orders draws what it drew before.
+        let mut orders = draw_orders(&scenario.operator, &mut rng);
+        let year = draw_year(scenario, &sites, seed, (&mut faults, &mut orders));
+        let duration = year.as_ref().map_or(duration, YearPlan::played);
+        let profile = scenario.workload.profile.draw(&mut apart);
         let programs = draw_programs(
-            (
-                &scenario.workload,
-                scenario.workload.profile.draw(&mut apart),
-            ),
+            (&scenario.workload, profile),
             &cluster,
             duration,
-            &mut rng.fork(),
+            &mut program_rng,
         );
-        let mut fault_rng = rng.fork();
-        let faults = &scenario.faults;
-        let faults = faults
-            .iter()
-            .flat_map(|fault| draw_fault(fault, &mut fault_rng));
         let mut plan = Self {
             seed,
             cluster,
+            sites,
             network,
+            links,
+            storage: scenario.storage.as_ref().map(|storage| StoragePlan {
+                keep: storage.keep.clone(),
+                create: storage.create.clone(),
+            }),
+            year,
             limits: scenario.limits.draw(&mut apart),
             duration,
             programs,
-            faults: faults.collect(),
-            finish: scenario.expect.finish.draw(&mut rng),
-            redundancy: scenario.expect.redundancy.draw(&mut rng),
+            faults,
+            finish,
+            redundancy,
             errors: scenario.expect.errors,
+            figures: FiguresPlan::draw(&scenario.expect, &mut figures),
         };
-        // Drawn last: a scenario without orders draws what it drew before.
         if !scenario.operator.is_empty() {
-            let program = draw_operator(&scenario.operator, &mut rng);
-            plan.programs.push(program);
+            plan.programs.push(operator_of(orders));
         }
         plan
     }
@@ -206,7 +307,15 @@ impl Plan {
     #[must_use]
     pub fn has_classes(&self) -> bool {
         let mut steps = self.programs.iter().flat_map(|program| &program.steps);
-        steps.any(|step| matches!(step.operation, FileOperation::ChangeClass { .. }))
+        self.storage.is_some()
+            || steps.any(|step| matches!(step.operation, FileOperation::ChangeClass { .. }))
+    }
+
+    /// Where copies may lie, whatever the policies say.
+    #[must_use]
+    pub(crate) fn within(&self) -> Option<Expression> {
+        let place = self.figures.residency.as_ref()?;
+        Some(place.parse().expect("a plan was checked to name a place"))
     }
 
     /// # Errors
@@ -224,6 +333,13 @@ impl Plan {
         }
         if cluster.chunkservers < cluster.copies {
             return Err("there are fewer chunkservers than copies".to_owned());
+        }
+        if let Some(place) = &self.figures.residency {
+            let read: Result<Expression, _> = place.parse();
+            read.map_err(|mistake| format!("{place:?}: {mistake}"))?;
+        }
+        if !self.fits_sites() {
+            return Err("the counts of the cluster are not those of its sites".to_owned());
         }
         let mut programs = self.programs.iter();
         match programs.find(|program| program.client >= cluster.clients) {
@@ -265,6 +381,15 @@ impl Plan {
         if cluster.version == Build::Previous {
             line.push_str(", begun as the previous version");
         }
+        for site in &self.sites {
+            line.push_str(&format!("\n  site: {site}"));
+        }
+        if let Some(storage) = &self.storage {
+            line.push_str(&format!("\n  everything kept as {}", storage.keep));
+        }
+        if let Some(year) = &self.year {
+            line.push_str(&format!("\n  {year}"));
+        }
         for (name, value) in self.limits.unusual() {
             line.push_str(&format!(", {name} {value}"));
         }
@@ -277,6 +402,9 @@ impl Plan {
 
 impl std::fmt::Display for FaultPlan {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if let Some(date) = self.date {
+            write!(f, "{}, ", year::shown(date))?;
+        }
         match self.when {
             When::At(at) => write!(f, "at {:.3}s ", at as f64 / 1e9)?,
             When::On { trigger, skip } => write!(f, "on {trigger:?} no. {} ", skip + 1)?,
@@ -286,9 +414,40 @@ impl std::fmt::Display for FaultPlan {
             let arrow = if self.one_way { "to" } else { "from" };
             write!(f, " {arrow} {from}")?;
         }
+        if let Some(replaced) = self.replaced {
+            write!(f, ", replaced after {:.3}s", replaced as f64 / 1e9)?;
+        }
         match self.lasts {
             Some(lasts) => write!(f, " for {:.3}s", lasts as f64 / 1e9),
             None => Ok(()),
+        }
+    }
+}
+
+impl StoragePlan {
+    /// The name of the class that it makes.
+    pub const CLASS: &'static str = "everything";
+
+    /// What makes the class and puts everything into it.
+    pub(crate) fn program(&self) -> Program {
+        let operations = [
+            FileOperation::ChangeClass {
+                name: Self::CLASS.to_owned(),
+                keep: self.keep.clone(),
+                create: self.create.clone(),
+            },
+            FileOperation::SetClass {
+                path: "/".to_owned(),
+                class: Self::CLASS.to_owned(),
+            },
+        ];
+        let steps = operations.map(|operation| Step {
+            think: 0,
+            operation,
+        });
+        Program {
+            client: 0,
+            steps: steps.to_vec(),
         }
     }
 }
@@ -329,6 +488,9 @@ fn draw_programs(
     duration: Nanos,
     rng: &mut Rng,
 ) -> Vec<Program> {
+    if profile == Profile::Documents {
+        return draw_offices(workload, cluster, duration, rng);
+    }
     let shared = workload.shared.draw(rng);
     let file_max = workload.file_max.draw(rng).max(1);
     let write_max = workload.write_max.draw(rng).clamp(1, file_max);
@@ -351,9 +513,9 @@ fn draw_programs(
     programs
 }
 
-/// What the operator does, on the first mount, in the order of time.
-fn draw_operator(orders: &[Order], rng: &mut Rng) -> Program {
-    let mut timed: Vec<(Nanos, FileOperation)> = Vec::new();
+/// What the operator does, and when.
+fn draw_orders(orders: &[Order], rng: &mut Rng) -> Vec<(Nanos, FileOperation)> {
+    let mut timed = Vec::new();
     for order in orders {
         let (at, chance) = (order.at.draw(rng), rng.below(100));
         let server = order.server.map_or(0, |server| server.draw(rng));
@@ -362,6 +524,11 @@ fn draw_operator(orders: &[Order], rng: &mut Rng) -> Program {
         }
     }
     timed.sort_by_key(|(at, _)| *at);
+    timed
+}
+
+/// The operator, on the first mount, in the order of time.
+fn operator_of(timed: Vec<(Nanos, FileOperation)>) -> Program {
     let mut before = 0;
     let steps = timed.into_iter().map(|(at, operation)| {
         let think = at - std::mem::replace(&mut before, at);
@@ -369,6 +536,26 @@ fn draw_operator(orders: &[Order], rng: &mut Rng) -> Program {
     });
     let steps = steps.collect();
     Program { client: 0, steps }
+}
+
+/// The year that is played: its events join the faults, and everything gets the time in
+/// the run at which it comes.
+fn draw_year(
+    scenario: &Scenario,
+    sites: &[SitePlan],
+    seed: u64,
+    (faults, orders): (&mut Vec<FaultPlan>, &mut [(Nanos, FileOperation)]),
+) -> Option<YearPlan> {
+    let year = scenario.year.as_ref()?;
+    let mut rng = Rng::new(seed ^ 0x0365_da75);
+    let quiet = year.quiet.draw(&mut rng);
+    faults.extend(year::draw_events((year, &scenario.rates), sites, &mut rng));
+    let mut times: Vec<Nanos> = orders.iter().map(|(at, _)| *at).collect();
+    let plan = year::compress((year.days, quiet), faults, &mut times);
+    for ((at, _), time) in orders.iter_mut().zip(times) {
+        *at = time;
+    }
+    Some(plan)
 }
 
 fn operation_of(order: &Order, server: u64) -> FileOperation {
@@ -421,10 +608,42 @@ fn draw_fault(fault: &Fault, rng: &mut Rng) -> Vec<FaultPlan> {
             once: fault.once,
             hasty: fault.hasty,
             pick: rng.word(),
+            date: None,
+            replaced: None,
         });
         at = at.map(|at| at + fault.every.map_or(0, |every| every.draw(rng)));
     }
     plans
+}
+
+fn draw_offices(
+    workload: &Workload,
+    cluster: &ClusterPlan,
+    duration: Nanos,
+    rng: &mut Rng,
+) -> Vec<Program> {
+    const MINUTE: Nanos = 60_000_000_000;
+    let actors = workload.actors.draw(rng).max(1);
+    let files = workload.files.draw(rng).div_ceil(actors).max(1);
+    let (reads, synced) = (workload.reads.draw(rng), workload.synced.draw(rng));
+    let pace = MINUTE * actors / workload.rate.draw(rng).max(1);
+    let programs = cluster.clients * actors;
+    let numbers = 0..programs;
+    let office = |number| documents::Office {
+        number,
+        client: number / actors,
+        programs,
+        files,
+        size: workload.size.range,
+        reads,
+        synced,
+        pace,
+        duration,
+        write_max: workload.write_max.range.high.max(1),
+    };
+    numbers
+        .map(|number| documents::draw(&office(number), rng.fork()))
+        .collect()
 }
 
 /// What programs of a profile mostly do, and between which bounds they wait.

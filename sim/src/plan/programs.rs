@@ -251,6 +251,7 @@ impl Drawing<'_> {
             Profile::Synced => (5, 65, 30),
             Profile::Contended => (25, 65, 10),
             Profile::Orphans => (10, 70, 20),
+            Profile::Documents => unreachable!("offices are drawn by themselves"),
         };
         match self.rng.below(names + data + syncs) {
             n if n < names => self.name_step(),

@@ -62,25 +62,28 @@ impl Unit for Plain {
 
 impl Unit for Time {
     const WHAT: &'static str =
-        "a duration like \"5s\" or \"0.1ms\" (us, ms, s, min), or a range of two";
+        "a duration like \"5s\" or \"0.1ms\" (us, ms, s, min, h, d), or a range of two";
     fn parse(text: &str) -> Option<u64> {
         let units = [
             ("us", 1_000),
             ("ms", 1_000_000),
             ("min", 60_000_000_000),
             ("s", 1_000_000_000),
+            ("h", 3_600_000_000_000),
+            ("d", 86_400_000_000_000),
         ];
         with_unit(text, &units)
     }
 }
 
 impl Unit for Size {
-    const WHAT: &'static str = "a size like \"64KiB\" (B, KiB, MiB, GiB), or a range of two";
+    const WHAT: &'static str = "a size like \"64KiB\" (B, KiB, MiB, GiB, TiB), or a range of two";
     fn parse(text: &str) -> Option<u64> {
         let units = [
             ("KiB", 1 << 10),
             ("MiB", 1 << 20),
             ("GiB", 1 << 30),
+            ("TiB", 1 << 40),
             ("B", 1),
         ];
         with_unit(text, &units)
@@ -99,7 +102,8 @@ fn with_unit(text: &str, units: &[(&str, u64)]) -> Option<u64> {
     }
     let micros: u64 = format!("{decimals:0<6}").parse().ok()?;
     let whole: u64 = whole.parse().ok()?;
-    let parts = micros.checked_mul(scale)? / 1_000_000;
+    let parts = u128::from(micros) * u128::from(scale) / 1_000_000;
+    let parts = u64::try_from(parts).ok()?;
     whole.checked_mul(scale)?.checked_add(parts)
 }
 
@@ -243,11 +247,13 @@ mod tests {
         assert_eq!(read("0.1ms").expect("valid").range, Range::only(100_000));
         let range = read("10ms..2s").expect("valid").range;
         assert_eq!((range.low, range.high), (10_000_000, 2_000_000_000));
-        for wrong in ["5", "s", "2s..1s", "1.2.3s", "-1s", "1h"] {
+        for wrong in ["5", "s", "2s..1s", "1.2.3s", "-1s", "1w"] {
             assert!(read(wrong).is_err(), "{wrong}");
         }
         let words = |text| toml::from_str::<BTreeMap<String, Choice<bool>>>(text);
         assert!(words("x = []").is_err() && words("x = [true, false]").is_ok());
+        assert_eq!(Time::parse("2h"), Some(7_200_000_000_000));
+        assert_eq!(Time::parse("0.5d"), Some(43_200_000_000_000));
         assert_eq!(Size::parse("4KiB"), Some(4096));
         assert_eq!(Plain::parse("12"), Some(12));
     }

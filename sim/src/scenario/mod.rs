@@ -5,14 +5,20 @@
 //! targets for a seed is the plan's.
 
 pub mod draw;
+pub mod expect;
 pub mod limits;
+pub mod site;
 pub mod who;
+mod whole;
+pub mod year;
 
 pub use draw::{Bytes, Choice, Count, Draw, Range, Span};
+pub use expect::{Errors, Expect, MarkName};
 pub use limits::{Limits, LimitsPlan};
+pub use site::{Link, Site};
 pub use who::Who;
+pub use year::{Each, Rate, Storage, Year};
 
-use antler_core::marks::Mark;
 use antler_core::placement::Policy;
 use antler_core::version::FeatureLevel;
 use serde::de::DeserializeOwned;
@@ -29,9 +35,18 @@ pub struct Scenario {
     /// What the cluster is made of.
     #[serde(default)]
     pub cluster: Cluster,
+    /// Its places, told one by one instead of as counts of the cluster.
+    #[serde(default, rename = "site")]
+    pub sites: Vec<Site>,
     /// How its parts are connected.
     #[serde(default)]
     pub network: NetworkOptions,
+    /// What lies between two sites, where that differs.
+    #[serde(default, rename = "link")]
+    pub links: Vec<Link>,
+    /// How its files are kept from the beginning.
+    #[serde(default)]
+    pub storage: Option<Storage>,
     /// The bounds of the machines.
     #[serde(default)]
     pub limits: Limits,
@@ -44,6 +59,12 @@ pub struct Scenario {
     /// What goes wrong.
     #[serde(default, rename = "fault")]
     pub faults: Vec<Fault>,
+    /// The time that `rates` are drawn over.
+    #[serde(default)]
+    pub year: Option<Year>,
+    /// How often what fails.
+    #[serde(default, rename = "rate")]
+    pub rates: Vec<Rate>,
     /// What must come of it.
     #[serde(default)]
     pub expect: Expect,
@@ -180,6 +201,16 @@ pub struct Workload {
     pub write_max: Bytes,
     /// Bytes of a file at most.
     pub file_max: Bytes,
+    /// `documents`: how many each mount keeps.
+    pub files: Count,
+    /// `documents`: bytes of one.
+    pub size: Bytes,
+    /// `documents`: of a hundred operations, how many only read.
+    pub reads: Count,
+    /// `documents`: of a hundred that write, how many sync.
+    pub synced: Count,
+    /// `documents`: operations that each mount begins in a minute.
+    pub rate: Count,
 }
 
 impl Default for Workload {
@@ -192,6 +223,11 @@ impl Default for Workload {
             think: Span::between(0, 60_000_000),
             write_max: Bytes::between(100, 200 << 10),
             file_max: Bytes::between(64 << 10, 1 << 20),
+            files: Count::only(40),
+            size: Bytes::between(1 << 10, 128 << 10),
+            reads: Count::only(80),
+            synced: Count::only(50),
+            rate: Count::only(60),
         }
     }
 }
@@ -212,6 +248,8 @@ pub enum Profile {
     Contended,
     /// Files that are unlinked as soon as they are open, and used on.
     Orphans,
+    /// An office: documents are made whole, read whole, changed a little, removed.
+    Documents,
 }
 
 /// Something that an operator does: exactly one of `class`, `set`, `label` and `raise`
@@ -391,62 +429,6 @@ pub enum Trigger {
     Effect,
 }
 
-/// What must come of it.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Expect {
-    /// Programs may see EIO and its like.
-    pub errors: Errors,
-    /// How soon after everything healed all operations have ended.
-    pub finish: Span,
-    /// How soon after that every chunk has its copies again.
-    pub redundancy: Span,
-    /// Marks that at least one seed of a run of 50 or more must reach.
-    pub marks: Vec<MarkName>,
-}
-
-impl Default for Expect {
-    fn default() -> Self {
-        Self {
-            errors: Errors::None,
-            finish: Span::only(180 * SECOND),
-            redundancy: Span::only(180 * SECOND),
-            marks: Vec::new(),
-        }
-    }
-}
-
-/// Which errors programs may see.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Errors {
-    /// None but those that POSIX foresees for what was asked.
-    None,
-    /// ENOSPC too.
-    Space,
-    /// Any.
-    Any,
-}
-
-/// A coverage mark by its name.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize)]
-#[serde(try_from = "String")]
-pub struct MarkName(pub Mark);
-
-impl TryFrom<String> for MarkName {
-    type Error = String;
-
-    fn try_from(name: String) -> Result<Self, String> {
-        let names = Mark::ALL.iter().map(|mark| mark.name());
-        let found = Mark::ALL.iter().find(|mark| mark.name() == name);
-        found.map(|&mark| Self(mark)).ok_or_else(|| {
-            let near =
-                nearest(&name, names).map_or(String::new(), |n| format!("; did you mean `{n}`?"));
-            format!("there is no mark `{name}`{near}")
-        })
-    }
-}
-
 /// Why a scenario can't be used.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("{path}:{line}: {message}")]
@@ -492,11 +474,13 @@ pub fn parse(path: &str, text: &str) -> Result<Scenario, ScenarioError> {
         let line = line_of(text, "[[operator]]", number);
         order.check().map_err(|message| fail(line, message))?;
     }
-    let parts = [scenario.cluster.check(), scenario.limits.check()];
+    let counted = scenario.sites.is_empty();
+    let parts = [scenario.cluster.check(counted), scenario.limits.check()];
     parts
         .into_iter()
         .collect::<Result<(), String>>()
         .map_err(|message| fail(1, message))?;
+    whole::check(text, &scenario).map_err(|(line, message)| fail(line, message))?;
     Ok(scenario)
 }
 
@@ -522,11 +506,12 @@ pub(crate) fn read_strictly<T: DeserializeOwned>(
 }
 
 impl Cluster {
-    fn check(&self) -> Result<(), String> {
+    /// `counted`: the chunkservers are told here, not by sites.
+    fn check(&self, counted: bool) -> Result<(), String> {
         if self.masters.range.low == 0 || self.copies.range.low == 0 {
             return Err("a cluster has at least one master and one copy".to_owned());
         }
-        if self.chunkservers.range.low < self.copies.range.high {
+        if counted && self.chunkservers.range.low < self.copies.range.high {
             return Err("there are fewer chunkservers than copies".to_owned());
         }
         if self.masters_in > self.datacentres.range.low {

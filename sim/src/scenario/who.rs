@@ -21,6 +21,8 @@ pub enum Who {
     Cause,
     /// Everyone in a place, from 1.
     Datacentre(u64),
+    /// The chunkservers of a rack, counted through all sites from 1.
+    Rack(u64),
     /// Everyone but the clients.
     Servers,
     /// Everyone.
@@ -35,7 +37,7 @@ impl TryFrom<String> for Who {
             format!(
                 "{text:?} names nobody: allowed are master, metalogger, chunkserver, client (any of \
                  them), with a number (master-1) or as a plural (masters), leader, cause, \
-                 datacentre-N, servers, everything"
+                 datacentre-N, rack-N, servers, everything"
             )
         })
     }
@@ -56,6 +58,7 @@ impl fmt::Display for Who {
             Self::Leader => f.write_str("leader"),
             Self::Cause => f.write_str("cause"),
             Self::Datacentre(number) => write!(f, "datacentre-{number}"),
+            Self::Rack(number) => write!(f, "rack-{number}"),
             Self::Servers => f.write_str("servers"),
             Self::Everything => f.write_str("everything"),
         }
@@ -85,6 +88,7 @@ fn parse(text: &str) -> Option<Who> {
         let number = number.parse().ok().filter(|&n| n > 0)?;
         return match name {
             "datacentre" => Some(Who::Datacentre(number)),
+            "rack" => Some(Who::Rack(number)),
             name => Some(Who::Numbered(role(name)?, number)),
         };
     }
@@ -121,6 +125,7 @@ mod tests {
             "client",
             "servers",
             "datacentre-1",
+            "rack-2",
         ] {
             assert_eq!(parse(text).expect("valid").to_string(), text);
         }
