@@ -410,7 +410,10 @@ fn copies_on(at: Nanos, state: &State, nodes: &[Node]) -> Copies {
         if node.power != Power::Up || node.paused_until > at {
             continue;
         }
-        for stored in node.stored_parts() {
+        // A server may not have noticed yet that a disk of it is dead.
+        let there = |number: &usize| !node.disks[*number].faults().vanished;
+        let disks = (0..node.disks.len()).filter(there);
+        for stored in disks.flat_map(|number| node.parts_on(number)) {
             let chunk = state.chunk(stored.part.chunk);
             if chunk.is_some_and(|chunk| chunk.version == stored.version) {
                 *copies.entry(stored.part).or_default() += 1;

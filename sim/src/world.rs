@@ -194,7 +194,7 @@ impl World {
             acts: Vec::new(),
             outcome: None,
             attended: Nanos::MAX,
-            observer: (observe || plan.figures.are_judged()).then(|| Observer::new(&nodes, &plan)),
+            observer: (observe || plan.has_figures()).then(|| Observer::new(&nodes, &plan)),
             rng,
             nodes,
             trace,

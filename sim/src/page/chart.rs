@@ -1,10 +1,14 @@
 //! The parts of a chart: a time axis, rows, lines, areas, and the text beside them, as
-//! SVG. Knows nothing of clusters.
+//! SVG. Of a run it knows its time alone.
 //!
 //! Invariant: everything lies within the view box, and what is text is escaped.
 
 use crate::network::Nanos;
+use crate::observe::Observed;
+use crate::plan::YearPlan;
 use std::fmt::Write;
+
+const SECOND: Nanos = 1_000_000_000;
 
 /// The width of every chart, and of the labels at its left.
 const WIDTH: f64 = 960.0;
@@ -38,6 +42,8 @@ pub(crate) struct Chart {
     body: String,
     /// When each phase begins, and its name.
     phases: Vec<(Nanos, &'static str)>,
+    /// What the axis shows: times, and their names.
+    ticks: Vec<(Nanos, String)>,
 }
 
 impl Chart {
@@ -48,7 +54,69 @@ impl Chart {
             height,
             body: String::new(),
             phases: phases.to_vec(),
+            ticks: ticks(end)
+                .into_iter()
+                .map(|second| (second * SECOND, format!("{second} s")))
+                .collect(),
         }
+    }
+
+    /// An empty chart over the time of a run; of a year its axis shows the days.
+    pub(super) fn of(seen: &Observed, height: f64) -> Self {
+        let mut chart = Self::new(seen.ended, height, &seen.phases);
+        if let Some(year) = &seen.year {
+            chart.ticks = chart.days(year, seen.begun);
+        }
+        chart
+    }
+
+    /// The days of a year, as many as there is room for.
+    fn days(&self, year: &YearPlan, begun: Nanos) -> Vec<(Nanos, String)> {
+        const DAY: Nanos = 86_400 * SECOND;
+        /// The least between two names.
+        const APART: f64 = 62.0;
+        let end = year
+            .stretches
+            .last()
+            .map_or(0, |last| last.date + last.lasts);
+        let mut ticks: Vec<(Nanos, String)> = Vec::new();
+        let mut last = f64::MIN;
+        for day in 0..end / DAY {
+            let at = begun + year.run_time(day * DAY);
+            let x = self.x(at);
+            if x >= last + APART && x < WIDTH - RIGHT - APART / 2.0 {
+                ticks.push((at, format!("day {}", day + 1)));
+                last = x;
+            }
+        }
+        ticks
+    }
+
+    /// A line from top to bottom at a time.
+    pub(super) fn mark(&mut self, at: Nanos, what: &str) {
+        let (x, top, bottom) = (self.x(at), TOP, TOP + self.height);
+        let what = escaped(what);
+        let _ = writeln!(
+            self.body,
+            "<line class=\"mark\" x1=\"{x:.1}\" x2=\"{x:.1}\" y1=\"{top:.1}\" y2=\"{bottom:.1}\">\
+             <title>{what}</title></line>"
+        );
+    }
+
+    /// A line that goes on level from each point (time, share of the height) to the next.
+    pub(super) fn steps(&mut self, points: &[(Nanos, f64)], color: &str) {
+        let mut shown = Vec::new();
+        for (at, (from, share)) in points.iter().enumerate() {
+            let until = points.get(at + 1).map_or(self.end, |(next, _)| *next);
+            for when in [*from, until] {
+                shown.push(format!("{:.1},{:.1}", self.x(when), self.y(*share)));
+            }
+        }
+        let _ = writeln!(
+            self.body,
+            "<polyline points=\"{}\" fill=\"none\" stroke=\"var(--{color})\" stroke-width=\"2\"/>",
+            shown.join(" ")
+        );
     }
 
     /// Where a time is.
@@ -167,13 +235,13 @@ impl Chart {
 
     fn write_axis(&self, svg: &mut String) {
         let (top, bottom) = (TOP, TOP + self.height);
-        for second in ticks(self.end) {
-            let x = self.x(second * 1_000_000_000);
+        for (at, name) in &self.ticks {
+            let x = self.x(*at);
             let y = bottom + 21.0;
             let _ = writeln!(
                 svg,
                 "<line class=\"grid\" x1=\"{x:.1}\" x2=\"{x:.1}\" y1=\"{top:.1}\" y2=\"{bottom:.1}\"/>\
-                 <text class=\"tick\" x=\"{x:.1}\" y=\"{y:.1}\" text-anchor=\"middle\">{second} s</text>"
+                 <text class=\"tick\" x=\"{x:.1}\" y=\"{y:.1}\" text-anchor=\"middle\">{name}</text>"
             );
         }
     }

@@ -3,15 +3,18 @@
 //! says what it shows, and a table of the same numbers.
 
 use super::chart::{Chart, escaped};
+use super::sites;
+use crate::figures::{Figures, histogram};
 use crate::network::Nanos;
 use crate::observe::{Answered, Health, Kind, Observed};
+use crate::plan::year;
 use hdrhistogram::Histogram;
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
 /// Height of a row, and of a chart that has none.
-const ROW: f64 = 20.0;
-const HIGH: f64 = 160.0;
+pub(super) const ROW: f64 = 20.0;
+pub(super) const HIGH: f64 = 160.0;
 /// Faults that are drawn; all are in the table.
 const ROWS_MAX: usize = 40;
 /// How many steps of time latencies and copies are put into.
@@ -23,21 +26,25 @@ pub(crate) struct Table<'a> {
     pub(crate) rows: Vec<Vec<String>>,
 }
 
-pub(super) fn write(page: &mut String, seen: &Observed) {
+pub(super) fn write(page: &mut String, seen: &Observed, figures: &Figures) {
+    sites::write_year(page, seen);
     write_faults(page, seen);
     write_nodes(page, seen);
     write_health(page, seen);
+    sites::write_losses(page, seen, figures);
+    sites::write_available(page, seen, figures);
     write_latencies(page, seen);
     write_copies(page, seen);
+    sites::write_by_site(page, seen);
     write_places(page, seen);
 }
 
-fn seconds(at: Nanos) -> String {
+pub(super) fn seconds(at: Nanos) -> String {
     format!("{:.2} s", at as f64 / 1e9)
 }
 
 /// A duration with a unit that suits it.
-fn short(nanos: f64) -> String {
+pub(super) fn short(nanos: f64) -> String {
     match nanos {
         n if n < 1e6 => format!("{:.0} µs", n / 1e3),
         n if n < 1e9 => format!("{:.1} ms", n / 1e6),
@@ -100,17 +107,21 @@ fn write_faults(page: &mut String, seen: &Observed) {
         return;
     }
     let shown = &seen.faults[..count.min(ROWS_MAX)];
-    let mut chart = Chart::new(seen.ended, ROW * shown.len() as f64, &seen.phases);
+    let mut chart = Chart::of(seen, ROW * shown.len() as f64);
     for (at, fault) in shown.iter().enumerate() {
         let top = ROW * at as f64;
         chart.label(top + ROW / 2.0, &fault.what);
         let until = fault.ended.unwrap_or(seen.ended);
-        let what = format!("{} hits {}", fault.what, fault.targets.join(", "));
+        let date = fault
+            .date
+            .map_or_else(String::new, |date| year::shown(date) + ": ");
+        let what = format!("{date}{} hits {}", fault.what, fault.targets.join(", "));
         let fill = "rx=\"2\" fill=\"var(--fault)\"";
         chart.bar((fault.begun, until), top + 4.0, ROW - 8.0, fill, &what);
     }
     let rows = seen.faults.iter().map(|fault| {
         vec![
+            fault.date.map_or_else(String::new, year::shown),
             seconds(fault.begun),
             fault.ended.map_or_else(|| "for good".to_owned(), seconds),
             fault.what.clone(),
@@ -118,7 +129,7 @@ fn write_faults(page: &mut String, seen: &Observed) {
         ]
     });
     let table = Table {
-        head: &["from", "to", "what", "hit"],
+        head: &["date", "from", "to", "what", "hit"],
         rows: rows.collect(),
     };
     let first = &seen.faults[0];
@@ -132,12 +143,15 @@ fn write_faults(page: &mut String, seen: &Observed) {
 }
 
 fn write_nodes(page: &mut String, seen: &Observed) {
-    let mut chart = Chart::new(seen.ended, ROW * seen.nodes.len() as f64, &seen.phases);
+    let mut chart = Chart::of(seen, ROW * seen.nodes.len() as f64);
     let mut rows = Vec::new();
     let mut longest: Option<(Nanos, &str)> = None;
     for (at, node) in seen.nodes.iter().enumerate() {
         let top = ROW * at as f64;
-        chart.label(top + ROW / 2.0, &format!("{} (dc{})", node.name, node.site));
+        chart.label(
+            top + ROW / 2.0,
+            &format!("{} ({})", node.name, seen.site(node.site)),
+        );
         let lane = "fill=\"var(--line)\"";
         chart.bar(
             (0, seen.ended),
@@ -194,7 +208,7 @@ fn write_health(page: &mut String, seen: &Observed) {
     let most = seen.health.iter().map(total).max().unwrap_or(0).max(1);
     // The mark in the middle is a whole number too.
     let top = most.next_multiple_of(2) as f64;
-    let mut chart = Chart::new(seen.ended, HIGH, &seen.phases);
+    let mut chart = Chart::of(seen, HIGH);
     let mut below = vec![0; seen.health.len()];
     for (color, _, count) in CLASSES {
         let points = seen.health.iter().zip(&mut below).map(|(health, below)| {
@@ -210,14 +224,21 @@ fn write_health(page: &mut String, seen: &Observed) {
     for share in [0.0, 0.5, 1.0] {
         chart.level(share, &format!("{:.0} chunks", top * share));
     }
+    for fault in seen.faults.iter().filter(|fault| fault.loss.is_some()) {
+        chart.mark(fault.begun, &fault.what);
+    }
     let worst = |count: fn(&Health) -> u64| seen.health.iter().map(count).max().unwrap_or(0);
     let text = format!(
         "Up to {most} chunks; at the worst moments {} had no copy in reach, {} one copy left of \
-         several, {} some copies missing. At the end {} had all.",
+         several, {} some copies missing. At the end {} had all.{}",
         worst(|health| health.missing),
         worst(|health| health.last),
         worst(|health| health.under),
         seen.health.last().map_or(0, |health| health.full),
+        match seen.faults.iter().any(|fault| fault.loss.is_some()) {
+            true => " A line marks each disk that was lost.",
+            false => "",
+        }
     );
     let rows = seen
         .health
@@ -251,15 +272,6 @@ const PERCENTILES: [(&str, &str, f64); 3] = [
     ("p99", "99 %", 99.0),
 ];
 
-fn histogram<'a>(answers: impl Iterator<Item = &'a Answered>) -> Histogram<u64> {
-    let mut histogram = Histogram::new(2).expect("two digits can be kept");
-    for answer in answers {
-        let recorded = histogram.record(answer.took.max(1));
-        recorded.expect("it grows to any duration");
-    }
-    histogram
-}
-
 fn write_latencies(page: &mut String, seen: &Observed) {
     let mut sites: BTreeMap<u64, Vec<&Answered>> = BTreeMap::new();
     for answer in &seen.answers {
@@ -281,7 +293,7 @@ fn write_latency(page: &mut String, seen: &Observed, site: u64, answers: &[&Answ
         .map(|(at, answers)| (at * step + step / 2, histogram(answers.into_iter())))
         .collect();
     let all = histogram(answers.iter().copied());
-    let mut chart = Chart::new(seen.ended, HIGH, &seen.phases);
+    let mut chart = Chart::of(seen, HIGH);
     let scale = Scale::of(&all);
     for decade in scale.decades() {
         chart.level(scale.share(decade), &short(decade));
@@ -294,9 +306,10 @@ fn write_latency(page: &mut String, seen: &Observed, site: u64, answers: &[&Answ
         chart.line(&points.collect::<Vec<_>>(), color);
     }
     let text = format!(
-        "How long {} requests of the mounts in dc{site} took, by when they were asked: half of \
+        "How long {} requests of the mounts in {} took, by when they were asked: half of \
          them up to {}, 99 % up to {}, the longest {}{}.",
         answers.len(),
+        seen.site(site),
         short(all.value_at_percentile(50.0) as f64),
         short(all.value_at_percentile(99.0) as f64),
         short(all.max() as f64),
@@ -306,7 +319,7 @@ fn write_latency(page: &mut String, seen: &Observed, site: u64, answers: &[&Answ
         }
     );
     let legend = legend(&PERCENTILES.map(|(color, name, _)| (color, name)));
-    let title = format!("Latency in dc{site}");
+    let title = format!("Latency in {}", seen.site(site));
     let svg = chart.finish(&format!("latency-{site}"), &title, &text);
     let table = latency_table(answers);
     write_figure(page, &title, &text, &(legend + &svg), &table);
@@ -376,7 +389,7 @@ fn write_copies(page: &mut String, seen: &Observed) {
     }
     let rate = |count: u64| count as f64 * 1e9 / step as f64;
     let most = counts.values().copied().map(rate).fold(0.0, f64::max);
-    let mut chart = Chart::new(seen.ended, HIGH / 2.0, &seen.phases);
+    let mut chart = Chart::of(seen, HIGH / 2.0);
     for share in [0.0, 1.0] {
         chart.level(share, &format!("{:.1} a second", most * share));
     }
@@ -413,13 +426,13 @@ fn write_places(page: &mut String, seen: &Observed) {
         .iter()
         .flat_map(|(_, parts)| parts.iter().flatten());
     let most = most.copied().max().unwrap_or(0).max(1);
-    let mut chart = Chart::new(seen.ended, ROW * servers.len() as f64, &seen.phases);
+    let mut chart = Chart::of(seen, ROW * servers.len() as f64);
     let mut rows = Vec::new();
     for (row, server) in servers.iter().enumerate() {
         let top = ROW * row as f64;
         chart.label(
             top + ROW / 2.0,
-            &format!("{} (dc{})", server.name, server.site),
+            &format!("{} ({})", server.name, seen.site(server.site)),
         );
         for (from, until, parts) in runs(seen, row) {
             let share = 0.12 + 0.88 * parts as f64 / most as f64;
@@ -433,7 +446,7 @@ fn write_places(page: &mut String, seen: &Observed) {
         let own = seen.stored.iter().filter_map(|(_, parts)| parts[row]).max();
         rows.push(vec![
             server.name.clone(),
-            format!("dc{}", server.site),
+            seen.site(server.site),
             own.unwrap_or(0).to_string(),
             last.unwrap_or(0).to_string(),
         ]);

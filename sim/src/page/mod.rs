@@ -2,10 +2,11 @@
 //! and nothing from the network, legible in light and dark, with every figure as text
 //! too.
 //!
-//! Owns what is shown and in which order; `figures` draws, `chart` knows SVG.
+//! Owns what is shown and in which order; `figures` and `sites` draw, `chart` knows SVG.
 
 pub(crate) mod chart;
 pub(crate) mod figures;
+mod sites;
 
 use crate::host::{Report, Verdict};
 use chart::escaped;
@@ -31,7 +32,10 @@ pub fn page(about: About<'_>, report: &Report) -> String {
     let mut page = opening(&format!("{scenario}, seed {}: {word}", report.seed));
     write_head(&mut page, &about, report);
     match &report.observed {
-        Some(seen) => figures::write(&mut page, seen),
+        Some(seen) => {
+            let own = report.figures.clone().unwrap_or_default();
+            figures::write(&mut page, seen, &own);
+        }
         None => {
             page.push_str("<p class=\"soft\">The run broke down: there is nothing to draw.</p>\n")
         }
@@ -85,6 +89,7 @@ fn write_head(page: &mut String, about: &About<'_>, report: &Report) {
         ),
         ("took", format!("{elapsed:.2} s")),
         ("programs did", format!("{} steps", report.steps)),
+        ("faults that waited", waits(report)),
         ("digest", format!("{:016x}", report.digest)),
         ("marks reached", marks.join(", ")),
         ("repeat with", about.repeat.to_owned()),
@@ -98,4 +103,19 @@ fn write_head(page: &mut String, about: &About<'_>, report: &Report) {
         "</dl>\n<h2>Options drawn</h2>\n<pre>{}</pre>",
         escaped(about.options)
     );
+}
+
+/// What became of faults that would have destroyed something for good.
+fn waits(report: &Report) -> String {
+    let waits = &report.waits;
+    match waits.waited + waits.dropped {
+        0 => "none".to_owned(),
+        _ => format!(
+            "{}, up to {:.1} s, until they destroyed nothing for good; {} in vain, which did not \
+             strike",
+            waits.waited,
+            waits.longest as f64 / 1e9,
+            waits.dropped
+        ),
+    }
 }

@@ -311,6 +311,11 @@ impl Plan {
             || steps.any(|step| matches!(step.operation, FileOperation::ChangeClass { .. }))
     }
 
+    /// Whether an operator wants to know what the run came to.
+    pub(crate) fn has_figures(&self) -> bool {
+        self.year.is_some() || self.figures.are_judged()
+    }
+
     /// Where copies may lie, whatever the policies say.
     #[must_use]
     pub(crate) fn within(&self) -> Option<Expression> {

@@ -147,6 +147,8 @@ pub(super) fn sum_up(cluster: ClusterPlan, scenario: &Scenario, sites: &[SitePla
         clients: total(Role::Client),
         disks: sites.iter().map(|site| site.disks).max().unwrap_or(1),
         datacentres: sites.len() as u64,
+        disk: sites[0].disk,
+        disk_size: sites[0].disk_size,
         copies,
         ..cluster
     }
