@@ -231,12 +231,20 @@ impl World {
         };
         let names = targets.iter().map(|&index| self.nodes[index].name.clone());
         let names: Vec<String> = names.collect();
+        let named = |who| match who {
+            Who::Datacentre(number) => {
+                let mut inside = self.nodes.iter();
+                let one = inside.find(|node| node.place.datacentre == number);
+                one.map_or_else(|| who.to_string(), |node| node.place.name.clone())
+            }
+            _ => who.to_string(),
+        };
         let mut what = match names.as_slice() {
             [one] => format!("{} {one}", fault.action),
-            _ => format!("{} {}", fault.action, fault.who),
+            _ => format!("{} {}", fault.action, named(fault.who)),
         };
         if let Some(from) = fault.from {
-            what.push_str(&format!(" from {from}"));
+            what.push_str(&format!(" from {}", named(from)));
         }
         let ends = fault.replaced.or_else(|| fault.ends());
         observer.struck(self.now, number, what, (names, ends), fault);

@@ -7,6 +7,7 @@ use crate::node::{Node, Power};
 use crate::plan::{FaultPlan, Plan, YearPlan, year};
 use crate::scenario::Action;
 use crate::world::{Phase, World, leading_state};
+use antler_core::chunk::operation::StoredPart;
 use antler_core::client::request::{FileReply, FileRequest};
 use antler_core::errno::Errno;
 use antler_core::ids::{ChunkId, PartId};
@@ -370,7 +371,7 @@ impl World {
             .iter()
             .filter(|node| node.role == Role::ChunkServer);
         let parts = servers.map(|node| {
-            let count = node.stored_parts().count() as u64;
+            let count = parts_of(node).count() as u64;
             (node.power == Power::Up).then_some(count)
         });
         observer.seen.stored.push((now, parts.collect()));
@@ -404,16 +405,21 @@ fn lacks(id: ChunkId, copies: &Copies, state: &State) -> bool {
     chunk.lease != LeaseState::Settled || count < u64::from(state.class(chunk.class).keep.copies)
 }
 
+/// What a chunkserver holds on the disks that are there: it may not have noticed yet that
+/// one is dead.
+fn parts_of(node: &Node) -> impl Iterator<Item = StoredPart> + '_ {
+    let there = |number: &usize| !node.disks[*number].faults().vanished;
+    let disks = (0..node.disks.len()).filter(there);
+    disks.flat_map(|number| node.parts_on(number))
+}
+
 fn copies_on(at: Nanos, state: &State, nodes: &[Node]) -> Copies {
     let mut copies = Copies::new();
     for node in nodes.iter().filter(|node| node.role == Role::ChunkServer) {
         if node.power != Power::Up || node.paused_until > at {
             continue;
         }
-        // A server may not have noticed yet that a disk of it is dead.
-        let there = |number: &usize| !node.disks[*number].faults().vanished;
-        let disks = (0..node.disks.len()).filter(there);
-        for stored in disks.flat_map(|number| node.parts_on(number)) {
+        for stored in parts_of(node) {
             let chunk = state.chunk(stored.part.chunk);
             if chunk.is_some_and(|chunk| chunk.version == stored.version) {
                 *copies.entry(stored.part).or_default() += 1;

@@ -72,3 +72,59 @@ fn every_fault_is_read() {
     }
     assert_eq!(count, 26);
 }
+
+#[test]
+fn every_optional_key_is_read() {
+    let sites = "[[site]]\nname = \"west\"\nmasters = 1\nchunkservers = 2\nclients = 1\n[[site]]\n\
+                 name = \"east\"\nchunkservers = 2\n[storage]\nkeep = \"2 in dc=west\"\n";
+    let cases = [
+        ("[workload] documents", "[workload]\n"),
+        ("[year]", "[year]\n"),
+        ("[expect] figures", "[expect]\n"),
+    ];
+    for (section, head) in cases {
+        let rows = rows(section);
+        assert!(rows.len() >= 2, "{section} has too few keys: {rows:?}");
+        for row in rows {
+            let (key, value) = (row[1].trim_matches('`'), row[2].trim_matches('`'));
+            let text = format!("{sites}{head}{key} = {value}\n");
+            read(&format!("optional-{}", key), &text);
+        }
+    }
+    // Each key of a site, at once, with what the table says.
+    let text: String = rows("[[site]]")
+        .iter()
+        .map(|row| {
+            format!(
+                "{} = {}\n",
+                row[1].trim_matches('`'),
+                row[2].trim_matches('`')
+            )
+        })
+        .collect();
+    let site = format!("[[site]]\n{text}");
+    assert_eq!(read("site", &site).sites.len(), 1, "{site}");
+}
+
+#[test]
+fn every_rate_is_read() {
+    let rows = rows("[[rate]]");
+    let kinds = rows.iter().filter(|row| row[2].starts_with("each"));
+    let mut count = 0;
+    for row in kinds {
+        for action in row[1].split(", ").map(|action| action.trim_matches('`')) {
+            let of_disk = row[2].contains("disk");
+            let rest = match of_disk {
+                true => "replaced_after = \"1d\"",
+                false => "who = \"site\"\nfor = \"1h\"",
+            };
+            let text = format!(
+                "[[site]]\nname = \"west\"\nmasters = 1\nchunkservers = 2\nclients = 1\n[year]\n\
+                 [[rate]]\ndo = \"{action}\"\nper_year = 1\n{rest}\n"
+            );
+            assert_eq!(read(&format!("rate-{action}"), &text).rates.len(), 1);
+            count += 1;
+        }
+    }
+    assert_eq!(count, 8);
+}

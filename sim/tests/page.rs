@@ -31,6 +31,55 @@ at = "3s"
 for = "500ms"
 "#;
 
+/// A year at two sites and a third, of which little is played.
+const YEAR: &str = r#"# Shows what a page shows of a year.
+[[site]]
+name = "west"
+masters = 1
+chunkservers = 3
+disks = 2
+clients = 1
+[[site]]
+name = "east"
+masters = 1
+chunkservers = 3
+racks = 3
+clients = 1
+[[site]]
+name = "third"
+masters = 1
+[[link]]
+between = ["west", "third"]
+latency = "3ms"
+[storage]
+keep = "1 in dc=west, 1 in dc=east"
+create = "2 in dc=west or dc=east"
+[workload]
+profile = "documents"
+actors = 1
+files = 5
+[year]
+quiet = "6s"
+[[rate]]
+do = "lose-disk"
+per_year = "60%"
+replaced_after = "12h"
+[[rate]]
+do = "cut"
+who = "link"
+per_year = 0.5
+for = "1h"
+[[rate]]
+do = "power-cut"
+who = "site"
+per_year = 0.5
+for = "1h"
+[expect]
+available = "50%"
+full_redundancy = "1min"
+residency = "dc=west or dc=east"
+"#;
+
 /// Looks at the page from within and leaves what is wrong in the title.
 const PROBE: &str = r#"<script>
 addEventListener("load", () => {
@@ -81,28 +130,29 @@ fn folder() -> PathBuf {
     path
 }
 
-/// Runs the busy scenario and reads its page.
-fn page(folder: &Path) -> String {
-    let scenario = folder.join("busy.toml");
-    std::fs::write(&scenario, BUSY).unwrap();
+/// Runs a scenario and reads its page.
+fn page(folder: &Path, name: &str, text: &str) -> String {
+    let scenario = folder.join(format!("{name}.toml"));
+    std::fs::write(&scenario, text).unwrap();
     let run = Command::new(env!("CARGO_BIN_EXE_antler-sim"))
         .args(["run", scenario.to_str().unwrap(), "--seed", "1", "--report"])
         .arg(folder)
         .output()
         .unwrap();
     assert!(
-        run.stderr.is_empty(),
-        "{}",
+        run.status.success() && run.stderr.is_empty(),
+        "{}{}",
+        String::from_utf8_lossy(&run.stdout),
         String::from_utf8_lossy(&run.stderr)
     );
-    std::fs::read_to_string(folder.join("busy-1.html")).unwrap()
+    std::fs::read_to_string(folder.join(format!("{name}-1.html"))).unwrap()
 }
 
 #[test]
 fn a_page_tells_everything_as_text_and_needs_nothing_else() {
     let folder = folder().join("text");
     std::fs::create_dir_all(&folder).unwrap();
-    let page = page(&folder);
+    let page = page(&folder, "busy", BUSY);
     for word in [
         "busy.toml, seed 1",
         "Options drawn",
@@ -133,6 +183,34 @@ fn a_page_tells_everything_as_text_and_needs_nothing_else() {
 }
 
 #[test]
+fn a_page_of_a_year_tells_what_an_operator_asks() {
+    let folder = folder().join("year");
+    std::fs::create_dir_all(&folder).unwrap();
+    let page = page(&folder, "year", YEAR);
+    for word in [
+        "365 days, of which",
+        ">day 1</text>",
+        "<h2>Availability</h2>",
+        "answered within 5.00 s: west ",
+        "Time to full redundancy",
+        "disks were lost with",
+        "class=\"mark\"",
+        "Where the data was, by site",
+        "Latency in east",
+        "chunkserver-4 (east)",
+        "faults that waited",
+    ] {
+        assert!(page.contains(word), "{word} is not in the page");
+    }
+    // Each fault has its date in the year.
+    let (_, faults) = page.split_once("<h2>Faults</h2>").unwrap();
+    let (table, _) = faults.split_once("</table>").unwrap();
+    let rows = table.matches("<tr>").count() - 1;
+    assert_eq!(table.matches("<tr><td>day ").count(), rows);
+    assert!(rows > 3, "{rows} faults");
+}
+
+#[test]
 fn a_browser_draws_the_page_in_light_and_dark() {
     let Some(browser) = ["chromium", "chromium-browser", "google-chrome"]
         .iter()
@@ -148,7 +226,13 @@ fn a_browser_draws_the_page_in_light_and_dark() {
     };
     let folder = folder().join("browser");
     std::fs::create_dir_all(&folder).unwrap();
-    let text = page(&folder);
+    for (name, scenario) in [("busy", BUSY), ("year", YEAR)] {
+        look_at(browser, &folder, &page(&folder, name, scenario));
+    }
+}
+
+/// Has a browser look at a page, as it is and in the dark, wide and narrow.
+fn look_at(browser: &str, folder: &Path, text: &str) {
     // The probe is a script, which the page itself does not allow.
     let policy = "http-equiv=\"Content-Security-Policy\"";
     assert!(text.contains(policy));
