@@ -63,8 +63,10 @@ pub(super) enum Lease {
 pub(super) enum EndCause {
     /// Nobody wrote for a while: it is synced first.
     Idle,
-    /// The last writer closed the file.
+    /// The last writer closes the file, and waits to hear of it.
     Closed,
+    /// The last writer is gone, and no close waits.
+    Left,
     /// The leader wants it back.
     Recalled,
 }
@@ -270,9 +272,9 @@ impl ChunkWrite {
         due && held && self.is_written && unsynced
     }
 
-    /// The leader wants its lease back.
-    pub(super) fn is_recalled(&self) -> bool {
-        matches!(self.ending, Some((EndCause::Recalled, _)))
+    /// Its lease goes back, and no close vouches for what was written.
+    pub(super) fn leaves_unvouched(&self) -> bool {
+        matches!(self.ending, Some((EndCause::Recalled | EndCause::Left, _)))
     }
 
     /// The master knows the chunk to hold content up to `end`.

@@ -7,7 +7,7 @@
 
 use super::Client;
 use super::extents::Progress;
-use super::file::{After, ChunkWrite, File, Goal, Lease, Reach};
+use super::file::{After, ChunkWrite, EndCause, File, Goal, Lease, Reach};
 use super::lease::{sync_due, sync_follows};
 use super::request::{FileReply, Handle};
 use super::servers::{ChunkOutcome, ChunkThen};
@@ -33,25 +33,25 @@ impl Client {
         let until = file.close_generation();
         let is_last = file.writers == 1;
         if is_last {
-            self.end_all_soon(inode, until);
+            self.end_all_soon(inode, EndCause::Closed, until);
         }
         let after = After::Tell { operation, handle };
-        if !self.was_recalled(inode) {
+        if !self.was_left_unvouched(inode) {
             return self.add_goal(inode, until, Reach::GivenBack, after);
         }
         self.sync_file(inode, after);
         if is_last {
-            self.end_all_soon(inode, until);
+            self.end_all_soon(inode, EndCause::Closed, until);
         }
     }
 
     /// Something written to a file went back to the leader, or is on its way there, before
     /// a close that vouches for it: the bytes are kept no longer, and only a sync finds out
     /// whether the copies still have them.
-    fn was_recalled(&self, inode: InodeId) -> bool {
-        let leaving = |chunk: &ChunkWrite| chunk.lease == Lease::Ending && chunk.is_recalled();
+    fn was_left_unvouched(&self, inode: InodeId) -> bool {
+        let leaving = |chunk: &ChunkWrite| chunk.lease == Lease::Ending && chunk.leaves_unvouched();
         let mut chunks = self.files[&inode].chunks.values();
-        chunks.any(leaving) || self.unsettled.has_recalled(inode)
+        chunks.any(leaving) || self.unsettled.has_unvouched(inode)
     }
 
     /// fsync(2): what any handle of the mount wrote to the file before is durable,
@@ -175,8 +175,7 @@ impl Client {
         let Some(chunk) = file.chunks.get(&place.1) else {
             return;
         };
-        let idle = matches!(chunk.ending, Some((super::file::EndCause::Idle, _)))
-            && chunk.is_written_out();
+        let idle = matches!(chunk.ending, Some((EndCause::Idle, _))) && chunk.is_written_out();
         let follows = sync_follows(file, chunk);
         let wanted = chunk.sync_wanted || idle || sync_due(file, chunk) || follows;
         let resting = self.timers.is_set(Timer::Chunk(place.0, place.1));

@@ -311,13 +311,13 @@ impl Client {
     }
 
     /// Every lease of a file is to end: its last writer closes it.
-    pub(super) fn end_all_soon(&mut self, inode: InodeId, until: u64) {
+    pub(super) fn end_all_soon(&mut self, inode: InodeId, cause: EndCause, until: u64) {
         let indices: Vec<u32> = match self.files.get(&inode) {
             Some(file) => file.chunks.keys().copied().collect(),
             None => return,
         };
         for index in indices {
-            self.end_soon((inode, index), EndCause::Closed, until);
+            self.end_soon((inode, index), cause, until);
         }
     }
 

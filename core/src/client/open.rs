@@ -3,7 +3,7 @@
 
 use super::Client;
 use super::ahead::Ahead;
-use super::file::File;
+use super::file::{EndCause, File};
 use super::request::{FileReply, Handle};
 use super::then::{OpenFlags, Then};
 use crate::attributes::{AttributeChange, Attributes, Credentials, FileKind};
@@ -263,7 +263,7 @@ impl Client {
         file.writers -= u32::from(open.write);
         if file.writers == 0 && open.write {
             let until = file.close_generation();
-            self.end_all_soon(inode, until);
+            self.end_all_soon(inode, EndCause::Left, until);
             self.send_due_of(inode);
         }
         self.note_closed(inode);

@@ -2,7 +2,7 @@
 //! session ends. Given up when it takes too long, so that an unmount ends.
 
 use super::Client;
-use super::file::{After, File};
+use super::file::{After, EndCause, File};
 use super::request::FileReply;
 use super::timers::Timer;
 use crate::errno::Errno;
@@ -52,7 +52,7 @@ impl Client {
                 continue;
             };
             let until = file.close_generation();
-            self.end_all_soon(inode, until);
+            self.end_all_soon(inode, EndCause::Closed, until);
             self.sync_file(inode, After::Nothing);
         }
     }

@@ -6,7 +6,7 @@
 //! leader says that it is durable, or with the session.
 
 use super::Client;
-use super::file::{After, ChunkWrite};
+use super::file::{After, ChunkWrite, EndCause};
 use super::then::Then;
 use super::write::Place;
 use crate::attributes::Credentials;
@@ -23,20 +23,20 @@ pub(super) struct Owed {
     chunk: ChunkId,
     /// The version of the last lease under which something was written.
     version: ChunkVersion,
-    /// The leader called the lease back: no close vouched for what was written, and one that
-    /// comes yet can't without a sync.
-    is_recalled: bool,
+    /// The leader called the lease back, or the last writer went without a close: none vouched
+    /// for what was written, and one that comes yet can't without a sync.
+    is_unvouched: bool,
 }
 
 impl Owed {
     /// What a chunk leaves unsynced when its lease ends now.
     fn left_by(chunk: &ChunkWrite) -> Option<Self> {
         let grant = chunk.grant.as_ref()?;
-        let before = chunk.owed.is_some_and(|owed| owed.is_recalled);
+        let before = chunk.owed.is_some_and(|owed| owed.is_unvouched);
         let written = Self {
             chunk: grant.chunk,
             version: grant.version,
-            is_recalled: before || chunk.is_recalled(),
+            is_unvouched: before || chunk.leaves_unvouched(),
         };
         chunk.is_written.then_some(written).or(chunk.owed)
     }
@@ -46,7 +46,7 @@ impl Owed {
         Self {
             chunk: lease.chunk,
             version: lease.version,
-            is_recalled: chunk.is_recalled(),
+            is_unvouched: chunk.leaves_unvouched(),
         }
     }
 
@@ -99,9 +99,9 @@ impl Unsettled {
     }
 
     /// Something of a file went back to the leader before it was closed.
-    pub(super) fn has_recalled(&self, inode: InodeId) -> bool {
+    pub(super) fn has_unvouched(&self, inode: InodeId) -> bool {
         let of_file = self.chunks.range((inode, 0)..=(inode, u32::MAX));
-        of_file.into_iter().any(|(_, (_, owed))| owed.is_recalled)
+        of_file.into_iter().any(|(_, (_, owed))| owed.is_unvouched)
     }
 
     fn oldest(&self, count: usize) -> impl Iterator<Item = (Place, Owed)> {
@@ -187,7 +187,7 @@ impl Client {
         }
         if let Some(file) = self.files.get_mut(&inode) {
             let until = file.close_generation();
-            self.end_all_soon(inode, until);
+            self.end_all_soon(inode, EndCause::Closed, until);
             self.drive(inode);
         }
     }

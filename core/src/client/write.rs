@@ -201,7 +201,10 @@ impl Client {
         self.edit(place, |chunk| {
             chunk.extents.overlay(offset, content, generation);
             chunk.last_write = now;
-            if matches!(chunk.ending, Some((EndCause::Idle | EndCause::Closed, _))) {
+            if matches!(
+                chunk.ending,
+                Some((EndCause::Idle | EndCause::Closed | EndCause::Left, _))
+            ) {
                 chunk.ending = None;
             }
         });

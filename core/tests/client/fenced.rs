@@ -362,3 +362,23 @@ fn a_lease_whose_sync_fails_behind_the_cut_of_all_that_it_was_for_is_not_kept() 
     };
     assert!(!state.leased().any(open), "nobody holds it");
 }
+
+#[test]
+fn what_the_last_writer_left_without_a_close_and_is_lost_is_told_to_a_later_close() {
+    let (mut world, mount, _) = world_with(Duration::from_millis(100));
+    let (inode, handle) = world.create(mount, "a");
+    world.write(mount, (inode, handle), 0, &[1; 5000]);
+    world.done(mount, FileRequest::Release { inode, handle });
+    world.run_until(|world| {
+        let state = &world.master.state;
+        let given_back = |chunk| {
+            let one = state.chunk(chunk).expect("it is leased");
+            matches!(one.lease, LeaseState::Closing { .. })
+        };
+        state.leased().any(given_back)
+    });
+    lose_everything(&mut world);
+    let handle = world.open(mount, inode);
+    let told = world.ask(mount, FileRequest::Flush { inode, handle }).err();
+    assert_eq!(told, Some(Errno::EIO), "no close vouched for it");
+}
