@@ -32,7 +32,7 @@ impl Client {
         let ending: Vec<u32> = file
             .chunks
             .iter()
-            .filter(|(_, chunk)| is_ready(file, chunk))
+            .filter(|(_, chunk)| is_ready(file, chunk) && !chunk.has_strayed)
             .map(|(&index, _)| index)
             .collect();
         let (release, endings) = ending

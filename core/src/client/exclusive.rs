@@ -450,6 +450,7 @@ fn exclusive_call(inode: InodeId, what: &Exclusive) -> (Credentials, Mutation, T
 /// Content from `within` on is gone: the next write drops it at the copies first.
 fn cut_chunk(chunk: &mut ChunkWrite, within: u32) {
     chunk.extents.cut(within, u32::MAX);
+    chunk.has_strayed |= chunk.is_resent;
     chunk.written_end = chunk.written_end.min(within);
     chunk.committed_end = chunk.committed_end.min(within);
     if chunk.grant.is_some() {

@@ -114,6 +114,11 @@ pub(super) struct ChunkWrite {
     pub(super) drop_from: Option<u32>,
     /// What the copies dropped and no sync covers: dropped again after a failure.
     pub(super) dropped_from: Option<u32>,
+    /// Some copies may have what others do not, until it is written again.
+    pub(super) is_resent: bool,
+    /// Some of that was cut before it was written again: the copies differ behind the end
+    /// until a write has them drop it, or the leader makes them equal.
+    pub(super) has_strayed: bool,
     /// What earlier leases left unsynced and the next sync covers.
     pub(super) owed: Option<Owed>,
     /// Some due extent waits for an overlapping piece.
@@ -154,6 +159,8 @@ impl ChunkWrite {
             is_uncommitted: false,
             drop_from: None,
             dropped_from: None,
+            is_resent: false,
+            has_strayed: false,
             owed: None,
             is_blocked: false,
             failed: Vec::new(),
@@ -258,6 +265,7 @@ impl ChunkWrite {
     pub(super) fn end_failure(&mut self) {
         if self.is_written_out() {
             self.attempts = 0;
+            self.is_resent = false;
         }
         self.failing_since = None;
         self.doubted = None;

@@ -235,9 +235,15 @@ impl Client {
         if is_failed && !is_needed {
             // What was written under this lease was kept, and is cut: none of it is owed.
             self.edit(place, |chunk| chunk.is_written = false);
-            self.note_unsettled(place);
-            self.disown_chunk(place);
+            self.leave_to_leader(place);
         }
+    }
+
+    /// A lease under which the copies may have come to differ ends: the leader makes them
+    /// equal.
+    fn leave_to_leader(&mut self, place: Place) {
+        self.note_unsettled(place);
+        self.disown_chunk(place);
     }
 
     /// Counts a loss that the file's handles are to be told of.
@@ -361,10 +367,17 @@ impl Client {
             return;
         };
         let mut ready = Vec::new();
+        let mut strayed = Vec::new();
         for (&index, chunk) in &file.chunks {
             if is_ready(file, chunk) && !chunk.is_uncommitted {
-                ready.push(index);
+                match chunk.has_strayed {
+                    true => strayed.push(index),
+                    false => ready.push(index),
+                }
             }
+        }
+        for index in strayed {
+            self.leave_to_leader((inode, index));
         }
         for index in ready {
             let (end, ending) = self.begin_ending((inode, index));
@@ -603,6 +616,7 @@ pub(super) fn is_ready(file: &File, chunk: &ChunkWrite) -> bool {
 /// yet comes behind the cut.
 fn drop_cut(chunk: &mut ChunkWrite, grant: &LeasedChunk) {
     let is_home = chunk.home == Some(grant.chunk);
+    chunk.has_strayed &= is_home;
     let left = if is_home { grant.valid } else { 0 };
     if chunk.home.is_some() && left < chunk.asked_end {
         chunk.extents.cut_acknowledged(left, chunk.asked_end);
@@ -661,6 +675,7 @@ fn apply_grant(chunk: &mut ChunkWrite, grant: LeasedChunk) {
 /// of a generation, or of an older one that is not durable.
 pub(super) fn restart_writes(chunk: &mut ChunkWrite, generation: u64) {
     let oldest = chunk.oldest_unsynced();
+    chunk.is_resent |= !chunk.pieces.is_empty();
     chunk.pieces.clear();
     chunk.acknowledged = chunk.acknowledged_unsynced();
     chunk.syncing = None;
@@ -706,6 +721,7 @@ fn end_tenure(chunk: &mut ChunkWrite) {
         .extents
         .drop_up_to(u32::MAX, super::extents::Progress::Synced);
     chunk.dropped_from = None;
+    (chunk.is_resent, chunk.has_strayed) = (false, false);
     chunk.owed = None;
     chunk.lease = Lease::None;
     chunk.grant = None;

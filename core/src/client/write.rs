@@ -445,6 +445,7 @@ impl Client {
             .edit(place, |chunk| {
                 let piece = chunk.pieces.remove(&start).expect("the caller found it");
                 finish_piece(chunk, start, &piece);
+                chunk.has_strayed &= piece.drop_from.is_none();
                 let unblocked = chunk.is_blocked || piece.drop_from.is_some();
                 (piece, unblocked)
             })
