@@ -24,7 +24,7 @@ struct UnderWay {
 pub(crate) struct BytesJudge {
     seed: u64,
     errors: Errors,
-    /// Copies of a chunk.
+    /// Copies of a chunk: the fewest that one was written on.
     copies: u64,
     /// Deaths of chunkservers so far, and disks of theirs that are gone for good: each may
     /// take a copy's unsynced bytes along.
@@ -243,6 +243,14 @@ impl BytesJudge {
         }
         for file in self.files.values_mut() {
             file.lose_mount(mount);
+        }
+    }
+
+    /// A lease was granted on so many copies. Where disks fill up there may be fewer than
+    /// wanted, though no server died, and fewer deaths take all of them.
+    pub(crate) fn note_write_set(&mut self, copies: usize) {
+        if self.errors != Errors::None {
+            self.copies = self.copies.min(copies as u64);
         }
     }
 

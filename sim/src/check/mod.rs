@@ -151,6 +151,15 @@ impl Judges {
                 ..
             } => {
                 let granted = matches!(result, Ok(Answer::Lease(_)));
+                if let Ok(
+                    Answer::Lease(lease)
+                    | Answer::Created {
+                        lease: Some(lease), ..
+                    },
+                ) = result
+                {
+                    self.bytes.note_write_set(lease.copies.len());
+                }
                 self.on_mutation_answered(now, route, *id, result, disks);
                 if granted {
                     Seen::LeaseGranted
