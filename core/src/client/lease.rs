@@ -208,12 +208,16 @@ impl Client {
 
     /// Forgets a chunk under whose lease something may have gone astray.
     pub(super) fn disown_chunk(&mut self, place: Place) {
+        self.disclaim_lease(place);
+        self.remove_chunk(place);
+    }
+
+    fn disclaim_lease(&mut self, place: Place) {
         let grant = self.chunk(place).and_then(|chunk| chunk.grant.as_ref());
         if let Some(grant) = grant.filter(|_| self.session.is_standing()) {
             let (chunk, epoch) = (grant.chunk, grant.epoch);
             self.tell_master(ClientToMaster::NotHeld { chunk, epoch });
         }
-        self.remove_chunk(place);
     }
 
     /// A lease under which a copy failed is asked for anew to write again what it held. When
@@ -243,7 +247,15 @@ impl Client {
     /// equal.
     fn leave_to_leader(&mut self, place: Place) {
         self.note_unsettled(place);
-        self.disown_chunk(place);
+        let is_dirty = |chunk: &ChunkWrite| chunk.extents.is_dirty();
+        if !self.chunk(place).is_some_and(is_dirty) {
+            return self.disown_chunk(place);
+        }
+        // What was written since goes under the next lease.
+        self.disclaim_lease(place);
+        self.unsynced.remove(&place);
+        self.edit(place, end_tenure);
+        self.want_lease(place);
     }
 
     /// Counts a loss that the file's handles are to be told of.
