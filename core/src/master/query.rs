@@ -257,8 +257,10 @@ impl Master {
     ) -> Result<Answer, Errno> {
         let state = self.member.state();
         let attributes = state.check_open(inode, read, write, who)?;
-        let keeps = session.is_some_and(|session| state.is_orphan_of(inode, session));
-        if attributes.nlink == 0 && !keeps {
+        // One that it closed meanwhile it may keep until a record says so.
+        let keeps =
+            |session| state.is_orphan_of(inode, session) && self.sessions.has_open(session, inode);
+        if attributes.nlink == 0 && !session.is_some_and(keeps) {
             // Its last name went since the caller looked it up: it lasts only as long as
             // the sessions that had it open then.
             return Err(Errno::ESTALE);

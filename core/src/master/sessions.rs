@@ -227,6 +227,12 @@ impl Sessions {
             .collect()
     }
 
+    /// Whether a session has told of an open inode and not closed it.
+    pub(super) fn has_open(&self, session: SessionId, inode: InodeId) -> bool {
+        let one = self.table.get(&session);
+        one.is_some_and(|one| one.opens.contains(&inode))
+    }
+
     /// `Create` opens what it makes; a plain mknod does too, until the client says
     /// `Closed` or another hello.
     pub(super) fn note_open(&mut self, session: SessionId, inode: InodeId) {
