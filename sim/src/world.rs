@@ -6,8 +6,10 @@
 //! strike, everything heals, the programs finish, every mount reads everything,
 //! and redundancy comes back.
 
+mod phases;
+
 use crate::audit::Auditor;
-use crate::check::disks::{Disks, ServerDisk};
+use crate::check::disks::Disks;
 use crate::check::leases::{Route, Seen};
 use crate::check::{Broken, Judges};
 use crate::faults::Script;
@@ -17,7 +19,6 @@ use crate::moments::is_effect;
 use crate::network::{Delivered, Delivery, Door, Nanos, Network, NetworkEvent, NodeIndex};
 use crate::node::{self, Node, Power};
 use crate::observe::Observer;
-use crate::operator::LOOKS_EVERY;
 use crate::plan::{Plan, StoragePlan};
 use crate::process::{Act, Process, Stimulus, Witness};
 use crate::trace::Trace;
@@ -838,160 +839,6 @@ impl World {
     fn audit_on(&mut self, client: usize) {
         if let Next::Ask(asked) = self.auditors[client].ask() {
             self.ask(Asker::Auditor(client), asked);
-        }
-    }
-
-    // Phases.
-
-    fn tick(&mut self) {
-        self.attend();
-        match self.phase {
-            Phase::Starting => self.tick_starting(),
-            Phase::Working { until } => {
-                if self.now >= until {
-                    self.heal();
-                    for runner in &mut self.runners {
-                        runner.winding_down = true;
-                    }
-                    for client in 0..self.mounts.len() {
-                        self.wake_programs(client);
-                    }
-                    let deadline = self.now + self.plan.finish;
-                    self.attended = self.now + LOOKS_EVERY;
-                    self.phase = Phase::Finishing { deadline };
-                }
-            }
-            Phase::Finishing { deadline } => self.tick_finishing(deadline),
-            Phase::Auditing { deadline } => self.tick_auditing(deadline),
-            Phase::Settling {
-                deadline,
-                next_look,
-            } => {
-                if self.now >= next_look {
-                    self.tick_settling(deadline);
-                }
-            }
-        }
-    }
-
-    fn tick_starting(&mut self) {
-        let ready = self.mounts.iter().all(|(_, ready)| *ready);
-        if ready && self.is_prepared() {
-            self.begun = self.now;
-            if let Some(observer) = &mut self.observer {
-                observer.begun(self.now);
-            }
-            let until = self.now + self.plan.duration;
-            self.phase = Phase::Working { until };
-            self.schedule_faults();
-            for client in 0..self.mounts.len() {
-                self.wake_programs(client);
-            }
-        } else if self.now > START_MAX {
-            self.stuck("the mounts do not come up".to_owned());
-        }
-    }
-
-    /// Whether everything is kept as it is to be from the beginning: the program that sees
-    /// to it runs first, alone.
-    fn is_prepared(&mut self) -> bool {
-        if self.plan.storage.is_none() {
-            return true;
-        }
-        let last = self.runners.len() - 1;
-        let runner = &self.runners[last];
-        let (done, waiting) = (runner.is_done(), runner.waiting);
-        if !done && !waiting {
-            self.schedule(self.now, Event::Think(last));
-        }
-        done
-    }
-
-    fn tick_finishing(&mut self, deadline: Nanos) {
-        let ready = self.mounts.iter().all(|(_, ready)| *ready);
-        let written = self.nodes.iter().all(Node::is_written_out);
-        if ready && written && self.runners.iter().all(Runner::is_done) {
-            self.auditors = self.mounts.iter().map(|_| Auditor::new()).collect();
-            self.phase = Phase::Auditing { deadline };
-            for client in 0..self.auditors.len() {
-                self.audit_on(client);
-            }
-        } else if self.now > deadline {
-            let hanging = self.runners.iter().filter(|runner| !runner.is_done());
-            let hanging: Vec<String> = hanging.map(Runner::describe).collect();
-            let mounts = format!("mounts ready: {ready}, written out: {written}");
-            self.stuck(format!("{mounts}; programs hang: {hanging:?}"));
-        }
-    }
-
-    fn tick_auditing(&mut self, deadline: Nanos) {
-        if self.auditors.iter().all(Auditor::is_done) {
-            self.compare_audits();
-            self.phase = Phase::Settling {
-                deadline: self.now + self.plan.redundancy,
-                next_look: self.now,
-            };
-        } else if self.now > deadline {
-            self.stuck("a mount can't read everything".to_owned());
-        }
-    }
-
-    fn compare_audits(&mut self) {
-        let first = &self.auditors[0];
-        let found = self.judges.names.judge_walk(&first.names);
-        self.judges.judge("names at the end", found);
-        let differing = self.auditors.iter().skip(1).find_map(|other| {
-            if other.names != first.names {
-                return Some("names".to_owned());
-            }
-            let differing = first.contents.iter().find(|(key, content)| {
-                other
-                    .contents
-                    .get(key)
-                    .is_some_and(|found| found != *content)
-            });
-            differing.map(|((inode, _), _)| format!("the content of {inode}"))
-        });
-        if let Some(what) = differing {
-            let how = format!("two mounts at rest see different things: {what}");
-            self.judges.judge::<()>("P7: close-to-open", Err(how));
-        }
-    }
-
-    fn tick_settling(&mut self, deadline: Nanos) {
-        let missing = match leading_state(&self.nodes) {
-            Some(state) => {
-                let reader = &mut self.judges.reader;
-                let nodes = &self.nodes;
-                let in_use = |disk: &ServerDisk| {
-                    !disk.disk.faults().vanished && !nodes[disk.node].gave_up(disk.number)
-                };
-                crate::check::copies::missing(self.now, state, &self.disks, &in_use, reader)
-            }
-            None => vec!["nobody leads".to_owned()],
-        };
-        if missing.is_empty() && self.return_failed_disks() {
-            let deadline = self.now + self.plan.redundancy;
-            let next_look = self.now + SECOND;
-            self.phase = Phase::Settling {
-                deadline,
-                next_look,
-            };
-        } else if missing.is_empty() {
-            for index in 0..self.nodes.len() {
-                self.collect_marks(index);
-            }
-            self.outcome = Some(self.judge_figures());
-        } else if self.now > deadline {
-            let shown: Vec<&String> = missing.iter().take(5).collect();
-            let how = format!("{} things are not well: {shown:#?}", missing.len());
-            self.judges.judge::<()>("P8: redundancy returns", Err(how));
-        } else {
-            let next_look = self.now + SECOND;
-            self.phase = Phase::Settling {
-                deadline,
-                next_look,
-            };
         }
     }
 
