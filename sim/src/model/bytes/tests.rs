@@ -357,3 +357,17 @@ fn a_read_amid_a_truncation_may_find_old_blocks_and_zeros_and_no_mixed_block() {
     assert!(found(8192 - 200), "one block old, the next new");
     assert!(!found(8000), "half a block");
 }
+
+#[test]
+fn a_write_that_was_not_answered_when_its_mount_cut_the_file_may_come_behind_the_cut() {
+    let mut file = FileBytes::default();
+    let write = file.begin_write(1, W1, 0, 100);
+    let cut = file.begin_truncate(1, 0);
+    file.answer_truncate(1, cut, 0);
+    file.answer_write(1, write, 100);
+    file.commit(1, file.newest_change(), Commit::Visible);
+    assert_eq!(file.size(2).1, 100);
+    file.begin_read(1, 2, 0, 200);
+    let found = file.end_read(1, SEED, 200, &bytes(W1, 0, 100));
+    assert_eq!(found, Ok(()));
+}
