@@ -91,14 +91,14 @@ impl Client {
             .or_insert_with(|| ChunkWrite::new(now));
         let unsettled = self.unsettled.take(place);
         let is_lost = self.edit(place, |chunk| {
-            let owed = unsettled.or_else(|| chunk.owed.take());
-            let owed = owed.filter(|owed| owed.is_of(&grant));
-            let owed = [owed, yield_to_others(chunk, &grant)];
-            let mut owed = owed.into_iter().flatten();
+            let before = unsettled.or_else(|| chunk.owed.take());
+            let before = before.filter(|owed| owed.is_of(&grant));
+            let newest = yield_to_others(chunk, &grant).map(|newest| newest.behind(before));
+            let owed = before.into_iter().chain(newest);
             let is_lost = owed.clone().any(|owed| !owed.is_in(&grant));
-            if let Some(newest) = owed.next_back().filter(|_| !is_lost) {
+            if let Some(owed) = owed.last().filter(|_| !is_lost) {
                 chunk.acknowledged.get_or_insert(generation);
-                chunk.owed = Some(newest);
+                chunk.owed = Some(owed);
             }
             apply_grant(chunk, grant);
             is_lost

@@ -32,22 +32,23 @@ impl Owed {
     /// What a chunk leaves unsynced when its lease ends now.
     fn left_by(chunk: &ChunkWrite) -> Option<Self> {
         let grant = chunk.grant.as_ref()?;
-        let before = chunk.owed.is_some_and(|owed| owed.is_unvouched);
-        let written = Self {
-            chunk: grant.chunk,
-            version: grant.version,
-            is_unvouched: before || chunk.leaves_unvouched(),
-        };
+        let written = Self::under(grant, chunk).behind(chunk.owed);
         chunk.is_written.then_some(written).or(chunk.owed)
     }
 
-    /// What was acknowledged under a lease that is no more, when others held one since.
+    /// What was acknowledged under a lease of a chunk.
     pub(super) fn under(lease: &LeasedChunk, chunk: &ChunkWrite) -> Self {
         Self {
             chunk: lease.chunk,
             version: lease.version,
             is_unvouched: chunk.leaves_unvouched(),
         }
+    }
+
+    /// The same, with what earlier leases left: no close vouched for that either, if it was so.
+    pub(super) fn behind(mut self, before: Option<Self>) -> Self {
+        self.is_unvouched |= before.is_some_and(|owed| owed.is_unvouched);
+        self
     }
 
     /// The chunk is still the one that was written. Another one is at its place once a
