@@ -309,21 +309,15 @@ impl Replay {
         full: &BTreeSet<Place>,
         homeless: &mut BTreeMap<Place, Block>,
     ) {
-        let mut reader = Reader::new(records);
-        while !reader.is_empty() {
-            let header = PartHeader::decode(&mut reader).expect("it was replayed before");
-            if header.kind == RecordKind::Gone {
-                continue;
+        for_each_block(records, |part, record| {
+            let place = (part, record.block);
+            if full.contains(&place) && self.is_current(part, record) {
+                let block = homeless.entry(place).or_insert_with(Block::empty);
+                self.gather_block(sequence, record, block);
             }
-            for _ in 0..header.count {
-                let record = BlockRecord::decode(&mut reader).expect("it was replayed before");
-                let place = (header.part, record.block);
-                if full.contains(&place) && self.is_current(header.part, &record) {
-                    let block = homeless.entry(place).or_insert_with(Block::empty);
-                    self.gather_block(sequence, &record, block);
-                }
-            }
-        }
+            Ok(())
+        })
+        .expect("nothing is read or written");
     }
 
     fn gather_block(&self, sequence: u64, record: &BlockRecord<'_>, block: &mut Block) {
@@ -377,23 +371,36 @@ pub(super) fn rewrite_frame<V: Vfs>(
     wanted: impl Fn(PartId) -> bool,
 ) -> VfsResult<Vec<Place>> {
     let mut full = Vec::new();
+    for_each_block(records, |part, record| {
+        if wanted(part) && replay.is_current(part, record) {
+            match rewrite_block(vfs, slots, replay, sequence, part, record) {
+                Err(VfsError::Full) => full.push((part, record.block)),
+                other => other?,
+            }
+        }
+        Ok(())
+    })?;
+    Ok(full)
+}
+
+/// Goes through the blocks of a frame that was replayed before.
+fn for_each_block(
+    records: &[u8],
+    mut visit: impl FnMut(PartId, &BlockRecord<'_>) -> VfsResult<()>,
+) -> VfsResult<()> {
+    const REPLAYED: &str = "it was replayed before";
     let mut reader = Reader::new(records);
     while !reader.is_empty() {
-        let header = PartHeader::decode(&mut reader).expect("it was replayed before");
+        let header = PartHeader::decode(&mut reader).expect(REPLAYED);
         if header.kind == RecordKind::Gone {
             continue;
         }
         for _ in 0..header.count {
-            let record = BlockRecord::decode(&mut reader).expect("it was replayed before");
-            if wanted(header.part) && replay.is_current(header.part, &record) {
-                match rewrite_block(vfs, slots, replay, sequence, header.part, &record) {
-                    Err(VfsError::Full) => full.push((header.part, record.block)),
-                    other => other?,
-                }
-            }
+            let record = BlockRecord::decode(&mut reader).expect(REPLAYED);
+            visit(header.part, &record)?;
         }
     }
-    Ok(full)
+    Ok(())
 }
 
 fn rewrite_block<V: Vfs>(

@@ -18,6 +18,13 @@ fn lose_everything(world: &mut World) {
     world.run_for(Duration::from_millis(50));
 }
 
+/// Whether some chunk that is not settled is in such a state.
+fn has_lease(world: &World, is_it: impl Fn(&LeaseState) -> bool) -> bool {
+    let state = &world.master.state;
+    let mut leased = state.leased();
+    leased.any(|chunk| is_it(&state.chunk(chunk).expect("it is leased").lease))
+}
+
 /// A mount that commits or gives its leases back no sooner than told to.
 fn world_with(commit_delay: Duration) -> (World, usize, usize) {
     let mut world = World::new(20, 2, 1);
@@ -331,12 +338,8 @@ fn a_lease_of_which_a_copy_failed_is_not_kept_once_all_is_cut_that_it_was_for() 
     world.wait(mount, cut).expect("root may cut a file");
     world.close(mount, file);
     world.run_for(Duration::from_secs(1));
-    let state = &world.master.state;
-    let open = |chunk| {
-        let one = state.chunk(chunk).expect("it is leased");
-        matches!(one.lease, LeaseState::Open { .. })
-    };
-    assert!(!state.leased().any(open), "nobody holds it");
+    let is_open = |lease: &LeaseState| matches!(lease, LeaseState::Open { .. });
+    assert!(!has_lease(&world, is_open), "nobody holds it");
 }
 
 #[test]
@@ -355,12 +358,8 @@ fn a_lease_whose_sync_fails_behind_the_cut_of_all_that_it_was_for_is_not_kept() 
         world.power_cycle(server);
     }
     world.run_for(Duration::from_secs(10));
-    let state = &world.master.state;
-    let open = |chunk| {
-        let one = state.chunk(chunk).expect("it is leased");
-        matches!(one.lease, LeaseState::Open { .. })
-    };
-    assert!(!state.leased().any(open), "nobody holds it");
+    let is_open = |lease: &LeaseState| matches!(lease, LeaseState::Open { .. });
+    assert!(!has_lease(&world, is_open), "nobody holds it");
 }
 
 #[test]
@@ -369,14 +368,8 @@ fn what_the_last_writer_left_without_a_close_and_is_lost_is_told_to_a_later_clos
     let (inode, handle) = world.create(mount, "a");
     world.write(mount, (inode, handle), 0, &[1; 5000]);
     world.done(mount, FileRequest::Release { inode, handle });
-    world.run_until(|world| {
-        let state = &world.master.state;
-        let given_back = |chunk| {
-            let one = state.chunk(chunk).expect("it is leased");
-            matches!(one.lease, LeaseState::Closing { .. })
-        };
-        state.leased().any(given_back)
-    });
+    let is_back = |lease: &LeaseState| matches!(lease, LeaseState::Closing { .. });
+    world.run_until(|world| has_lease(world, is_back));
     lose_everything(&mut world);
     let handle = world.open(mount, inode);
     let told = world.ask(mount, FileRequest::Flush { inode, handle }).err();
