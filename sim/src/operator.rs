@@ -27,8 +27,8 @@ impl World {
         !failed.is_empty()
     }
 
-    /// Looks after chunks that nobody can tell of but servers that gave up a disk amid the
-    /// first writes to it: `antler status` shows them as waiting for those.
+    /// Looks after chunks that nobody can tell of but servers that gave up a disk amid
+    /// writes: `antler status` shows those disks as FAILED.
     pub(crate) fn attend(&mut self) {
         let is_healed = !matches!(self.phase, Phase::Starting | Phase::Working { .. });
         if !is_healed || self.now < self.attended {

@@ -5,7 +5,7 @@
 //! drawn once per seed, as in other scenarios. Invariant: what was drawn can be built,
 //! so that nothing behind this file has to doubt it.
 
-use crate::scenario::{Bytes, Count, ScenarioError, Span, read_strictly};
+use crate::scenario::{Bytes, Count, ScenarioError, Span, parse_file, read_strictly};
 use antler_core::limits::{CHUNK_SIZE, COPIES_MAX, UNIT_SIZE};
 use antler_core::rng::Rng;
 use serde::Deserialize;
@@ -187,13 +187,7 @@ pub struct PlannedLoss {
 /// # Errors
 /// When it can't be read, says something that is not known or makes no sense.
 pub fn load(path: &Path) -> Result<ScaleScenario, ScenarioError> {
-    let shown = path.display().to_string();
-    let text = std::fs::read_to_string(path).map_err(|error| ScenarioError {
-        path: shown.clone(),
-        line: 1,
-        message: error.to_string(),
-    })?;
-    parse(&shown, &text)
+    parse_file(path, parse)
 }
 
 /// Reads a scale scenario.

@@ -446,6 +446,14 @@ pub struct ScenarioError {
 /// # Errors
 /// When it can't be read or says something that is not known.
 pub fn load(path: &Path) -> Result<Scenario, ScenarioError> {
+    parse_file(path, parse)
+}
+
+/// Has a file's text parsed under its name.
+pub(crate) fn parse_file<T>(
+    path: &Path,
+    parse: impl Fn(&str, &str) -> Result<T, ScenarioError>,
+) -> Result<T, ScenarioError> {
     let shown = path.display().to_string();
     let text = std::fs::read_to_string(path).map_err(|error| ScenarioError {
         path: shown.clone(),
