@@ -2,7 +2,8 @@
 //! hedged by the next, a failing or corrupt one replaced, and everything anew after
 //! a pause when none could serve. Checksums are verified here once more.
 //!
-//! Invariant: a fetch ends once, with data that passed its checksums or with an error.
+//! Invariants: a fetch ends once, with data that passed its checksums or with an error;
+//! a copy is asked only while what told of it may still be believed (P6).
 
 use super::Client;
 use super::file::ChunkWrite;
@@ -13,7 +14,7 @@ use super::timers::Timer;
 use super::write::Place;
 use crate::attributes::Credentials;
 use crate::errno::Errno;
-use crate::ids::{ChunkVersion, ServerId};
+use crate::ids::{ChunkVersion, Epoch, InodeId, ServerId};
 use crate::limits::UNIT_SIZE;
 use crate::marks::Mark;
 use crate::time::Instant;
@@ -30,6 +31,17 @@ pub(super) enum Reader {
     Ahead { handle: Handle, at: u64 },
 }
 
+/// What told of the copies of a round.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Told {
+    /// The leader, which pushes when that is no longer so.
+    Leader,
+    /// The lease of this epoch that is held here.
+    Lease(Epoch),
+    /// Nobody any more.
+    Past,
+}
+
 /// A range of whole units of a chunk, being fetched.
 #[derive(Debug)]
 pub(super) struct Fetch {
@@ -43,6 +55,8 @@ pub(super) struct Fetch {
     asked: usize,
     /// Of them, how many have not answered.
     under_way: usize,
+    /// What told of the copies.
+    told: Told,
     /// Bytes of the chunk from here on read as zeros.
     valid: u32,
     rounds: u32,
@@ -62,6 +76,7 @@ impl Client {
             copies: Vec::new(),
             asked: 0,
             under_way: 0,
+            told: Told::Past,
             valid: 0,
             rounds: 0,
             since: self.now.mono,
@@ -76,8 +91,8 @@ impl Client {
             return;
         };
         let (place, rounds) = (fetch.place, fetch.rounds);
-        if let Some(source) = self.own_source(place, rounds) {
-            self.begin_round(id, source);
+        if let Some((epoch, source)) = self.own_source(place, rounds) {
+            self.begin_round(id, Told::Lease(epoch), source);
         } else if let Some(source) = self.cached_location(place).filter(|_| rounds == 0) {
             self.on_fetch_located(id, Ok(source));
         } else {
@@ -87,18 +102,44 @@ impl Client {
 
     /// The copies of a lease that is held here and written under: they have its
     /// version. Every second round asks the leader instead.
-    fn own_source(&self, place: Place, rounds: u32) -> Option<LocatedChunk> {
+    fn own_source(&self, place: Place, rounds: u32) -> Option<(Epoch, LocatedChunk)> {
         let chunk = self.chunk(place)?;
         let grant = chunk.held()?;
-        if !(chunk.is_acknowledged && rounds.is_multiple_of(2)) {
+        if !(chunk.is_acknowledged && rounds.is_multiple_of(2) && self.may_use_cache()) {
             return None;
         }
-        Some(LocatedChunk {
+        let source = LocatedChunk {
             index: place.1,
             chunk: Some(grant.chunk),
             valid: chunk.written_end,
             copies: grant.copies.clone(),
-        })
+        };
+        Some((grant.epoch, source))
+    }
+
+    /// What was told of a file's copies, or of all, is no longer so: of fetches under way
+    /// too, which ask no further copy by it.
+    pub(super) fn outdate_fetches(&mut self, inode: Option<InodeId>) {
+        let fetches = self.fetches.values_mut();
+        for fetch in fetches.filter(|fetch| inode.is_none_or(|inode| fetch.place.0 == inode)) {
+            if fetch.told == Told::Leader {
+                fetch.told = Told::Past;
+            }
+        }
+    }
+
+    /// Whether a fetch may ask the copies that it was told of.
+    pub(super) fn may_ask_copies(&self, id: u64) -> bool {
+        let Some(fetch) = self.fetches.get(&id) else {
+            return false;
+        };
+        let held = self.chunk(fetch.place).and_then(ChunkWrite::held);
+        let is_so = match fetch.told {
+            Told::Leader => true,
+            Told::Lease(epoch) => held.is_some_and(|grant| grant.epoch == epoch),
+            Told::Past => false,
+        };
+        is_so && self.may_use_cache()
     }
 
     pub(super) fn on_fetch_located(&mut self, id: u64, result: Result<LocatedChunk, Errno>) {
@@ -116,12 +157,12 @@ impl Client {
                 if source.chunk.is_some() {
                     source.valid = source.valid.max(written);
                 }
-                self.begin_round(id, source);
+                self.begin_round(id, Told::Leader, source);
             }
         }
     }
 
-    fn begin_round(&mut self, id: u64, source: LocatedChunk) {
+    fn begin_round(&mut self, id: u64, told: Told, source: LocatedChunk) {
         let mut copies = source.copies;
         let now = self.now.mono;
         // A stable sort: nearest first among those that did not just fail.
@@ -132,13 +173,18 @@ impl Client {
         }
         fetch.valid = source.valid;
         fetch.copies = copies;
+        fetch.told = told;
         fetch.asked = 0;
         fetch.under_way = 0;
         self.ask_next_copy(id);
     }
 
-    /// Asks the next copy of this round, if there is one.
+    /// Asks the next copy of this round, if there is one; looks for them anew when what
+    /// told of them is past.
     fn ask_next_copy(&mut self, id: u64) {
+        if !self.may_ask_copies(id) {
+            return self.rest_fetch(id);
+        }
         let fetch = self.fetches.get_mut(&id).expect("the caller found it");
         let Some(copy) = fetch.copies.get(fetch.asked).cloned() else {
             if fetch.under_way == 0 {
@@ -172,7 +218,7 @@ impl Client {
         }
     }
 
-    /// No copy could serve: everything is tried anew after a pause.
+    /// No copy could serve, or none may be asked: everything is tried anew after a pause.
     fn rest_fetch(&mut self, id: u64) {
         let fetch = self.fetches.get_mut(&id).expect("the caller found it");
         fetch.rounds += 1;

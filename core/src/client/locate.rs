@@ -74,8 +74,16 @@ impl Client {
         }
     }
 
-    /// The locations of a file are no longer known.
+    /// The locations of a file are no longer known, nor to what is under way.
     pub(super) fn drop_locations(&mut self, inode: InodeId) {
         self.cache.forget_locations(inode);
+        self.outdate_fetches(Some(inode));
+        self.outdate_seeks(Some(inode));
+    }
+
+    /// No location is known any more; the cache is empty already.
+    pub(super) fn drop_all_locations(&mut self) {
+        self.outdate_fetches(None);
+        self.outdate_seeks(None);
     }
 }

@@ -63,6 +63,7 @@ impl Client {
                 }
                 Stale::All => {
                     self.cache.clear();
+                    self.drop_all_locations();
                     self.drop_all_ahead();
                     for inode in self.files.keys().copied().collect::<Vec<_>>() {
                         self.invalidate_inode(push, inode);
@@ -133,7 +134,7 @@ impl Client {
 
     fn forget_inode(&mut self, inode: InodeId) {
         self.cache.forget_attributes(inode);
-        self.cache.forget_locations(inode);
+        self.drop_locations(inode);
         self.cache.forget_pages(inode);
         self.drop_ahead(inode, 0, u64::MAX);
     }
@@ -142,6 +143,7 @@ impl Client {
     /// nobody's. The kernel's pages of open files are dropped.
     pub(super) fn forget_everything(&mut self) {
         self.cache.clear();
+        self.drop_all_locations();
         self.drop_all_ahead();
         for push in std::mem::take(&mut self.pushes.pushes).into_keys() {
             self.timers.cancel(Timer::Push(push));

@@ -29,6 +29,8 @@ pub(super) struct Seek {
     valid: u32,
     /// Copies of the chunk at hand that were not asked yet, best last.
     copies: Vec<LocatedCopy>,
+    /// The leader told of them, and has not said since that it is otherwise.
+    is_told: bool,
     rounds: u32,
     since: Instant,
 }
@@ -82,6 +84,7 @@ impl Client {
             size,
             valid: 0,
             copies: Vec::new(),
+            is_told: false,
             rounds: 0,
             since: self.now.mono,
         };
@@ -132,7 +135,21 @@ impl Client {
         located.copies.reverse();
         seek.valid = located.valid;
         seek.copies = located.copies;
+        seek.is_told = true;
         self.ask_map(id);
+    }
+
+    /// What was told of a file's copies, or of all, is no longer so.
+    pub(super) fn outdate_seeks(&mut self, inode: Option<InodeId>) {
+        let seeks = self.seeks.values_mut();
+        for seek in seeks.filter(|seek| inode.is_none_or(|inode| seek.inode == inode)) {
+            seek.is_told = false;
+        }
+    }
+
+    /// Whether a seek may ask the copies that it was told of.
+    pub(super) fn may_ask_map(&self, id: u64) -> bool {
+        self.seeks.get(&id).is_some_and(|seek| seek.is_told) && self.may_use_cache()
     }
 
     /// From here to the end of the chunk there is no content.
@@ -148,8 +165,9 @@ impl Client {
     }
 
     fn ask_map(&mut self, id: u64) {
+        let may_ask = self.may_ask_map(id);
         let seek = self.seeks.get_mut(&id).expect("the caller found it");
-        let Some(copy) = seek.copies.pop() else {
+        let Some(copy) = seek.copies.pop().filter(|_| may_ask) else {
             return self.rest_seek(id);
         };
         let then = ChunkThen::Map {

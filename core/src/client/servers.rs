@@ -158,11 +158,36 @@ impl Client {
         server.is_up = true;
         server.doubtful_until = Instant(0);
         for request in std::mem::take(&mut server.unsent) {
-            let message = Message::ChunkRequest(request);
-            self.effects.push_back(Effect::Send { link, message });
+            self.send_unsent(link, request);
         }
         self.timers.cancel(Timer::Server(link));
         self.watch_server(link);
+    }
+
+    /// Sends a request that waited for its link, unless what told of the copy is past.
+    fn send_unsent(&mut self, link: LinkId, request: ChunkRequest) {
+        let asked = &mut self.servers.by_link(link).asked;
+        let Some(Asked { server, then, .. }) = asked.get(&request.request.0) else {
+            return;
+        };
+        let (server, then) = (*server, *then);
+        if self.may_still_ask(then) {
+            let message = Message::ChunkRequest(request);
+            self.effects.push_back(Effect::Send { link, message });
+            return;
+        }
+        self.servers.by_link(link).asked.remove(&request.request.0);
+        let kind = ChunkErrorKind::Unreachable;
+        self.on_chunk_outcome(then, Err(ChunkError { server, kind }));
+    }
+
+    fn may_still_ask(&self, then: ChunkThen) -> bool {
+        match then {
+            ChunkThen::Fetch { fetch, .. } => self.may_ask_copies(fetch),
+            ChunkThen::Map { seek, .. } => self.may_ask_map(seek),
+            // The capability names the epoch, and the servers refuse an older one.
+            ChunkThen::Piece { .. } | ChunkThen::Sync { .. } | ChunkThen::Vouch { .. } => true,
+        }
     }
 
     /// Wakes up when the oldest request on a link is late.

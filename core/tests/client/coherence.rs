@@ -45,7 +45,7 @@ fn directory(world: &mut World, mount: usize) -> InodeId {
     }
 }
 
-fn chmod(inode: InodeId, mode: u32) -> FileRequest {
+pub(crate) fn chmod(inode: InodeId, mode: u32) -> FileRequest {
     let change = AttributeChange {
         mode: Some(mode),
         ..AttributeChange::default()

@@ -1,7 +1,8 @@
 //! Copies that are slow, bad, away or restarted, on reading and on writing.
 
-use crate::world::{Target, World};
-use antler_core::client::request::FileRequest;
+use crate::coherence::chmod;
+use crate::world::{Target, World, read_request};
+use antler_core::client::request::{FileReply, FileRequest};
 use antler_core::errno::Errno;
 use antler_core::ids::ServerId;
 use antler_core::machine::Machine;
@@ -23,6 +24,28 @@ fn a_silent_copy_is_hedged_by_the_next() {
     let waited = world.now - before;
     assert!(waited < 250_000_000, "{waited} ns");
     assert!(world.mounts[mount].client.marks().has(Mark::ReadHedged));
+}
+
+/// P6: who left the file's copies out says so by a push.
+#[test]
+fn a_push_amid_a_read_ends_what_it_was_told_of_the_copies() {
+    let mut world = World::new(1, 2, 1);
+    let (there, here) = (world.mount_ready(), world.mount_ready());
+    let file = world.create(there, "a");
+    world.write(there, file, 0, &[9; 4096]);
+    world.close(there, file);
+    world.run_for(Duration::from_millis(100));
+    world.servers.get_mut(&ServerId(1)).expect("there").hangs = true;
+    let again = (file.0, world.open(here, file.0));
+    let reading = world.request(here, read_request(again, 0, 4096));
+    world.ask(there, chmod(file.0, 0o600)).expect("it is root's");
+    assert_eq!(world.master.located, 0, "the open told of the copies");
+    let read = world.wait(here, reading).expect("the other copy serves");
+    let FileReply::Bytes(read) = read else {
+        panic!("bytes were asked for, not {read:?}")
+    };
+    assert_eq!(read[..], [9; 4096]);
+    assert_eq!(world.master.located, 1, "they are asked for anew");
 }
 
 #[test]

@@ -47,6 +47,8 @@ pub(crate) struct Master {
     /// Chunks given back with something unsynced, until a sync.
     pub(crate) owed: BTreeSet<ChunkId>,
     pub(crate) bad_copies: Vec<ServerId>,
+    /// Questions where chunks are, but for those that an open answers.
+    pub(crate) located: usize,
     pub(crate) cache_lease_millis: u32,
     /// There is no server for a new chunk.
     pub(crate) is_full: bool,
@@ -70,6 +72,7 @@ impl Master {
             mutations: Vec::new(),
             owed: BTreeSet::new(),
             bad_copies: Vec::new(),
+            located: 0,
             cache_lease_millis: 2000,
             is_full: false,
             deaf: false,
@@ -596,6 +599,7 @@ impl Master {
                 index,
                 count,
             } => {
+                self.located += 1;
                 let located = (index..index + count).map(|at| self.locate(inode, at, servers));
                 Answer::Located(located.collect::<Result<_, _>>()?)
             }
