@@ -90,6 +90,8 @@ marks! {
     LeaseFenced = "lease-fenced";
     /// A recovered lease had lost bytes that were acknowledged and not synced.
     LeaseLossy = "lease-lossy";
+    /// A copy that a lease had not written to was asked, as nothing newer was committed.
+    UnwrittenCopyTaken = "unwritten-copy-taken";
     /// A lease was taken into use again before its release was sent.
     LeaseReclaimed = "lease-reclaimed";
     /// A writer of an older epoch was refused.

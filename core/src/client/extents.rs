@@ -72,7 +72,12 @@ impl Extent {
     }
 
     fn was_acknowledged(&self) -> bool {
-        self.seen || !matches!(self.progress, Progress::Dirty | Progress::Sent)
+        self.seen || self.is_written()
+    }
+
+    /// Every copy has acknowledged it, and it is not to be sent again.
+    fn is_written(&self) -> bool {
+        !matches!(self.progress, Progress::Dirty | Progress::Sent)
     }
 }
 
@@ -373,6 +378,20 @@ impl ExtentMap {
 
     /// Everything kept in a range, in order.
     pub(super) fn slices(&self, from: u32, to: u32) -> Vec<(u32, Content)> {
+        self.slices_of(from, to, |_| true)
+    }
+
+    /// What is not acknowledged by every copy in a range, in order.
+    pub(super) fn unwritten_slices(&self, from: u32, to: u32) -> Vec<(u32, Content)> {
+        self.slices_of(from, to, |extent| !extent.is_written())
+    }
+
+    fn slices_of(
+        &self,
+        from: u32,
+        to: u32,
+        wanted: impl Fn(&Extent) -> bool,
+    ) -> Vec<(u32, Content)> {
         let first = self
             .extents
             .range(..=from)
@@ -381,7 +400,7 @@ impl ExtentMap {
         let mut slices = Vec::new();
         for (&at, extent) in self.extents.range(first..to) {
             let end = at + extent.content.length();
-            if end > from {
+            if end > from && wanted(extent) {
                 let (low, high) = (from.max(at), to.min(end));
                 slices.push((low, extent.content.slice(low - at, high - at)));
             }
@@ -402,22 +421,9 @@ impl ExtentMap {
             .range(..=from)
             .next_back()
             .map_or(from, |(&at, _)| at);
-        self.extents.range(first..to).any(|(&at, extent)| {
-            let unwritten = matches!(extent.progress, Progress::Dirty | Progress::Sent);
-            unwritten && at + extent.content.length() > from
-        })
-    }
-
-    /// Everything in a range is kept.
-    pub(super) fn covers(&self, from: u32, to: u32) -> bool {
-        let mut end = from;
-        for (at, content) in self.slices(from, to) {
-            if at != end {
-                return false;
-            }
-            end = at + content.length();
-        }
-        end == to
+        self.extents
+            .range(first..to)
+            .any(|(&at, extent)| !extent.is_written() && at + extent.content.length() > from)
     }
 
     /// Asserts the invariant stated above.

@@ -5,7 +5,7 @@
 use super::Client;
 use super::extents::Content;
 use super::fetch::Reader;
-use super::file::{After, ChunkWrite, Reach, segments, start_of};
+use super::file::{After, ChunkWrite, Lease, Reach, segments, start_of};
 use super::request::{ClientRequest, FileReply, FileRequest, Handle};
 use super::then::Then;
 use super::write::Place;
@@ -45,8 +45,8 @@ pub(super) struct Read {
     length: usize,
     parts: Vec<Part>,
     awaited: usize,
-    /// What was written and perhaps not at the copies when they were asked, by place
-    /// in the read.
+    /// What was written and perhaps not at the copies when they were asked, and what
+    /// whole parts are served of, by place in the read.
     overlay: Vec<(usize, Content)>,
 }
 
@@ -132,7 +132,7 @@ impl Client {
             length: usize::try_from(length).expect("a request is bounded"),
             parts: Vec::new(),
             awaited: 0,
-            overlay: self.kept_slices(inode, offset, length),
+            overlay: self.placed(inode, (offset, length), Self::unwritten_in),
         };
         self.reads.insert(id, read);
         let fetches = self.plan_parts(id, handle);
@@ -169,14 +169,18 @@ impl Client {
         let read = &self.reads[&id];
         let at = start_of(place.1) + u64::from(from) - read.offset;
         let number = read.parts.len();
-        let is_kept = self
-            .chunk(place)
-            .is_some_and(|chunk| chunk.extents.covers(from, to));
+        let kept = self.kept_in(place, from, to);
         let reader = Reader::Part {
             read: id,
             part: number,
         };
-        let (source, fetch) = if is_kept {
+        let (source, fetch) = if covers(&kept, from, to) {
+            let read = self.reads.get_mut(&id).expect("it is being planned");
+            let placed = kept.into_iter();
+            let placed =
+                placed.map(|(at_chunk, content)| (at + u64::from(at_chunk - from), content));
+            read.overlay
+                .extend(placed.map(|(at, content)| (in_read(at), content)));
             (Source::Data(Bytes::new()), None)
         } else if let Some(data) = self.data_ahead(handle, place, (from, to)) {
             (Source::Data(data), None)
@@ -194,7 +198,7 @@ impl Client {
             read.awaited += 1;
         }
         read.parts.push(Part {
-            at: usize::try_from(at).expect("a request is bounded"),
+            at: in_read(at),
             length: (to - from) as usize,
             from,
             source,
@@ -234,28 +238,62 @@ impl Client {
             return;
         }
         let read = self.reads.remove(&id).expect("it was there");
-        let newest = self.kept_slices(read.inode, read.offset, read.length as u64);
+        let range = (read.offset, read.length as u64);
+        let newest = self.placed(read.inode, range, Self::kept_in);
         let data = assemble(&read, &newest);
         self.answer(read.operation, Ok(FileReply::Bytes(data)));
     }
 
-    /// Everything kept in a range of a file, by place in the range.
-    fn kept_slices(&self, inode: InodeId, offset: u64, length: u64) -> Vec<(usize, Content)> {
-        let mut slices = Vec::new();
+    /// What is not at every copy of a chunk yet.
+    fn unwritten_in(&self, place: Place, from: u32, to: u32) -> Vec<(u32, Content)> {
+        let chunk = self.chunk(place);
+        chunk.map_or_else(Vec::new, |chunk| chunk.extents.unwritten_slices(from, to))
+    }
+
+    /// What is kept of a chunk and nobody else can have written over. A lease that is on
+    /// its way back may be another mount's already: what was acknowledged under it is at the
+    /// copies, and perhaps something newer.
+    fn kept_in(&self, place: Place, from: u32, to: u32) -> Vec<(u32, Content)> {
+        match self.chunk(place) {
+            Some(chunk) if chunk.lease == Lease::Ending => chunk.extents.unwritten_slices(from, to),
+            Some(chunk) => chunk.extents.slices(from, to),
+            None => Vec::new(),
+        }
+    }
+
+    /// Slices of every chunk in a range of a file, by place in the range.
+    fn placed(
+        &self,
+        inode: InodeId,
+        (offset, length): (u64, u64),
+        slices: impl Fn(&Self, Place, u32, u32) -> Vec<(u32, Content)>,
+    ) -> Vec<(usize, Content)> {
+        let mut placed = Vec::new();
         for (index, from, to) in segments(offset, length) {
-            let Some(chunk) = self.chunk((inode, index)) else {
-                continue;
-            };
-            for (at, content) in chunk.extents.slices(from, to) {
+            for (at, content) in slices(self, (inode, index), from, to) {
                 let place = start_of(index) + u64::from(at) - offset;
-                slices.push((
-                    usize::try_from(place).expect("a request is bounded"),
-                    content,
-                ));
+                placed.push((in_read(place), content));
             }
         }
-        slices
+        placed
     }
+}
+
+/// A place in a read.
+fn in_read(at: u64) -> usize {
+    usize::try_from(at).expect("a request is bounded")
+}
+
+/// Whether slices in order leave no gap in a range.
+fn covers(slices: &[(u32, Content)], from: u32, to: u32) -> bool {
+    let mut end = from;
+    for (at, content) in slices {
+        if *at != end {
+            return false;
+        }
+        end = at + content.length();
+    }
+    end == to
 }
 
 /// A part of fetched data; shorter where the data ends.

@@ -8,6 +8,7 @@
 //! | Closing, a copy lost | logs `Fence` |
 //! | Broken | logs `Fence` |
 //! | Reconciling | fences every reachable copy, takes one that holds all synced bytes, makes the others equal, logs `Reconciled` |
+//! | Reconciling, its servers have nothing or are gone for long | takes any other copy of the version that was last committed, or a newer one |
 //! | Reconciling, nobody has it, nothing was ever synced | makes an empty one, on other servers if those can't have it; a chunk without content goes with `Reconciled` |
 //!
 //! A new leader finds the same states in the replicated table and goes on: every
@@ -64,6 +65,8 @@ struct Reconcile {
     epoch: Epoch,
     version: ChunkVersion,
     base: ChunkVersion,
+    /// A copy of this version has every synced byte, also where the lease did not write.
+    committed: Option<ChunkVersion>,
     copies: Vec<(ServerId, BootId)>,
     since: Instant,
     asked: BTreeSet<ServerId>,
@@ -189,9 +192,11 @@ impl Master {
             LeaseState::Settled | LeaseState::Open { .. } => {}
             LeaseState::Closing { copies, .. } => self.settle(chunk, (epoch, version), &copies),
             LeaseState::Broken { .. } => self.fence(chunk, epoch),
-            LeaseState::Reconciling { base, copies } => {
-                self.reconcile(chunk, (epoch, version, base), copies)
-            }
+            LeaseState::Reconciling {
+                base,
+                copies,
+                committed,
+            } => self.reconcile(chunk, (epoch, version), (base, committed), copies),
         }
     }
 
@@ -532,13 +537,15 @@ impl Master {
     fn reconcile(
         &mut self,
         chunk: ChunkId,
-        (epoch, version, base): (Epoch, ChunkVersion, ChunkVersion),
+        (epoch, version): (Epoch, ChunkVersion),
+        (base, committed): (ChunkVersion, Option<ChunkVersion>),
         copies: Vec<(ServerId, BootId)>,
     ) {
         let one = Reconcile {
             epoch,
             version,
             base,
+            committed,
             copies: copies.clone(),
             since: self.now.mono,
             asked: BTreeSet::new(),
@@ -560,15 +567,55 @@ impl Master {
         let Some(one) = self.leases.reconciling.get_mut(&chunk) else {
             return;
         };
-        let wanted = matches!(one.step, Step::Asking)
-            && one.copies.iter().any(|(other, _)| *other == server);
-        if wanted && one.asked.insert(server) {
+        let wanted = matches!(one.step, Step::Asking) && one.is_written(server);
+        if wanted {
+            self.fence_copy(chunk, server);
+        }
+    }
+
+    /// False if it was asked already.
+    fn fence_copy(&mut self, chunk: ChunkId, server: ServerId) -> bool {
+        let one = self.leases.reconciling.get_mut(&chunk);
+        let one = one.expect("the caller looked");
+        let is_new = one.asked.insert(server);
+        if is_new {
             let command = Command::Fence {
                 part: PartId::whole(chunk),
                 epoch: one.epoch,
             };
             self.command(server, Purpose::Fence(chunk), command);
         }
+        is_new
+    }
+
+    /// Asks copies that the lease did not write, but that have every synced byte: true when
+    /// there are some that were not asked yet.
+    fn ask_others(&mut self, chunk: ChunkId) -> bool {
+        let one = &self.leases.reconciling[&chunk];
+        let Some(committed) = one.committed else {
+            return false;
+        };
+        let class = self
+            .member
+            .state()
+            .chunk(chunk)
+            .expect("it is reconciled")
+            .class;
+        let known = self.servers.copies(chunk).iter();
+        let whole = known.filter(|copy| copy.version >= committed && !copy.bad);
+        let others = whole.map(|copy| copy.server);
+        let others = others.filter(|server| !one.is_written(*server));
+        let others: Vec<ServerId> = others
+            .filter(|server| self.servers.is_alive(*server) && self.is_permitted(class, *server))
+            .collect();
+        let mut is_new = false;
+        for server in others {
+            is_new |= self.fence_copy(chunk, server);
+        }
+        if is_new {
+            self.marks.reach(Mark::UnwrittenCopyTaken);
+        }
+        is_new
     }
 
     pub(super) fn on_fenced(&mut self, server: ServerId, chunk: ChunkId, result: CommandResult) {
@@ -600,7 +647,8 @@ impl Master {
         if !matches!(one.step, Step::Asking) {
             return;
         }
-        let all = one.answers.len() == one.copies.len();
+        let heard = |(server, _): &(ServerId, BootId)| one.answers.contains_key(server);
+        let all = one.copies.iter().all(heard);
         let waited = self.now.mono.since(one.since);
         let source = best_copy(one);
         let enough = match source {
@@ -617,9 +665,11 @@ impl Master {
         }
         let proven = self.leases.never_synced.contains(&chunk) || self.is_uncommitted(chunk);
         let never_synced = is_first && proven;
+        let is_hopeless = all || (waited >= self.config.repair_delay && !patient);
         match source {
             Some((source, kept)) if enough => self.equalize(chunk, source, kept),
             None if enough && never_synced => self.make_empty(chunk),
+            None if is_hopeless && self.ask_others(chunk) => {}
             None if all => self.ask_all_later(chunk),
             _ => {}
         }
@@ -892,15 +942,30 @@ impl Master {
     }
 }
 
+impl Reconcile {
+    /// Whether the lease wrote to the server.
+    fn is_written(&self, server: ServerId) -> bool {
+        self.boot_of(server).is_some()
+    }
+
+    fn boot_of(&self, server: ServerId) -> Option<BootId> {
+        let mut copies = self.copies.iter();
+        let found = copies.find(|(other, _)| *other == server);
+        found.map(|(_, boot)| *boot)
+    }
+
+    /// Whether a copy of that version there has every synced byte.
+    fn has_every_synced(&self, server: ServerId, version: ChunkVersion) -> bool {
+        match self.is_written(server) {
+            true => version >= self.base,
+            false => self.committed.is_some_and(|committed| version >= committed),
+        }
+    }
+}
+
 /// The best copy to make the others equal to, and whether it kept the life that
 /// the lease names.
 fn best_copy(one: &Reconcile) -> Option<(ServerId, bool)> {
-    let boot_of = |server| {
-        one.copies
-            .iter()
-            .find(|(other, _)| *other == server)
-            .map(|(_, boot)| *boot)
-    };
     let able = one
         .answers
         .iter()
@@ -908,9 +973,9 @@ fn best_copy(one: &Reconcile) -> Option<(ServerId, bool)> {
             Answer::Has(state) => Some((*server, *state)),
             Answer::Absent | Answer::Unknown => None,
         });
-    let able = able.filter(|(_, state)| state.version >= one.base);
+    let able = able.filter(|(server, state)| one.has_every_synced(*server, state.version));
     let ranked = able.map(|(server, state)| {
-        let kept = boot_of(server) == Some(state.boot);
+        let kept = one.boot_of(server) == Some(state.boot);
         ((kept, state.version, state.digest), server)
     });
     ranked.max().map(|((kept, ..), server)| (server, kept))

@@ -344,7 +344,7 @@ impl Master {
                 });
                 named.collect()
             }
-            LeaseState::Open { base, copies, .. } | LeaseState::Closing { base, copies } => {
+            LeaseState::Open { base, copies, .. } | LeaseState::Closing { base, copies, .. } => {
                 let alive = copies
                     .iter()
                     .filter(|(server, boot)| self.servers.lives(*server, *boot));

@@ -287,6 +287,7 @@ impl State {
         for session in sessions {
             self.end_session(step, session, true);
         }
+        self.forget_commits();
         let scalars = &mut self.scalars;
         let first_lost = scalars.last_chunk.next();
         scalars.incarnation = incarnation;

@@ -369,6 +369,7 @@ impl State {
         });
         for written in extents {
             self.raise_valid(inode, size, written);
+            self.note_commit(written.chunk);
         }
         if !who.is_root() {
             self.drop_capability(inode);

@@ -14,6 +14,7 @@ use super::state::{Change, LeaseState, State, WriteSet};
 use super::table::Entity;
 use crate::errno::Errno;
 use crate::ids::{BootId, ChunkId, ChunkVersion, Epoch, InodeId, ServerId, SessionId};
+use crate::version::FeatureLevel;
 
 /// What happens to a lease.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -43,11 +44,17 @@ fn next(
     chosen: &WriteSet,
 ) -> Option<(LeaseState, bool)> {
     use LeaseState::{Broken, Closing, Open, Reconciling, Settled};
-    let open = |session, base, copies: WriteSet| {
+    let (base, committed) = match lease {
+        Settled => (version, Some(version)),
+        unsettled => (unsettled.base()?, unsettled.committed()),
+    };
+    let copies = lease.copies().to_vec();
+    let open = |session, copies: WriteSet| {
         let granted = Open {
             session,
             base,
             copies,
+            committed,
         };
         (!granted.copies().is_empty()).then_some((granted, true))
     };
@@ -55,37 +62,35 @@ fn next(
         let kept = chosen.iter().filter(|copy| old.contains(copy));
         kept.copied().collect()
     };
-    match (lease.clone(), event) {
-        (Settled, Event::Grant(session)) => open(session, version, chosen.clone()),
-        (
-            Open {
-                session,
-                base,
-                copies,
-            },
-            Event::Grant(asking),
-        ) if session == asking => open(session, base, within(&copies)),
-        (Closing { base, copies }, Event::Grant(session)) => open(session, base, within(&copies)),
-        (Open { session, .. }, Event::Release(giving, true)) if session == giving => {
-            Some((Settled, false))
+    let closing = |copies| Closing {
+        base,
+        copies,
+        committed,
+    };
+    let broken = |copies| Broken {
+        base,
+        copies,
+        committed,
+    };
+    let fenced = |copies| Reconciling {
+        base,
+        copies,
+        committed,
+    };
+    match (lease, event) {
+        (Settled, Event::Grant(session)) => open(session, chosen.clone()),
+        (Open { session, .. }, Event::Grant(asking)) if *session == asking => {
+            open(asking, within(&copies))
         }
-        (
-            Open {
-                session,
-                base,
-                copies,
-            },
-            Event::Release(giving, false),
-        ) if session == giving => Some((Closing { base, copies }, false)),
-        (Open { base, copies, .. }, Event::Break) => Some((Broken { base, copies }, false)),
+        (Closing { .. }, Event::Grant(session)) => open(session, within(&copies)),
+        (Open { session, .. }, Event::Release(giving, synced)) if *session == giving => {
+            Some((if synced { Settled } else { closing(copies) }, false))
+        }
+        (Open { .. }, Event::Break) => Some((broken(copies), false)),
         (Closing { .. }, Event::Settle) => Some((Settled, false)),
-        (
-            Open { base, copies, .. }
-            | Closing { base, copies }
-            | Broken { base, copies }
-            | Reconciling { base, copies },
-            Event::Fence,
-        ) => Some((Reconciling { base, copies }, true)),
+        (Open { .. } | Closing { .. } | Broken { .. } | Reconciling { .. }, Event::Fence) => {
+            Some((fenced(copies), true))
+        }
         (Reconciling { .. }, Event::Reconcile) => Some((Settled, false)),
         _ => None,
     }
@@ -105,7 +110,11 @@ impl Entity<ChunkId> for LeaseState {
         for (server, boot) in self.copies() {
             hash = digest::words(hash, &[server.0, boot.0]);
         }
-        hash
+        // A state of before knows nothing of it, and has the same digest.
+        match self.committed() {
+            Some(committed) => digest::words(hash, &[committed.0]),
+            None => hash,
+        }
     }
 
     fn heap(&self, _: &ChunkId) -> usize {
@@ -141,7 +150,8 @@ impl State {
             return false;
         };
         let lease = self.leases.get(&chunk).unwrap_or(&LeaseState::Settled);
-        let Some((lease, raises)) = next(lease, stored.version, event, &step.choice.copies) else {
+        let Some((mut lease, raises)) = next(lease, stored.version, event, &step.choice.copies)
+        else {
             return false;
         };
         if raises {
@@ -152,9 +162,43 @@ impl State {
                 stored.version = stored.version.next().max(ChunkVersion(floor.0));
             });
         }
+        if let Event::Grant(_) = event {
+            self.date_commits(chunk, &mut lease);
+        }
         self.set_lease(chunk, lease);
         step.changed(Change::Lease(chunk));
         true
+    }
+
+    /// What was committed under an earlier grant may be synced under this one, on its
+    /// write set alone and without another commit: copies of before no longer do.
+    fn date_commits(&self, chunk: ChunkId, granted: &mut LeaseState) {
+        let stored = self.chunks.get(&chunk).expect("its lease is changing");
+        if self.feature_level() < FeatureLevel::COMMITS {
+            *granted = granted.clone().without_commits();
+        } else if granted.committed() > granted.base() {
+            granted.note_commit(stored.version);
+        }
+    }
+
+    /// Content of a chunk became part of its file.
+    pub(crate) fn note_commit(&mut self, chunk: ChunkId) {
+        let version = self.chunks.get(&chunk).map(|stored| stored.version);
+        let lease = self.leases.get(&chunk).cloned();
+        if let (Some(version), Some(mut lease)) = (version, lease) {
+            lease.note_commit(version);
+            self.set_lease(chunk, lease);
+        }
+    }
+
+    /// The end of the log may be lost, and with it what was committed.
+    pub(crate) fn forget_commits(&mut self) {
+        let leased: Vec<ChunkId> = self.leases.iter().map(|(chunk, _)| *chunk).collect();
+        for chunk in leased {
+            let lease = self.leases.get(&chunk).expect("it was just seen");
+            let forgotten = lease.clone().without_commits();
+            self.set_lease(chunk, forgotten);
+        }
     }
 
     /// `Mutation::Lease`.

@@ -165,6 +165,10 @@ pub type WriteSet = Vec<(ServerId, BootId)>;
 /// Where a chunk stands between writing and rest.
 ///
 /// `base` is the last version at which every copy was known durable and equal.
+/// `committed` is the newest version at which content may have been made part of the file
+/// since, or `base`: an fsync is answered behind a commit, so a copy of it or a newer one
+/// has every synced byte, whether it was written to or not. Not known of leases that were
+/// granted below the level that it came with.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Encode, Decode)]
 pub enum LeaseState {
     /// Its copies are equal and durable at the chunk's version.
@@ -183,6 +187,9 @@ pub enum LeaseState {
         /// Who is written to, in chain order.
         #[n(2)]
         copies: WriteSet,
+        /// See above.
+        #[n(3)]
+        committed: Option<ChunkVersion>,
     },
     /// Given back without a sync: the leader has the copies synced.
     #[n(2)]
@@ -193,6 +200,9 @@ pub enum LeaseState {
         /// Who was written to.
         #[n(1)]
         copies: WriteSet,
+        /// See above.
+        #[n(2)]
+        committed: Option<ChunkVersion>,
     },
     /// Its session ended: the copies may differ.
     #[n(3)]
@@ -203,6 +213,9 @@ pub enum LeaseState {
         /// Who was written to.
         #[n(1)]
         copies: WriteSet,
+        /// See above.
+        #[n(2)]
+        committed: Option<ChunkVersion>,
     },
     /// Fenced, and being made equal.
     #[n(4)]
@@ -213,6 +226,9 @@ pub enum LeaseState {
         /// Who was written to.
         #[n(1)]
         copies: WriteSet,
+        /// See above.
+        #[n(2)]
+        committed: Option<ChunkVersion>,
     },
 }
 
@@ -250,6 +266,44 @@ impl LeaseState {
             | Self::Closing { base, .. }
             | Self::Broken { base, .. }
             | Self::Reconciling { base, .. } => Some(*base),
+        }
+    }
+
+    /// The newest version at which content may have become part of the file; none where
+    /// that is not known.
+    #[must_use]
+    pub fn committed(&self) -> Option<ChunkVersion> {
+        match self {
+            Self::Settled => None,
+            Self::Open { committed, .. }
+            | Self::Closing { committed, .. }
+            | Self::Broken { committed, .. }
+            | Self::Reconciling { committed, .. } => *committed,
+        }
+    }
+
+    /// Content may have become part of the file at a version.
+    pub(crate) fn note_commit(&mut self, version: ChunkVersion) {
+        if let Some(committed) = self.committed_mut() {
+            *committed = committed.map(|before| before.max(version));
+        }
+    }
+
+    /// The same, of which nobody knows what was committed under it.
+    pub(crate) fn without_commits(mut self) -> Self {
+        if let Some(committed) = self.committed_mut() {
+            *committed = None;
+        }
+        self
+    }
+
+    fn committed_mut(&mut self) -> Option<&mut Option<ChunkVersion>> {
+        match self {
+            Self::Settled => None,
+            Self::Open { committed, .. }
+            | Self::Closing { committed, .. }
+            | Self::Broken { committed, .. }
+            | Self::Reconciling { committed, .. } => Some(committed),
         }
     }
 

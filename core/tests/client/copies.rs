@@ -38,7 +38,9 @@ fn a_push_amid_a_read_ends_what_it_was_told_of_the_copies() {
     world.servers.get_mut(&ServerId(1)).expect("there").hangs = true;
     let again = (file.0, world.open(here, file.0));
     let reading = world.request(here, read_request(again, 0, 4096));
-    world.ask(there, chmod(file.0, 0o600)).expect("it is root's");
+    world
+        .ask(there, chmod(file.0, 0o600))
+        .expect("it is root's");
     assert_eq!(world.master.located, 0, "the open told of the copies");
     let read = world.wait(here, reading).expect("the other copy serves");
     let FileReply::Bytes(read) = read else {

@@ -701,7 +701,7 @@ impl Master {
                     self.settle_closing(chunk, one.epoch, one.version, &copies, servers);
                 }
                 LeaseState::Broken { .. } => self.fence(chunk, one.epoch),
-                LeaseState::Reconciling { base, copies } => {
+                LeaseState::Reconciling { base, copies, .. } => {
                     self.reconcile(chunk, (one.epoch, one.version, base), &copies, servers);
                 }
                 LeaseState::Settled => self.repair(chunk, servers),
