@@ -371,6 +371,14 @@ pub(super) struct Commit {
     pub(super) endings: Vec<Ending>,
 }
 
+impl Commit {
+    /// Whether it says something of a chunk.
+    pub(super) fn names(&self, index: u32, chunk: &ChunkWrite) -> bool {
+        let mut named = self.chunks.iter();
+        named.any(|&(at, id, _)| at == index && chunk.chunk() == Some(id))
+    }
+}
+
 /// An operation that no write may overtake.
 #[derive(Debug)]
 pub(super) enum Exclusive {

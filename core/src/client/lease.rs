@@ -373,7 +373,9 @@ impl Client {
         self.drive(place.0);
     }
 
-    /// Gives back the leases that are ready and need no commit.
+    /// Gives back the leases that are ready and need no commit, and of which none is under
+    /// way: should that fail, the chunk has no content for the leader, and would go with
+    /// its lease.
     pub(super) fn release_ready(&mut self, inode: InodeId) {
         let Some(file) = self.files.get_mut(&inode) else {
             return;
@@ -381,7 +383,9 @@ impl Client {
         let mut ready = Vec::new();
         let mut strayed = Vec::new();
         for (&index, chunk) in &file.chunks {
-            if is_ready(file, chunk) && !chunk.is_uncommitted {
+            let commit = file.commit.as_ref();
+            let is_committing = commit.is_some_and(|commit| commit.names(index, chunk));
+            if is_ready(file, chunk) && !chunk.is_uncommitted && !is_committing {
                 match chunk.has_strayed {
                     true => strayed.push(index),
                     false => ready.push(index),
