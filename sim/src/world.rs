@@ -853,19 +853,19 @@ impl World {
     }
 }
 
-/// The state of the master that leads and is furthest, if any does.
+/// The state of the master that was elected last, if it leads. One that has not yet
+/// applied what its log held by then knows less than was settled.
 pub(crate) fn leading_state(nodes: &[Node]) -> Option<&State> {
     nodes
         .iter()
         .filter_map(|node| match &node.process {
-            Some(Process::Member(member)) if node.power == Power::Up => {
-                Some(member.machine.member())
-            }
+            Some(Process::Member(member)) if node.power == Power::Up => Some(&member.machine),
             _ => None,
         })
-        .filter(|member| member.is_leader())
-        .max_by_key(|member| member.applied())
-        .map(|member| member.state())
+        .filter(|machine| machine.member().is_leader())
+        .max_by_key(|machine| machine.member().term())
+        .filter(|machine| machine.is_leading())
+        .map(|machine| machine.member().state())
 }
 
 fn kind_of(stimulus: &Stimulus) -> u64 {

@@ -37,6 +37,11 @@ impl MemberMachine {
             Self::Metalogger(metalogger) => metalogger.member(),
         }
     }
+
+    /// Whether it leads and answers.
+    pub(crate) fn is_leading(&self) -> bool {
+        matches!(self, Self::Master(master) if master.is_leading())
+    }
 }
 
 impl Machine for MemberMachine {
