@@ -357,6 +357,7 @@ fn commit(inode: InodeId, grant: &LeaseGrant) -> Mutation {
         chunk: grant.chunk,
         valid: 4096,
         fences: grant.epoch.fences(grant.version),
+        synced: false,
     };
     let end = LeaseEnd {
         chunk: grant.chunk,
@@ -368,5 +369,6 @@ fn commit(inode: InodeId, grant: &LeaseGrant) -> Mutation {
         size: 4096,
         extents: vec![extent],
         release: vec![end],
+        unchanged: false,
     }
 }

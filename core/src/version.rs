@@ -16,7 +16,7 @@ use std::fmt;
 /// | level | what came with it |
 /// |---|---|
 /// | 1 | names, chunks and their leases and losses, sessions, `copies-N`, levels |
-/// | 2 | storage classes and labels: policies by label expressions; leases that know what was committed under them |
+/// | 2 | storage classes and labels: policies by label expressions; leases that know up to where an fsync may have vouched |
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Encode, Decode)]
 #[cbor(transparent)]
 pub struct FeatureLevel(#[n(0)] pub u16);
@@ -26,8 +26,8 @@ impl FeatureLevel {
     pub const FIRST: Self = Self(1);
     /// Storage classes and labels.
     pub const CLASSES: Self = Self(2);
-    /// Leases that know what was committed under them.
-    pub const COMMITS: Self = Self(2);
+    /// Leases that know up to where an fsync may have vouched.
+    pub const SYNCS: Self = Self(2);
     /// The newest one that this binary knows.
     pub const NEWEST: Self = Self::CLASSES;
     /// What the binary before this one knew: machines can be built so.

@@ -261,12 +261,14 @@ fn a_lease_is_recalled_from_its_holder_for_another_writer() {
             chunk: lease.chunk,
             valid: 10,
             fences: lease.epoch.fences(lease.version),
+            synced: false,
         }],
         release: vec![LeaseEnd {
             chunk: lease.chunk,
             epoch: lease.epoch,
             synced: false,
         }],
+        unchanged: false,
     };
     bench.say(holder, mutate(2, commit));
     let told = bench.heard(other);
@@ -485,12 +487,14 @@ fn a_lease_whose_every_copy_was_restarted_does_not_wait_for_its_holder() {
         chunk: lease.chunk,
         valid: 10,
         fences: lease.epoch.fences(lease.version),
+        synced: false,
     }];
     let commit = Mutation::CommitWrite {
         inode,
         size: 10,
         extents,
         release: vec![],
+        unchanged: false,
     };
     bench.say(link, mutate(2, commit));
     assert_eq!(lease_name(&mut bench, link, inode), "open");

@@ -46,11 +46,13 @@ impl Client {
         file.commit_wanted = false;
         // A later commit says nothing of this one's length: it may be cut by then.
         let size = std::mem::take(&mut file.acknowledged_to);
+        let unchanged = !std::mem::take(&mut file.is_changed);
         let told = |extent: &WrittenExtent| (extent.index, extent.chunk, extent.valid);
         file.commit = Some(Commit {
             generation: file.uncommitted.take(),
             chunks: extents.iter().map(told).collect(),
             endings,
+            is_change: !unchanged,
         });
         self.timers.cancel(Timer::CommitDelay(inode));
         let mutation = Mutation::CommitWrite {
@@ -58,6 +60,7 @@ impl Client {
             size,
             extents,
             release,
+            unchanged,
         };
         self.mutate(&Credentials::default(), mutation, Then::Committed { inode });
     }
@@ -131,6 +134,7 @@ impl Client {
             self.resume_ending(ending);
         }
         let file = self.files.get_mut(&inode).expect("a commit has a file");
+        file.is_changed |= commit.is_change;
         file.close_generation();
         self.cache.forget_attributes(inode);
         self.drop_locations(inode);
@@ -198,11 +202,17 @@ fn written_extents(file: &File) -> Vec<WrittenExtent> {
     let told = |(&index, chunk): (&u32, &ChunkWrite)| {
         let is_held = matches!(chunk.lease, Lease::Held | Lease::Asked | Lease::None);
         let chunk_id = chunk.chunk().filter(|_| is_held)?;
-        (chunk.is_uncommitted && chunk.written_end > 0).then_some(WrittenExtent {
+        let valid = match chunk.written_end {
+            // Nothing but zeros, or what an earlier lease left, was synced.
+            0 => chunk.committed_end,
+            end => end,
+        };
+        (chunk.is_uncommitted && valid > 0).then_some(WrittenExtent {
             index,
             chunk: chunk_id,
-            valid: chunk.written_end,
+            valid,
             fences: chunk.grant.as_ref().map_or(0, fences),
+            synced: chunk.synced_in == Some(chunk.tenure),
         })
     };
     file.chunks.iter().filter_map(told).collect()

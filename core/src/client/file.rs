@@ -92,6 +92,9 @@ pub(super) struct ChunkWrite {
     pub(super) acknowledged: Option<u64>,
     /// A sync is under way.
     pub(super) syncing: Option<Syncing>,
+    /// Under which tenure a sync was sent last: a commit must tell the leader before
+    /// anybody is told that something is durable.
+    pub(super) synced_in: Option<u64>,
     /// In which generation the newest request was sent that all copies answered in the
     /// lives that the lease names.
     pub(super) vouched: u64,
@@ -149,6 +152,7 @@ impl ChunkWrite {
             is_synced: false,
             acknowledged: None,
             syncing: None,
+            synced_in: None,
             vouched: 0,
             vouching: None,
             sync_wanted: false,
@@ -212,12 +216,19 @@ impl ChunkWrite {
             && !self.extents.is_dirty()
     }
 
-    /// A sync is sent, for what is acknowledged.
-    pub(super) fn begin_sync(&mut self) {
+    /// A sync is sent, for what is acknowledged. True when it is the first one of the tenure,
+    /// which a commit must tell of.
+    pub(super) fn begin_sync(&mut self) -> bool {
         self.extents
             .advance_all(Progress::Written, Progress::Syncing);
         let oldest = self.acknowledged.take();
         self.syncing = Some(Syncing { oldest });
+        self.synced_in.replace(self.tenure) != Some(self.tenure)
+    }
+
+    /// How far it is known to hold content.
+    pub(super) fn known_end(&self) -> u32 {
+        self.written_end.max(self.committed_end)
     }
 
     /// No sync is under way any more.
@@ -369,6 +380,8 @@ pub(super) struct Commit {
     /// Chunks with how far they were said to hold content.
     pub(super) chunks: Vec<(u32, ChunkId, u32)>,
     pub(super) endings: Vec<Ending>,
+    /// It changes the file's times.
+    pub(super) is_change: bool,
 }
 
 impl Commit {
@@ -424,6 +437,9 @@ pub(super) struct File {
     pub(super) writers: u32,
     /// Opens asked and not answered.
     pub(super) opening: u32,
+    /// Something was acknowledged that no commit was sent for yet: the next one changes the
+    /// file's times.
+    pub(super) is_changed: bool,
     /// Of the writes taken now.
     pub(super) generation: u64,
     /// Generations before this one are to be sent without waiting for neighbours.

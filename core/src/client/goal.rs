@@ -12,7 +12,7 @@ use super::lease::{sync_due, sync_follows};
 use super::request::{FileReply, Handle};
 use super::servers::{ChunkOutcome, ChunkThen};
 use super::timers::Timer;
-use super::write::{Place, nonsense, split_chain, stranger};
+use super::write::{Place, nonsense, note_uncommitted, split_chain, stranger};
 use crate::errno::Errno;
 use crate::ids::InodeId;
 use crate::marks::Mark;
@@ -194,18 +194,24 @@ impl Client {
     /// A sync that follows covers what is under way, too, if that succeeds.
     fn send_sync(&mut self, place: Place, follows: bool) {
         self.unsynced.remove(&place);
-        let (head, chain, tenure) = self
+        let (head, chain, tenure, untold) = self
             .edit(place, |chunk| {
-                chunk.begin_sync();
+                let pieces = chunk.pieces.values().map(|piece| piece.generation);
+                let oldest = chunk.acknowledged.into_iter().chain(pieces).min();
+                let is_first = chunk.begin_sync();
                 for piece in chunk.pieces.values_mut() {
                     piece.followed = follows;
                 }
                 chunk.sync_wanted = false;
                 let grant = chunk.held().expect("the caller checked");
                 let (head, chain) = split_chain(grant);
-                (head, chain, chunk.tenure)
+                let untold = oldest.filter(|_| is_first && chunk.known_end() > 0);
+                (head, chain, chunk.tenure, untold)
             })
             .expect("the caller found it");
+        if let (Some(generation), Some(file)) = (untold, self.files.get_mut(&place.0)) {
+            note_uncommitted(file, place.1, generation);
+        }
         let then = ChunkThen::Sync {
             inode: place.0,
             index: place.1,

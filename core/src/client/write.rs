@@ -457,6 +457,7 @@ impl Client {
                 let end = start_of(place.1) + u64::from(start + piece.content.length());
                 file.acknowledged_to = file.acknowledged_to.max(end);
             }
+            file.is_changed = true;
             note_uncommitted(file, place.1, piece.generation);
             let at = self.now.mono + self.config.limits.commit_delay;
             self.timers.set_once(Timer::CommitDelay(place.0), at);
@@ -507,8 +508,8 @@ fn next_full(chunk: &ChunkWrite, piece: u32) -> Option<(u32, u32)> {
     None
 }
 
-/// Counts a write that the next commit must cover.
-fn note_uncommitted(file: &mut File, index: u32, generation: u64) {
+/// Counts a write, or the first sync of a lease, that the next commit must tell of.
+pub(super) fn note_uncommitted(file: &mut File, index: u32, generation: u64) {
     let oldest = file.uncommitted.unwrap_or(generation);
     file.uncommitted = Some(oldest.min(generation));
     if let Some(chunk) = file.chunks.get_mut(&index) {

@@ -8,7 +8,7 @@
 //! | Closing, a copy lost | logs `Fence` |
 //! | Broken | logs `Fence` |
 //! | Reconciling | fences every reachable copy, takes one that holds all synced bytes, makes the others equal, logs `Reconciled` |
-//! | Reconciling, its servers have nothing or are gone for long | takes any other copy of the version that was last committed, or a newer one |
+//! | Reconciling, its servers have nothing or are gone for long | takes any other copy of the version that was last synced under, or of a newer one |
 //! | Reconciling, nobody has it, nothing was ever synced | makes an empty one, on other servers if those can't have it; a chunk without content goes with `Reconciled` |
 //!
 //! A new leader finds the same states in the replicated table and goes on: every
@@ -66,7 +66,7 @@ struct Reconcile {
     version: ChunkVersion,
     base: ChunkVersion,
     /// A copy of this version has every synced byte, also where the lease did not write.
-    committed: Option<ChunkVersion>,
+    synced: Option<ChunkVersion>,
     copies: Vec<(ServerId, BootId)>,
     since: Instant,
     asked: BTreeSet<ServerId>,
@@ -195,8 +195,8 @@ impl Master {
             LeaseState::Reconciling {
                 base,
                 copies,
-                committed,
-            } => self.reconcile(chunk, (epoch, version), (base, committed), copies),
+                synced,
+            } => self.reconcile(chunk, (epoch, version), (base, synced), copies),
         }
     }
 
@@ -538,14 +538,14 @@ impl Master {
         &mut self,
         chunk: ChunkId,
         (epoch, version): (Epoch, ChunkVersion),
-        (base, committed): (ChunkVersion, Option<ChunkVersion>),
+        (base, synced): (ChunkVersion, Option<ChunkVersion>),
         copies: Vec<(ServerId, BootId)>,
     ) {
         let one = Reconcile {
             epoch,
             version,
             base,
-            committed,
+            synced,
             copies: copies.clone(),
             since: self.now.mono,
             asked: BTreeSet::new(),
@@ -592,7 +592,7 @@ impl Master {
     /// there are some that were not asked yet.
     fn ask_others(&mut self, chunk: ChunkId) -> bool {
         let one = &self.leases.reconciling[&chunk];
-        let Some(committed) = one.committed else {
+        let Some(synced) = one.synced else {
             return false;
         };
         let class = self
@@ -602,7 +602,7 @@ impl Master {
             .expect("it is reconciled")
             .class;
         let known = self.servers.copies(chunk).iter();
-        let whole = known.filter(|copy| copy.version >= committed && !copy.bad);
+        let whole = known.filter(|copy| copy.version >= synced && !copy.bad);
         let others = whole.map(|copy| copy.server);
         let others = others.filter(|server| !one.is_written(*server));
         let others: Vec<ServerId> = others
@@ -958,7 +958,7 @@ impl Reconcile {
     fn has_every_synced(&self, server: ServerId, version: ChunkVersion) -> bool {
         match self.is_written(server) {
             true => version >= self.base,
-            false => self.committed.is_some_and(|committed| version >= committed),
+            false => self.synced.is_some_and(|synced| version >= synced),
         }
     }
 }

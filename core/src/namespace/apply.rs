@@ -213,11 +213,15 @@ impl State {
                 size,
                 extents,
                 release,
+                unchanged,
             } => {
                 if !self.void_ends(step.session, release).is_empty() {
                     return Err(Errno::ESTALE);
                 }
-                self.commit_write(step, *inode, *size, extents)?;
+                match *unchanged && self.feature_level() >= FeatureLevel::SYNCS {
+                    true => self.commit_syncs(step.session, *inode, extents)?,
+                    false => self.commit_write(step, *inode, *size, extents)?,
+                }
                 self.release(step, release);
                 self.entry(*inode)
             }
@@ -287,7 +291,7 @@ impl State {
         for session in sessions {
             self.end_session(step, session, true);
         }
-        self.forget_commits();
+        self.forget_syncs();
         let scalars = &mut self.scalars;
         let first_lost = scalars.last_chunk.next();
         scalars.incarnation = incarnation;

@@ -369,12 +369,33 @@ impl State {
         });
         for written in extents {
             self.raise_valid(inode, size, written);
-            self.note_commit(written.chunk);
         }
+        self.note_syncs(extents);
         if !who.is_root() {
             self.drop_capability(inode);
         }
         Ok(())
+    }
+
+    /// `Mutation::CommitWrite` of a mount that wrote nothing since the last one.
+    pub(crate) fn commit_syncs(
+        &mut self,
+        session: SessionId,
+        inode: InodeId,
+        extents: &[WrittenExtent],
+    ) -> Result<(), Errno> {
+        let file = self.regular(inode)?;
+        for written in extents {
+            self.judge_extent(session, file, inode, written)?;
+        }
+        self.note_syncs(extents);
+        Ok(())
+    }
+
+    fn note_syncs(&mut self, extents: &[WrittenExtent]) {
+        for written in extents.iter().filter(|written| written.synced) {
+            self.note_sync(written.chunk);
+        }
     }
 
     /// ESTALE when the chunk is not at that place, was fenced since the lease that it

@@ -44,9 +44,9 @@ fn next(
     chosen: &WriteSet,
 ) -> Option<(LeaseState, bool)> {
     use LeaseState::{Broken, Closing, Open, Reconciling, Settled};
-    let (base, committed) = match lease {
+    let (base, synced) = match lease {
         Settled => (version, Some(version)),
-        unsettled => (unsettled.base()?, unsettled.committed()),
+        unsettled => (unsettled.base()?, unsettled.synced()),
     };
     let copies = lease.copies().to_vec();
     let open = |session, copies: WriteSet| {
@@ -54,7 +54,7 @@ fn next(
             session,
             base,
             copies,
-            committed,
+            synced,
         };
         (!granted.copies().is_empty()).then_some((granted, true))
     };
@@ -65,17 +65,17 @@ fn next(
     let closing = |copies| Closing {
         base,
         copies,
-        committed,
+        synced,
     };
     let broken = |copies| Broken {
         base,
         copies,
-        committed,
+        synced,
     };
     let fenced = |copies| Reconciling {
         base,
         copies,
-        committed,
+        synced,
     };
     match (lease, event) {
         (Settled, Event::Grant(session)) => open(session, chosen.clone()),
@@ -83,8 +83,8 @@ fn next(
             open(asking, within(&copies))
         }
         (Closing { .. }, Event::Grant(session)) => open(session, within(&copies)),
-        (Open { session, .. }, Event::Release(giving, synced)) if *session == giving => {
-            Some((if synced { Settled } else { closing(copies) }, false))
+        (Open { session, .. }, Event::Release(giving, is_synced)) if *session == giving => {
+            Some((if is_synced { Settled } else { closing(copies) }, false))
         }
         (Open { .. }, Event::Break) => Some((broken(copies), false)),
         (Closing { .. }, Event::Settle) => Some((Settled, false)),
@@ -111,8 +111,8 @@ impl Entity<ChunkId> for LeaseState {
             hash = digest::words(hash, &[server.0, boot.0]);
         }
         // A state of before knows nothing of it, and has the same digest.
-        match self.committed() {
-            Some(committed) => digest::words(hash, &[committed.0]),
+        match self.synced() {
+            Some(synced) => digest::words(hash, &[synced.0]),
             None => hash,
         }
     }
@@ -162,41 +162,30 @@ impl State {
                 stored.version = stored.version.next().max(ChunkVersion(floor.0));
             });
         }
-        if let Event::Grant(_) = event {
-            self.date_commits(chunk, &mut lease);
+        if self.feature_level() < FeatureLevel::SYNCS {
+            lease = lease.without_syncs();
         }
         self.set_lease(chunk, lease);
         step.changed(Change::Lease(chunk));
         true
     }
 
-    /// What was committed under an earlier grant may be synced under this one, on its
-    /// write set alone and without another commit: copies of before no longer do.
-    fn date_commits(&self, chunk: ChunkId, granted: &mut LeaseState) {
-        let stored = self.chunks.get(&chunk).expect("its lease is changing");
-        if self.feature_level() < FeatureLevel::COMMITS {
-            *granted = granted.clone().without_commits();
-        } else if granted.committed() > granted.base() {
-            granted.note_commit(stored.version);
-        }
-    }
-
-    /// Content of a chunk became part of its file.
-    pub(crate) fn note_commit(&mut self, chunk: ChunkId) {
+    /// What the holder syncs may be vouched for from now on.
+    pub(crate) fn note_sync(&mut self, chunk: ChunkId) {
         let version = self.chunks.get(&chunk).map(|stored| stored.version);
         let lease = self.leases.get(&chunk).cloned();
         if let (Some(version), Some(mut lease)) = (version, lease) {
-            lease.note_commit(version);
+            lease.note_sync(version);
             self.set_lease(chunk, lease);
         }
     }
 
-    /// The end of the log may be lost, and with it what was committed.
-    pub(crate) fn forget_commits(&mut self) {
+    /// The end of the log may be lost, and with it what was vouched for.
+    pub(crate) fn forget_syncs(&mut self) {
         let leased: Vec<ChunkId> = self.leases.iter().map(|(chunk, _)| *chunk).collect();
         for chunk in leased {
             let lease = self.leases.get(&chunk).expect("it was just seen");
-            let forgotten = lease.clone().without_commits();
+            let forgotten = lease.clone().without_syncs();
             self.set_lease(chunk, forgotten);
         }
     }
@@ -368,7 +357,7 @@ impl State {
         }
     }
 
-    /// The lease of a session that ended breaks; what it never committed goes, unless
+    /// The lease of a session that ended breaks; what it never synced goes, unless
     /// commits may have been lost (`keep_empty`).
     pub(crate) fn break_lease(&mut self, step: &mut Step<'_>, chunk: ChunkId, keep_empty: bool) {
         let broke = self.turn(step, chunk, Event::Break);

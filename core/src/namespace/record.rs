@@ -346,6 +346,11 @@ pub enum Mutation {
         /// Leases that end with this.
         #[n(3)]
         release: Vec<LeaseEnd>,
+        /// Nothing was written since the last one: it tells of syncs, and changes neither
+        /// times nor content.
+        #[n(4)]
+        #[cbor(default)]
+        unchanged: bool,
     },
     /// Grants or renews the write lease of one chunk of a file, allocating the chunk
     /// when it is not there. The leader has recalled another session's lease before
@@ -513,6 +518,10 @@ pub struct WrittenExtent {
     /// How often it had been fenced when its lease was granted.
     #[n(3)]
     pub fences: u64,
+    /// A sync was sent under the lease: an fsync may be answered behind this.
+    #[n(4)]
+    #[cbor(default)]
+    pub synced: bool,
 }
 
 /// A lease given back.

@@ -165,10 +165,10 @@ pub type WriteSet = Vec<(ServerId, BootId)>;
 /// Where a chunk stands between writing and rest.
 ///
 /// `base` is the last version at which every copy was known durable and equal.
-/// `committed` is the newest version at which content may have been made part of the file
-/// since, or `base`: an fsync is answered behind a commit, so a copy of it or a newer one
-/// has every synced byte, whether it was written to or not. Not known of leases that were
-/// granted below the level that it came with.
+/// `synced` is the newest version under which an fsync may have been answered since, or
+/// `base`: a mount tells of its syncs in a commit before it answers. A copy of it or a newer
+/// one has every synced byte, whether the lease wrote to it or not. Not known of leases that
+/// were granted below the level that it came with.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Encode, Decode)]
 pub enum LeaseState {
     /// Its copies are equal and durable at the chunk's version.
@@ -189,7 +189,7 @@ pub enum LeaseState {
         copies: WriteSet,
         /// See above.
         #[n(3)]
-        committed: Option<ChunkVersion>,
+        synced: Option<ChunkVersion>,
     },
     /// Given back without a sync: the leader has the copies synced.
     #[n(2)]
@@ -202,7 +202,7 @@ pub enum LeaseState {
         copies: WriteSet,
         /// See above.
         #[n(2)]
-        committed: Option<ChunkVersion>,
+        synced: Option<ChunkVersion>,
     },
     /// Its session ended: the copies may differ.
     #[n(3)]
@@ -215,7 +215,7 @@ pub enum LeaseState {
         copies: WriteSet,
         /// See above.
         #[n(2)]
-        committed: Option<ChunkVersion>,
+        synced: Option<ChunkVersion>,
     },
     /// Fenced, and being made equal.
     #[n(4)]
@@ -228,7 +228,7 @@ pub enum LeaseState {
         copies: WriteSet,
         /// See above.
         #[n(2)]
-        committed: Option<ChunkVersion>,
+        synced: Option<ChunkVersion>,
     },
 }
 
@@ -269,41 +269,41 @@ impl LeaseState {
         }
     }
 
-    /// The newest version at which content may have become part of the file; none where
-    /// that is not known.
+    /// The newest version under which an fsync may have been answered; none where that is
+    /// not known.
     #[must_use]
-    pub fn committed(&self) -> Option<ChunkVersion> {
+    pub fn synced(&self) -> Option<ChunkVersion> {
         match self {
             Self::Settled => None,
-            Self::Open { committed, .. }
-            | Self::Closing { committed, .. }
-            | Self::Broken { committed, .. }
-            | Self::Reconciling { committed, .. } => *committed,
+            Self::Open { synced, .. }
+            | Self::Closing { synced, .. }
+            | Self::Broken { synced, .. }
+            | Self::Reconciling { synced, .. } => *synced,
         }
     }
 
-    /// Content may have become part of the file at a version.
-    pub(crate) fn note_commit(&mut self, version: ChunkVersion) {
-        if let Some(committed) = self.committed_mut() {
-            *committed = committed.map(|before| before.max(version));
+    /// An fsync may be answered under a version.
+    pub(crate) fn note_sync(&mut self, version: ChunkVersion) {
+        if let Some(synced) = self.synced_mut() {
+            *synced = synced.map(|before| before.max(version));
         }
     }
 
-    /// The same, of which nobody knows what was committed under it.
-    pub(crate) fn without_commits(mut self) -> Self {
-        if let Some(committed) = self.committed_mut() {
-            *committed = None;
+    /// The same, of which nobody knows what was synced under it.
+    pub(crate) fn without_syncs(mut self) -> Self {
+        if let Some(synced) = self.synced_mut() {
+            *synced = None;
         }
         self
     }
 
-    fn committed_mut(&mut self) -> Option<&mut Option<ChunkVersion>> {
+    fn synced_mut(&mut self) -> Option<&mut Option<ChunkVersion>> {
         match self {
             Self::Settled => None,
-            Self::Open { committed, .. }
-            | Self::Closing { committed, .. }
-            | Self::Broken { committed, .. }
-            | Self::Reconciling { committed, .. } => Some(committed),
+            Self::Open { synced, .. }
+            | Self::Closing { synced, .. }
+            | Self::Broken { synced, .. }
+            | Self::Reconciling { synced, .. } => Some(synced),
         }
     }
 

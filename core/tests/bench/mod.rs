@@ -445,12 +445,14 @@ pub(crate) fn commit_and_release(inode: InodeId, lease: &LeasedChunk, synced: bo
             chunk: lease.chunk,
             valid: 100,
             fences: lease.epoch.fences(lease.version),
+            synced: false,
         }],
         release: vec![LeaseEnd {
             chunk: lease.chunk,
             epoch: lease.epoch,
             synced,
         }],
+        unchanged: false,
     }
 }
 

@@ -244,3 +244,30 @@ fn no_space_is_told_and_the_file_works_again_with_space() {
     world.fsync(mount, file);
     assert_eq!(world.read(mount, file, 0, 9000)[..], [2; 5000]);
 }
+
+/// An fsync of what was made part of the file before tells the leader, and changes no times:
+/// a program may have set them since.
+#[test]
+fn an_fsync_of_what_is_committed_is_told_and_changes_no_times() {
+    let mut world = World::new(6, 2, 1);
+    let mount = world.mount_ready();
+    let file = world.create(mount, "a");
+    world.write(mount, file, 0, &[1; 4096]);
+    let committed = world.attributes(mount, file.0);
+    world.run_for(Duration::from_millis(50));
+    assert_eq!(committed.size, 4096);
+    let count = |world: &World| {
+        let told = world.master.mutations.iter();
+        told.filter(|name| **name == "commit").count()
+    };
+    let before = count(&world);
+    world.fsync(mount, file);
+    assert_eq!(count(&world), before + 1, "{:?}", world.master.mutations);
+    let after = world.attributes(mount, file.0);
+    assert_eq!(
+        (after.mtime, after.ctime),
+        (committed.mtime, committed.ctime)
+    );
+    world.fsync(mount, file);
+    assert_eq!(count(&world), before + 1, "once for each lease");
+}

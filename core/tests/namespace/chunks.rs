@@ -88,6 +88,7 @@ fn a_commit_makes_nothing_valid_behind_the_length() {
         size: 10,
         extents: vec![extent(&grant, 4096)],
         release: Vec::new(),
+        unchanged: false,
     };
     world.run(&root(), commit).expect("the lease is held");
     assert_eq!(layout(&world, file), [(0, 10)]);
@@ -115,6 +116,7 @@ fn a_commit_is_refused_whole() {
                 size,
                 extents,
                 release,
+                unchanged: false,
             },
         )
     };
@@ -124,6 +126,7 @@ fn a_commit_is_refused_whole() {
         chunk,
         valid,
         fences: 0,
+        synced: false,
     };
     assert_eq!(
         commit(vec![good, place(1, first.chunk, 10)], 0),
@@ -168,8 +171,10 @@ fn what_was_valid_before_may_be_committed_without_a_lease() {
             chunk,
             valid: 5000,
             fences: 0,
+            synced: false,
         }],
         release: Vec::new(),
+        unchanged: false,
     };
     world.run(&root(), commit).expect("it raises nothing");
     let attributes = world.state.attributes(file).expect("it is there");
@@ -324,6 +329,7 @@ fn cutting_a_chunk_breaks_the_lease_of_another_session() {
             size: 9000,
             extents: vec![extent(&grant, 9000)],
             release: Vec::new(),
+            unchanged: false,
         };
         world.run(&root(), commit).expect("the lease is held");
         grant

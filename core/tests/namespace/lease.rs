@@ -4,8 +4,9 @@ use crate::world::{ROOT, World, extent, image, load, root, servers};
 use antler_core::errno::Errno;
 use antler_core::ids::{BootId, ChunkId, ChunkVersion, Epoch, InodeId, ServerId};
 use antler_core::limits::{CHUNK_SIZE, FILE_SIZE_MAX};
-use antler_core::namespace::record::{LeaseGrant, Mutation, RecordBody};
+use antler_core::namespace::record::{LeaseGrant, Mutation, RecordBody, WrittenExtent};
 use antler_core::namespace::{Change, Chunk, LeaseState};
+use antler_core::version::FeatureLevel;
 
 fn chunk(world: &World, id: ChunkId) -> Chunk {
     world.state.chunk(id).expect("the chunk is there")
@@ -285,6 +286,53 @@ fn a_grant_tells_what_was_lost_before() {
     world.state.check_invariants(true);
 }
 
+/// Tells of a sync under a lease, and of nothing else.
+fn tell_of_sync(world: &mut World, file: InodeId, grant: &LeaseGrant) {
+    let extents = vec![WrittenExtent {
+        synced: true,
+        ..extent(grant, 100)
+    }];
+    let commit = Mutation::CommitWrite {
+        inode: file,
+        size: 0,
+        extents,
+        release: Vec::new(),
+        unchanged: true,
+    };
+    world.run(&root(), commit).expect("the lease is held");
+}
+
+#[test]
+fn a_lease_knows_up_to_where_an_fsync_may_have_vouched() {
+    let mut world = World::new();
+    let (file, grant) = leased(&mut world);
+    let synced = |world: &World| chunk(world, grant.chunk).lease.synced();
+    assert_eq!(synced(&world), Some(ChunkVersion(1)));
+    let before = world.state.attributes(file).expect("it is there");
+    tell_of_sync(&mut world, file, &grant);
+    assert_eq!(synced(&world), Some(grant.version));
+    let after = world.state.attributes(file).expect("it is there");
+    assert_eq!(after, before, "nothing was written");
+    let again = world.lease(file, 0).expect("its holder may have it anew");
+    assert_eq!(synced(&world), Some(grant.version), "no sync since");
+    let copy = load(&image(&world.state)).expect("it was written whole");
+    assert_eq!(copy.digest(), world.state.digest());
+    world.record(RecordBody::Fence {
+        chunks: vec![(grant.chunk, again.epoch)],
+    });
+    assert_eq!(synced(&world), Some(grant.version));
+    world.record(RecordBody::Recover { incarnation: 5 });
+    assert_eq!(synced(&world), None, "the log may have lost its end");
+}
+
+#[test]
+fn below_its_level_no_lease_knows_of_syncs() {
+    let mut world = World::at(FeatureLevel::FIRST);
+    let (file, grant) = leased(&mut world);
+    tell_of_sync(&mut world, file, &grant);
+    assert_eq!(chunk(&world, grant.chunk).lease.synced(), None);
+}
+
 #[test]
 fn a_fence_takes_an_open_lease_away() {
     let mut world = World::new();
@@ -297,6 +345,7 @@ fn a_fence_takes_an_open_lease_away() {
         size: 5000,
         extents: vec![extent(&grant, 5000)],
         release: Vec::new(),
+        unchanged: false,
     };
     assert_eq!(world.run(&root(), commit), Err(Errno::ESTALE));
     assert_eq!(world.release(grant.chunk, grant.epoch, true).changes, []);

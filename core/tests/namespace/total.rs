@@ -98,6 +98,7 @@ impl Draw {
             chunk: self.chunk(),
             valid: self.0.below(CHUNK_SIZE + CHUNK_SIZE / 8) as u32,
             fences: self.0.below(2),
+            synced: false,
         }
     }
 
@@ -189,6 +190,7 @@ impl Draw {
                 size: self.size(),
                 extents: self.list(Self::extent),
                 release: self.list(Self::end),
+                unchanged: false,
             },
             16 | 17 => Mutation::Lease {
                 inode: self.inode(),

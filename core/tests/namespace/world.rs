@@ -353,6 +353,7 @@ impl World {
             size,
             extents: vec![extent(grant, valid)],
             release: vec![end],
+            unchanged: false,
         };
         self.run(&root(), commit)
     }
@@ -385,6 +386,7 @@ pub(crate) fn extent(grant: &LeaseGrant, valid: u32) -> WrittenExtent {
         chunk: grant.chunk,
         valid,
         fences: grant.epoch.fences(grant.version),
+        synced: false,
     }
 }
 

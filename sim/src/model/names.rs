@@ -405,6 +405,12 @@ impl Names {
                 self.level = self.level.max(*level);
                 Ok(Expected::Done)
             }
+            Mutation::CommitWrite {
+                inode, unchanged, ..
+            } if *unchanged && self.level >= FeatureLevel::SYNCS => match refused {
+                Some(false) => self.told(*inode),
+                _ => Ok(Expected::Unknown),
+            },
             Mutation::CommitWrite { inode, size, .. } => self.commit(now, *inode, *size, refused),
             Mutation::Fallocate {
                 inode,

@@ -225,6 +225,7 @@ impl Writer<'_> {
             chunk: grant.chunk,
             valid,
             fences: grant.epoch.fences(grant.version),
+            synced: false,
         });
         let release = grants.iter().map(|grant| LeaseEnd {
             chunk: grant.chunk,
@@ -236,6 +237,7 @@ impl Writer<'_> {
             size: u64::from(count - 1) * CHUNK_SIZE + self.plan.chunk_size,
             extents: extents.collect(),
             release: release.collect(),
+            unchanged: false,
         };
         self.ask(mutation, Vec::new());
     }
