@@ -222,6 +222,14 @@ impl Master {
         waits
     }
 
+    /// Whether it is too early to say that there is no room for a new chunk. Servers that
+    /// are away, and those whose every disk has failed, say nothing of that: somebody who
+    /// works has to be full, and those who had room have to be given time to come back.
+    pub(super) fn awaits_room(&self, since: Instant) -> bool {
+        let is_early = !self.knows_servers() || self.now.mono.since(since) < REPAIR_HOLD_MAX;
+        !self.servers.any_works() || (is_early && self.servers.is_room_away())
+    }
+
     /// Whether no server that is there may have a copy of a chunk.
     pub(super) fn lacks_place(&mut self, chunk: ChunkId) -> bool {
         let state = self.member.state();

@@ -485,12 +485,8 @@ impl Master {
             Err(errno) => return Ready::Refuse(errno),
             Ok(None) => {
                 let copies = self.choose_new(session, inode);
-                if self.awaits_servers(inode, &copies, since) {
-                    return Ready::Hold;
-                }
-                if copies.is_empty() && !self.servers.any_alive() {
-                    // After a power cut of everything the servers are still to come:
-                    // that nobody answers does not mean that the disks are full.
+                let waits_for_room = copies.is_empty() && self.awaits_room(since);
+                if waits_for_room || self.awaits_servers(inode, &copies, since) {
                     return Ready::Hold;
                 }
                 return Ready::Go(Choice {

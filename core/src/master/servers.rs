@@ -81,15 +81,18 @@ impl Server {
 
     /// It has a disk that takes writes, for all that is known.
     pub(super) fn takes_writes(&self) -> bool {
-        let is_working = |disk: &DiskStatus| disk.failed.is_empty();
         self.disks.is_empty() || self.disks.iter().any(is_working)
     }
 
     /// Bytes free on the disk with most of them.
     pub(super) fn free(&self) -> u64 {
-        let working = self.disks.iter().filter(|disk| disk.failed.is_empty());
+        let working = self.disks.iter().filter(|disk| is_working(disk));
         working.map(|disk| disk.space.free).max().unwrap_or(0)
     }
+}
+
+fn is_working(disk: &DiskStatus) -> bool {
+    disk.failed.is_empty()
 }
 
 /// A copy somewhere.
@@ -142,9 +145,16 @@ impl Servers {
         self.table.get(&server).is_some_and(Server::is_alive)
     }
 
-    /// Whether anybody can be asked now.
-    pub(super) fn any_alive(&self) -> bool {
-        self.table.values().any(Server::is_alive)
+    /// Whether anybody can be asked now who has a disk that takes writes, be it a full one.
+    pub(super) fn any_works(&self) -> bool {
+        let mut alive = self.table.values().filter(|one| one.is_alive());
+        alive.any(|one| one.disks.iter().any(is_working))
+    }
+
+    /// Whether somebody who can't be asked now had room when he last could.
+    pub(super) fn is_room_away(&self) -> bool {
+        let mut away = self.table.values().filter(|one| !one.is_alive());
+        away.any(|one| one.free() > 0)
     }
 
     /// Whether `server` lives the life `boot`.
