@@ -1,7 +1,8 @@
 //! Links to other chunkservers: for the next of a chain, and for reading what a
 //! replication copies. Opened on demand, shared, closed when idle.
 //!
-//! Invariant: every request has one end: a reply, the loss of its link, or time.
+//! Invariant: every request has one end: a reply, the loss of its link, or time. On a
+//! link to an earlier life than the one it is meant for it ends as `Busy`.
 
 use super::ChunkServer;
 use super::replicate::Asked;
@@ -33,6 +34,8 @@ enum Asker {
 struct Waiting {
     asker: Asker,
     server: ServerId,
+    /// The life that it is meant for.
+    boot: BootId,
     since: Instant,
 }
 
@@ -42,6 +45,8 @@ struct PeerLink {
     address: Address,
     /// Not up yet: requests wait.
     queued: Option<Vec<ChunkRequest>>,
+    /// The life at the other end, once it is up.
+    boot: Option<BootId>,
     next: RequestId,
     waiting: BTreeMap<RequestId, Waiting>,
     used: Instant,
@@ -103,6 +108,7 @@ impl ChunkServer {
         let waiting = Waiting {
             asker,
             server: copy.server,
+            boot: copy.boot,
             since: now,
         };
         peer.waiting.insert(peer.next, waiting);
@@ -121,6 +127,7 @@ impl ChunkServer {
         let peer = PeerLink {
             address: address.clone(),
             queued: Some(Vec::new()),
+            boot: None,
             next: RequestId(0),
             waiting: BTreeMap::new(),
             used: self.now,
@@ -129,11 +136,13 @@ impl ChunkServer {
         link
     }
 
-    pub(super) fn on_peer_up(&mut self, link: LinkId, _peer: &Peer) {
+    pub(super) fn on_peer_up(&mut self, link: LinkId, peer: &Peer) {
+        let boot = peer.boot;
         let Some(peer) = self.peers.links.get_mut(&link) else {
             // It was given up before it came up.
             return;
         };
+        peer.boot = Some(boot);
         for request in peer.queued.take().unwrap_or_default() {
             self.send(link, Message::ChunkRequest(request));
         }
@@ -146,7 +155,7 @@ impl ChunkServer {
         self.peers.by_address.remove(&peer.address);
         for waiting in peer.waiting.into_values() {
             let server = waiting.server;
-            let kind = ChunkErrorKind::Unreachable;
+            let kind = ChunkErrorKind::of_lost_link(peer.boot, waiting.boot);
             self.on_peer_result(
                 waiting.asker,
                 Err(ChunkError { server, kind }),

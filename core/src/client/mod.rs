@@ -206,7 +206,7 @@ impl Client {
         if self.session.is_link(link) {
             self.on_master_connected(peer.speaks.min(self.config.speaks));
         } else if self.servers.is_link(link) {
-            self.on_server_connected(link);
+            self.on_server_connected(link, peer.boot);
         }
     }
 

@@ -2,11 +2,12 @@
 //! meaning of replies to who asked.
 //!
 //! Invariant: every request ends exactly once; when its link breaks or is too
-//! slow it ends as `Unreachable`, and what it did is unknown.
+//! slow it ends as `Unreachable`, and what it did is unknown. On a link to an earlier
+//! life of the server than the one it is meant for it ends as `Busy`: nobody took it.
 
 use super::Client;
 use super::timers::Timer;
-use crate::ids::{Address, InodeId, LinkId, RequestId, ServerId};
+use crate::ids::{Address, BootId, InodeId, LinkId, RequestId, ServerId};
 use crate::machine::{Effect, Role};
 use crate::time::Instant;
 use crate::wire::Message;
@@ -53,6 +54,8 @@ pub(super) enum ChunkThen {
 struct Asked {
     at: Instant,
     server: ServerId,
+    /// The life that it is meant for.
+    boot: BootId,
     then: ChunkThen,
 }
 
@@ -60,6 +63,8 @@ struct Asked {
 struct Server {
     link: Option<LinkId>,
     is_up: bool,
+    /// The life at the other end of the link, once it is up.
+    boot: Option<BootId>,
     last: u64,
     asked: BTreeMap<u64, Asked>,
     /// Requests made before the link was up.
@@ -121,6 +126,7 @@ impl Client {
         let asked = Asked {
             at: self.now.mono,
             server: copy.server,
+            boot: copy.boot,
             then,
         };
         server.asked.insert(server.last, asked);
@@ -153,9 +159,10 @@ impl Client {
         link
     }
 
-    pub(super) fn on_server_connected(&mut self, link: LinkId) {
+    pub(super) fn on_server_connected(&mut self, link: LinkId, boot: BootId) {
         let server = self.servers.by_link(link);
         server.is_up = true;
+        server.boot = Some(boot);
         server.doubtful_until = Instant(0);
         for request in std::mem::take(&mut server.unsent) {
             self.send_unsent(link, request);
@@ -246,10 +253,11 @@ impl Client {
         server.is_up = false;
         server.unsent.clear();
         server.doubtful_until = self.now.mono + self.config.limits.backoff_max;
+        let linked = server.boot.take();
         for asked in std::mem::take(&mut server.asked).into_values() {
             let error = ChunkError {
                 server: asked.server,
-                kind: ChunkErrorKind::Unreachable,
+                kind: ChunkErrorKind::of_lost_link(linked, asked.boot),
             };
             self.on_chunk_outcome(asked.then, Err(error));
         }

@@ -166,7 +166,8 @@ pub enum ChunkErrorKind {
     /// No space.
     #[n(6)]
     Full,
-    /// Too much under way, or not registered with the leader: try again later.
+    /// Too much under way, or not registered with the leader, or the link was one to an
+    /// earlier life: try again later.
     #[n(7)]
     Busy,
     /// The next server of the chain can't be reached.
@@ -175,4 +176,21 @@ pub enum ChunkErrorKind {
     /// The request makes no sense (lengths, ranges).
     #[n(9)]
     Invalid,
+}
+
+impl ChunkErrorKind {
+    /// What the loss of a link to the life `linked`, if it came up, is to a request for
+    /// the life `meant` of the same server.
+    ///
+    /// A server that lost power may leave a link half open. That it breaks in the end says
+    /// nothing of the life that is there now: a mount that blamed one such copy after the
+    /// other would go on with a last one, whatever that is like. Nor did anybody take the
+    /// request, as its capability is good for that life only: it may be sent again as it is.
+    #[must_use]
+    pub fn of_lost_link(linked: Option<BootId>, meant: BootId) -> Self {
+        match linked {
+            Some(linked) if linked != meant => Self::Busy,
+            Some(_) | None => Self::Unreachable,
+        }
+    }
 }

@@ -127,6 +127,23 @@ fn a_server_that_does_not_answer_is_given_up_in_time() {
 }
 
 #[test]
+fn a_link_to_an_earlier_life_that_breaks_is_no_word_of_the_present_one() {
+    let mut cluster = Cluster::new(2, 1);
+    let before = chain(&cluster, 1, 1);
+    cluster.write(&before, 0, b"before", true).unwrap();
+    cluster.restart_unseen(1, 4);
+    let chain = chain(&cluster, 1, 2);
+    let asked = cluster.ask(&chain, write_body(0, b"behind", false), b"behind");
+    cluster.pass(CHAIN_TIMEOUT * 2);
+    let wanted = ChunkError {
+        server: ServerId(2),
+        kind: ChunkErrorKind::Busy,
+    };
+    assert_eq!(cluster.reply(asked).unwrap().result, Err(wanted));
+    cluster.write(&chain, 0, b"behind", true).unwrap();
+}
+
+#[test]
 fn a_fence_stops_older_writers_for_good() {
     let mut cluster = Cluster::new(2, 1);
     let old = chain(&cluster, 1, 1);

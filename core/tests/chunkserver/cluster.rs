@@ -39,6 +39,15 @@ pub struct Node {
     pub stopped: Option<bool>,
 }
 
+impl Node {
+    fn peer(&self) -> Peer {
+        Peer {
+            boot: self.boot,
+            ..peer(Role::ChunkServer, self.server.0)
+        }
+    }
+}
+
 /// Chunkservers 0.. at addresses `cs0`..., each with its disks.
 pub struct Cluster {
     pub nodes: Vec<Node>,
@@ -223,7 +232,7 @@ impl Cluster {
         self.nodes[to].next_accepted += 1;
         self.nodes[at].links.insert(link, (to, there));
         self.nodes[to].links.insert(there, (at, link));
-        let own = peer(Role::ChunkServer, self.nodes[at].server.0);
+        let own = self.nodes[at].peer();
         self.events.push_back((
             to,
             Input::Accepted {
@@ -231,7 +240,7 @@ impl Cluster {
                 peer: own,
             },
         ));
-        let theirs = peer(Role::ChunkServer, self.nodes[to].server.0);
+        let theirs = self.nodes[to].peer();
         self.events
             .push_back((at, Input::Connected { link, peer: theirs }));
     }
@@ -243,6 +252,10 @@ impl Cluster {
         let header = antler_core::wire::Header::decode(header.try_into().unwrap()).unwrap();
         let message = Message::decode(header, body, data).unwrap();
         if let Some(&(to, there)) = self.nodes[at].links.get(&link) {
+            if self.nodes[to].links.get(&there) != Some(&(at, link)) {
+                // The other end started anew, and its host says nothing.
+                return;
+            }
             return self.events.push_back((
                 to,
                 Input::Message {
@@ -348,8 +361,13 @@ impl Cluster {
 
     /// Power-cycles a server: what was not synced is lost, as the seed says.
     pub fn restart(&mut self, at: usize, seed: u64) {
-        let mut rng = Rng::new(seed);
         self.disconnect(at);
+        self.restart_unseen(at, seed);
+    }
+
+    /// The same, but the links of the others to it stay half open.
+    pub fn restart_unseen(&mut self, at: usize, seed: u64) {
+        let mut rng = Rng::new(seed);
         let stores = std::mem::take(&mut self.nodes[at].stores);
         let disks = stores
             .into_iter()

@@ -86,6 +86,37 @@ fn a_write_goes_on_without_a_copy_that_is_gone() {
 }
 
 #[test]
+fn a_link_to_an_earlier_life_that_breaks_blames_no_copy() {
+    let mut world = World::new(13, 3, 1);
+    let mut config = world.config();
+    config.limits.chunk_timeout = Duration::from_millis(500);
+    let mount = world.mount(config);
+    world.run_until(|world| world.mounts[mount].is_ready);
+    let file = world.create(mount, "a");
+    world.write(mount, file, 0, &[1; 4096]);
+    world.close(mount, file);
+    world.run_for(Duration::from_millis(100));
+    let before = world.links_to(|target| matches!(target, Target::Server(_)));
+    assert!(!before.is_empty(), "it was written over a link");
+    for server in [1, 2, 3].map(ServerId) {
+        world.power_cycle_unseen(server);
+    }
+    let again = (file.0, world.open(mount, file.0));
+    world.write(mount, again, 0, &[2; 4096]);
+    world.fsync(mount, again);
+    let after = world.links_to(|target| matches!(target, Target::Server(_)));
+    assert!(
+        !after.contains(&before[0]),
+        "the half open link was given up"
+    );
+    assert!(!world.mounts[mount].client.marks().has(Mark::CopyBlamed));
+    let parts = world.servers.values().flat_map(|one| one.parts.values());
+    let synced = parts.map(|part| part.durable.clone().expect("it is synced"));
+    let units: Vec<_> = synced.map(|image| image.units[&0].clone()).collect();
+    assert_eq!(units, [[2; 4096], [2; 4096]], "both copies have it");
+}
+
+#[test]
 fn a_power_cycle_between_acknowledgement_and_fsync_costs_nothing() {
     let mut world = World::new(4, 2, 1);
     let mount = world.mount_ready();

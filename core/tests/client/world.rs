@@ -30,6 +30,8 @@ pub(crate) enum Target {
 
 struct Link {
     target: Target,
+    /// The life of a chunkserver that it was made with.
+    life: Option<BootId>,
     /// When the last message in each direction arrives.
     there: u64,
     back: u64,
@@ -216,7 +218,7 @@ impl World {
     }
 
     fn connect(&mut self, guest: Guest) {
-        let Some(link) = self.links.get(&guest) else {
+        let Some(link) = self.links.get_mut(&guest) else {
             return;
         };
         let (mount, id) = guest;
@@ -229,6 +231,7 @@ impl World {
             Target::Master(number) => (Role::Master, number as u64 + 1, BootId(1)),
             Target::Server(server) => (Role::ChunkServer, server.0, self.servers[&server].boot),
         };
+        link.life = Some(boot);
         let peer = Peer {
             role,
             id: number,
@@ -253,6 +256,11 @@ impl World {
                 self.say(said);
             }
             (Target::Server(server), Message::ChunkRequest(request)) => {
+                let life = self.servers[&server].boot;
+                let link = self.links.get(&guest);
+                if link.is_some_and(|link| link.life != Some(life)) {
+                    return;
+                }
                 if let Some(reply) = self.serve(server, request) {
                     self.reply(guest, Message::ChunkReply(reply));
                 }
@@ -353,6 +361,13 @@ impl World {
         matching.map(|(&guest, _)| guest).collect()
     }
 
+    /// A chunkserver loses power and comes back at once, and its links stay half open:
+    /// nobody learns of it, and what is sent on them goes nowhere.
+    pub(crate) fn power_cycle_unseen(&mut self, server: ServerId) {
+        let one = self.servers.get_mut(&server);
+        one.expect("it is known").power_cycle();
+    }
+
     /// A chunkserver loses power and comes back at once.
     pub(crate) fn power_cycle(&mut self, server: ServerId) {
         for guest in self.links_to(|target| target == Target::Server(server)) {
@@ -406,6 +421,7 @@ impl World {
                 let (there, back) = (now, now);
                 let one = Link {
                     target,
+                    life: None,
                     there,
                     back,
                 };
