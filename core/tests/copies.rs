@@ -383,6 +383,75 @@ fn is_left_out_copy_asked(synced: bool) -> bool {
 fn a_copy_that_a_lease_left_out_stands_in_unless_something_was_synced_since() {
     assert!(is_left_out_copy_asked(false));
     assert!(!is_left_out_copy_asked(true));
+/// Two servers, of which one went and the other has but this disk left, and a file of which
+/// a mount asks for a second chunk.
+fn second_chunk_beside(disk: DiskStatus) -> (Bench, LinkId, LinkId) {
+    let mut bench = Bench::new();
+    let servers = [1, 2].map(|server| bench.serve(server));
+    let (link, _) = bench.mount(1);
+    let (inode, _) = created(&bench.say(link, mutate(1, create("f"))));
+    bench.input(Input::Closed {
+        link: servers[0],
+        reason: "power cut".into(),
+    });
+    tell_disk(&mut bench, servers[1], &disk);
+    bench.heard(link);
+    let lease = Mutation::Lease {
+        inode,
+        index: 1,
+        failed: vec![],
+    };
+    let told = bench.say(link, mutate(2, lease));
+    assert!(
+        answers(&told).is_empty(),
+        "the other may come back: {told:?}"
+    );
+    (bench, link, servers[1])
+}
+
+fn tell_disk(bench: &mut Bench, link: LinkId, disk: &DiskStatus) {
+    let alive = ChunkToMaster::Alive {
+        disks: vec![disk.clone()],
+        load: 0,
+        sent: 1,
+    };
+    bench.tell(link, alive);
+}
+
+fn answers(told: &[MasterToClient]) -> Vec<Result<(), Errno>> {
+    let answer = |told: &MasterToClient| match told {
+        MasterToClient::Answer { result, .. } => Some(result.clone().map(drop)),
+        _ => None,
+    };
+    told.iter().filter_map(answer).collect()
+}
+
+#[test]
+fn failed_disks_do_not_say_that_there_is_no_space() {
+    let failed = DiskStatus {
+        failed: "the disk is gone".into(),
+        ..DiskStatus::default()
+    };
+    let (mut bench, link, server) = second_chunk_beside(failed.clone());
+    for _ in 0..4 {
+        bench.pass(Duration::from_secs(1));
+        tell_disk(&mut bench, server, &failed);
+    }
+    assert_eq!(answers(&bench.heard(link)), []);
+    bench.serve_in_life(1, 11);
+    bench.pass(Duration::from_millis(200));
+    assert_eq!(answers(&bench.heard(link)), [Ok(())]);
+}
+
+#[test]
+fn full_disks_say_that_there_is_no_space_once_the_others_had_time() {
+    let full = DiskStatus::default();
+    let (mut bench, link, server) = second_chunk_beside(full.clone());
+    bench.pass(Duration::from_secs(1));
+    tell_disk(&mut bench, server, &full);
+    assert_eq!(answers(&bench.heard(link)), []);
+    bench.pass(Duration::from_secs(2));
+    assert_eq!(answers(&bench.heard(link)), [Err(Errno::ENOSPC)]);
 }
 
 #[test]
