@@ -489,7 +489,7 @@ fn embedded_bytes(dirty: &Dirty) -> usize {
 fn take_blocks(part: &mut Part, dirty: &mut Dirty) -> Vec<u32> {
     let mut freed = Vec::new();
     for (&block, state) in &dirty.blocks {
-        let before = part.slots.set(block, state.slot);
+        let before = part.place(block, state.slot, state.present);
         freed.extend(before.filter(|&slot| slot != state.slot));
     }
     freed

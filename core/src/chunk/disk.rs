@@ -123,18 +123,20 @@ impl<V: Vfs> Disk<V> {
             return Ok(Block::empty());
         };
         let mut entries = [Err(FormatError::Short)];
-        self.entries(id, block, slot, &mut entries)?;
+        self.entries(id, part, (block, slot), &mut entries)?;
         let entry = entries[0].expect("a bad entry is an error above");
         Ok(Block::committed(slot, &entry))
     }
 
     /// Reads the entries of consecutive blocks in consecutive slots, and checks that
-    /// they are the part's.
+    /// they are the part's, and of its last commit. One of before may be all that is there,
+    /// if its successor was written elsewhere: what it says of units that both have does
+    /// not fit their content then, but it may not know of others.
     pub(super) fn entries(
         &mut self,
         id: PartId,
-        block: u16,
-        slot: u32,
+        part: &Part,
+        (block, slot): (u16, u32),
         into: &mut [Result<Entry, FormatError>],
     ) -> Result<(), DiskError> {
         let unit = first_unit(block);
@@ -142,7 +144,10 @@ impl<V: Vfs> Disk<V> {
             return Err(self.read_fault(error, unit));
         }
         for (block, entry) in (block..).zip(into) {
-            let fits = |entry: &Entry| entry.part == id && entry.block == block;
+            let fits = |entry: &Entry| {
+                let is_own = entry.part == id && entry.block == block;
+                is_own && part.units.admits(block, entry.present)
+            };
             if !entry.as_ref().is_ok_and(fits) {
                 let unit = first_unit(block);
                 return Err(DiskError::Corrupt { unit });

@@ -34,7 +34,11 @@
 //! A whole copy is part 0 and has 0+0 there. A part of a stripe numbers from 1, data
 //! parts first, so the header alone says what it is; `geometry` draws its content.
 //!
-//! In the part table runs of 8 bytes follow: block 2, blocks 2, first slot 4.
+//! In the part table runs of 8 bytes follow: block 2, blocks 2, first slot 4. A run of 0
+//! blocks says, in place of a slot, which units the block has; blocks of which none does
+//! have all. If it says none at all, or there is no room for one more (1024), it is not known
+//! which units the part's blocks have. So a line of the slot table that was written
+//! elsewhere, and left its forerunner, is found.
 //! In the journal blocks follow:
 //! ```text
 //! 0   2  block

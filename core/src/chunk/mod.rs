@@ -34,8 +34,8 @@
 //! under another name and renamed when durable.
 //! ```text
 //! 0   8  "ANTTABL1"            32  4  sector of the next frame
-//! 8   4  format, 1             36  20 zero
-//! 12  4  zero                  56  4  zero
+//! 8   4  format, 1             36  4  1: which units blocks have is told
+//! 12  4  zero                  40  20 zero
 //! 16  8  sequence n            60  4  CRC of the 60 bytes before
 //! 24  8  segment of the next frame
 //! piece: 0 4 bytes of content  4 4 index, top bit: the last  8 4 parts  12 4 CRC

@@ -20,6 +20,8 @@ pub(super) struct Part {
     pub(super) stripe: Option<StripeShape>,
     /// The blocks of the last commit.
     pub(super) slots: Slots,
+    /// The units that they have.
+    pub(super) units: Units,
     /// What changed since; `None`: nothing.
     pub(super) dirty: Option<Box<Dirty>>,
     /// A commit of it is under way: it may be read, not changed.
@@ -145,6 +147,12 @@ impl Block {
 }
 
 impl Part {
+    /// Takes a block over as a commit has it, and returns the slot that it had.
+    pub(super) fn place(&mut self, block: u16, slot: u32, present: u16) -> Option<u32> {
+        self.units.set(block, present);
+        self.slots.set(block, slot)
+    }
+
     /// The slot of the last commit.
     pub(super) fn committed_slot(&self, block: u16) -> Option<u32> {
         self.slots.at(block)
@@ -304,9 +312,99 @@ impl Slots {
     }
 }
 
+/// Which units the committed blocks of a part have, so that a line of the slot table of
+/// before can be told from the last one. Most blocks have them all, and most files are
+/// small.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) enum Units {
+    /// All of every block.
+    #[default]
+    All,
+    /// All but of block 0, which is named with those that it has.
+    First((u16, u16)),
+    /// All but of these blocks, in order.
+    Some(Vec<(u16, u16)>),
+    /// Nobody told: the part is as a table has it that does not say.
+    Untold,
+}
+
+impl Units {
+    /// Sets the units of a block; none for one that is not there.
+    pub(super) fn set(&mut self, block: u16, present: u16) {
+        let is_partial = present != 0 && present != u16::MAX;
+        match self {
+            Self::Untold => {}
+            Self::All | Self::First(_) if block == 0 && is_partial => {
+                *self = Self::First((0, present))
+            }
+            Self::First(_) if block == 0 => *self = Self::All,
+            Self::All | Self::First(_) if !is_partial => {}
+            _ => self.set_some(block, Some(present).filter(|_| is_partial)),
+        }
+    }
+
+    fn set_some(&mut self, block: u16, present: Option<u16>) {
+        let mut blocks = match std::mem::take(self) {
+            Self::First(first) => vec![first],
+            Self::Some(blocks) => blocks,
+            Self::All | Self::Untold => Vec::new(),
+        };
+        let place = blocks.binary_search_by_key(&block, |(block, _)| *block);
+        match (place, present) {
+            (Ok(at), Some(present)) => blocks[at].1 = present,
+            (Ok(at), None) => {
+                blocks.remove(at);
+            }
+            (Err(at), Some(present)) => blocks.insert(at, (block, present)),
+            (Err(_), None) => {}
+        }
+        *self = match blocks.as_slice() {
+            [] => Self::All,
+            [first @ (0, _)] => Self::First(*first),
+            _ => Self::Some(blocks),
+        };
+    }
+
+    /// Whether these may be the units of a block that is there.
+    pub(super) fn admits(&self, block: u16, present: u16) -> bool {
+        let partial = self.partial();
+        let place = partial.binary_search_by_key(&block, |(block, _)| *block);
+        let known = place.map_or(u16::MAX, |at| partial[at].1);
+        *self == Self::Untold || known == present
+    }
+
+    /// The blocks that lack some, in order, with those that they have.
+    pub(super) fn partial(&self) -> &[(u16, u16)] {
+        match self {
+            Self::All | Self::Untold => &[],
+            Self::First(first) => std::slice::from_ref(first),
+            Self::Some(blocks) => blocks,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn units_keep_what_was_set() {
+        let mut units = Units::All;
+        assert!(units.admits(0, u16::MAX) && !units.admits(0, 1));
+        units.set(0, 1);
+        assert_eq!(units, Units::First((0, 1)));
+        units.set(7, 3);
+        units.set(3, u16::MAX);
+        assert_eq!(units, Units::Some(vec![(0, 1), (7, 3)]));
+        assert!(units.admits(7, 3) && units.admits(3, u16::MAX) && !units.admits(0, 3));
+        units.set(7, 0);
+        assert_eq!(units, Units::First((0, 1)));
+        units.set(0, u16::MAX);
+        assert_eq!(units, Units::All);
+        units = Units::Untold;
+        units.set(0, 1);
+        assert!(units.admits(0, 7), "what is not known can't be wrong");
+    }
 
     #[test]
     fn slots_keep_what_was_set() {

@@ -150,7 +150,7 @@ impl<V: Vfs> Disk<V> {
             };
             let mut entries =
                 vec![Err(FormatError::Short); self.consecutive(part, slot, block..blocks.end)];
-            self.entries(id, block, slot, &mut entries)?;
+            self.entries(id, part, (block, slot), &mut entries)?;
             for (slot, entry) in (slot..).zip(&entries) {
                 let entry = entry.expect("a bad entry is an error above");
                 views.push(View::Committed(slot, entry));

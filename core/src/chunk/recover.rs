@@ -240,7 +240,7 @@ impl Replay {
 
     fn apply_block(&mut self, sequence: u64, id: PartId, record: &BlockRecord<'_>) {
         let part = self.parts.get_mut(&id).expect("its header made it");
-        let before = part.slots.set(record.block, record.slot);
+        let before = part.place(record.block, record.slot, record.present);
         if let Some(slot) = before.filter(|&slot| slot != record.slot) {
             self.forget_embedded(slot, u16::MAX);
         }

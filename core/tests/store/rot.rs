@@ -5,6 +5,7 @@ use crate::bench::*;
 use crate::files::{Files, Shared};
 use antler_core::chunk::operation::{CommitAction, DiskError, DiskRequest, StoredPart};
 use antler_core::chunk::{ChunkStore, StoreError};
+use antler_core::ids::{ChunkVersion, Epoch};
 use antler_core::rng::Rng;
 use std::collections::BTreeMap;
 
@@ -172,4 +173,82 @@ fn a_missing_table_or_journal_is_refused() {
             assert!(open(without).is_err(), "{name} is needed");
         }
     }
+}
+
+/// A part of which one unit more, or one less, is committed the second time, and a table
+/// behind each; the last line of the slot table then went elsewhere.
+fn with_a_line_of_before(second: DiskRequest) -> Files {
+    let shared = Shared::default();
+    let mut store = open(shared.clone()).unwrap();
+    write(&mut store, part(1), 0, &pattern(1, 8192)).unwrap();
+    keep(&mut store, part(1)).unwrap();
+    run(&mut store, DiskRequest::Checkpoint).unwrap();
+    let before = shared.0.borrow().content("units-0").to_vec();
+    run(&mut store, second).unwrap();
+    keep(&mut store, part(1)).unwrap();
+    run(&mut store, DiskRequest::Checkpoint).unwrap();
+    drop(store);
+    let mut files = shared.0.take();
+    let after = files.content("units-0").to_vec();
+    for (at, (before, after)) in before.iter().zip(&after).enumerate() {
+        files.rot("units-0", at, before ^ after);
+    }
+    files.after_kill()
+}
+
+#[test]
+fn a_line_of_before_is_told_from_the_last_one() {
+    let more = write_request(part(1), 1, 8192, &pattern(2, 4096));
+    let less = DiskRequest::Zero {
+        part: part(1),
+        version: ChunkVersion(1),
+        epoch: Epoch(1),
+        offset: 4096,
+        length: 4096,
+    };
+    for (second, unit) in [(more, 2), (less, 1)] {
+        let mut store = open(with_a_line_of_before(second)).unwrap();
+        let found = read(&mut store, part(1), unit * 4096, 4096);
+        assert_eq!(found, Err(DiskError::Corrupt { unit: 0 }));
+    }
+}
+
+/// Makes the table one of before tables told which units blocks have.
+fn age_table(files: &mut Files) {
+    let names = files.lengths().into_iter().map(|(name, _)| name);
+    let name = names.into_iter().find(|name| name.starts_with("table-"));
+    let name = name.expect("there is a table");
+    let before = files.content(&name)[..64].to_vec();
+    let mut after = before.clone();
+    after[36..40].fill(0);
+    let checksum = crc32fast::hash(&after[..60]);
+    after[60..].copy_from_slice(&checksum.to_le_bytes());
+    for (at, (before, after)) in before.iter().zip(&after).enumerate() {
+        files.rot(&name, at, before ^ after);
+    }
+}
+
+#[test]
+fn a_table_that_does_not_tell_units_is_read_as_before() {
+    let mut files = disk();
+    let wanted = contents(&mut open(files.clone()).unwrap());
+    age_table(&mut files);
+    assert_eq!(contents(&mut open(files).unwrap()), wanted);
+    // Nothing says that the unit is missing.
+    let mut files = with_a_line_of_before(write_request(part(1), 1, 8192, &pattern(2, 4096)));
+    age_table(&mut files);
+    let shared = Shared(std::rc::Rc::new(std::cell::RefCell::new(files)));
+    let mut store = open(shared.clone()).unwrap();
+    let found = read(&mut store, part(1), 8192, 4096).unwrap();
+    assert!(found.iter().all(|byte| *byte == 0));
+    // A part that is not known stays so in the next table, and may be changed.
+    write(&mut store, part(1), 12_288, &pattern(3, 4096)).unwrap();
+    keep(&mut store, part(1)).unwrap();
+    run(&mut store, DiskRequest::Checkpoint).unwrap();
+    drop(store);
+    let mut store = open(shared.0.take().after_kill()).unwrap();
+    assert_eq!(
+        read(&mut store, part(1), 12_288, 4096).unwrap(),
+        pattern(3, 4096)
+    );
 }
