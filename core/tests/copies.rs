@@ -383,6 +383,8 @@ fn is_left_out_copy_asked(synced: bool) -> bool {
 fn a_copy_that_a_lease_left_out_stands_in_unless_something_was_synced_since() {
     assert!(is_left_out_copy_asked(false));
     assert!(!is_left_out_copy_asked(true));
+}
+
 /// Two servers, of which one went and the other has but this disk left, and a file of which
 /// a mount asks for a second chunk.
 fn second_chunk_beside(disk: DiskStatus) -> (Bench, LinkId, LinkId) {
