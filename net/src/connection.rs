@@ -27,8 +27,9 @@ use tokio::net::tcp::OwnedReadHalf;
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long the first exchange may take.
 pub const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long a peer's kernel may leave sent bytes unacknowledged.
-pub const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(10);
+/// How long a peer's kernel may leave sent bytes unacknowledged: a write that is on its way
+/// to a host that died without a word waits for so long.
+pub const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(5);
 /// Bulk data from this length on gets a buffer of its own.
 pub const DIRECT_DATA_MIN: usize = 16 << 10;
 /// Bytes asked for by one read of heads and small frames.
