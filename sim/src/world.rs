@@ -345,6 +345,8 @@ impl World {
             return;
         }
         node.power = Power::Up;
+        // A clock that was changed meanwhile may have set one that came too early.
+        node.wake = Nanos::MAX;
         if let Some(observer) = &mut self.observer {
             observer.came(self.now, index);
         }
