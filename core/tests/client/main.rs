@@ -14,5 +14,6 @@ mod fenced;
 mod files;
 mod model;
 mod order;
+mod trips;
 mod turns;
 mod unsettled;

@@ -78,6 +78,8 @@ pub(crate) struct World {
     pub(crate) kernel_hangs: bool,
     hung: Vec<(usize, u64)>,
     pub(crate) steps: u64,
+    /// Requests that arrived at masters, and at chunkservers.
+    pub(crate) asked: (u64, u64),
 }
 
 impl World {
@@ -100,6 +102,7 @@ impl World {
             kernel_hangs: false,
             hung: Vec::new(),
             steps: 0,
+            asked: (0, 0),
         };
         world.schedule(20 * MILLI, Event::Settle);
         world
@@ -250,12 +253,18 @@ impl World {
                 if self.down.contains(&number) || hello && !self.links.contains_key(&guest) {
                     return;
                 }
+                let is_request = matches!(
+                    said,
+                    ClientToMaster::Ask { .. } | ClientToMaster::Mutate { .. }
+                );
+                self.asked.0 += u64::from(is_request);
                 let said = self
                     .master
                     .on_message(number, guest, said, &mut self.servers);
                 self.say(said);
             }
             (Target::Server(server), Message::ChunkRequest(request)) => {
+                self.asked.1 += 1;
                 let life = self.servers[&server].boot;
                 let link = self.links.get(&guest);
                 if link.is_some_and(|link| link.life != Some(life)) {
