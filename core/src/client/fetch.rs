@@ -6,7 +6,7 @@
 //! a copy is asked only while what told of it may still be believed (P6).
 
 use super::Client;
-use super::file::ChunkWrite;
+use super::file::{ChunkWrite, Lease};
 use super::locate::Waiter;
 use super::request::Handle;
 use super::servers::{ChunkOutcome, ChunkThen};
@@ -101,9 +101,10 @@ impl Client {
     }
 
     /// The copies of a lease that is held here and written under: they have its
-    /// version. Every second round asks the leader instead.
+    /// version. Every second round asks the leader instead. Of a lease on its way back the
+    /// leader knows more: another mount may have cut the file by now.
     fn own_source(&self, place: Place, rounds: u32) -> Option<(Epoch, LocatedChunk)> {
-        let chunk = self.chunk(place)?;
+        let chunk = self.chunk(place).filter(|chunk| is_kept(chunk))?;
         let grant = chunk.held()?;
         if !(chunk.is_acknowledged && rounds.is_multiple_of(2) && self.may_use_cache()) {
             return None;
@@ -151,7 +152,7 @@ impl Client {
             Err(errno) => self.end_fetch(id, Err(errno)),
             Ok(mut source) => {
                 // What was acknowledged here is not committed yet.
-                let same = |chunk: &&ChunkWrite| chunk.chunk() == source.chunk;
+                let same = |chunk: &&ChunkWrite| chunk.chunk() == source.chunk && is_kept(chunk);
                 let written = self.chunk(place).filter(same);
                 let written = written.map_or(0, |chunk| chunk.written_end);
                 if source.chunk.is_some() {
@@ -294,6 +295,11 @@ impl Client {
             }
         }
     }
+}
+
+/// Whether a chunk's lease is not on its way back.
+fn is_kept(chunk: &ChunkWrite) -> bool {
+    chunk.lease != Lease::Ending
 }
 
 /// How much of a fetch holds content that the copies have.

@@ -90,13 +90,14 @@ impl Client {
     }
 
     /// Up to which generation a commit must be answered before a range can be read: its
-    /// lease was given back meanwhile, so nothing of it is kept here, and the leader may
-    /// not know of it yet.
+    /// lease was given back meanwhile, or is with it, so that only the leader can tell what
+    /// the range holds, and may not know of the commit yet.
     fn unanswered_commit(&self, inode: InodeId, (offset, length): (u64, u64)) -> Option<u64> {
         let commit = self.files.get(&inode)?.commit.as_ref()?;
         let is_gone = |index: u32, id: ChunkId| {
-            let chunk = self.chunk((inode, index));
-            chunk.and_then(ChunkWrite::chunk) != Some(id)
+            let kept = self.chunk((inode, index));
+            let kept = kept.filter(|chunk| chunk.lease != Lease::Ending);
+            kept.and_then(ChunkWrite::chunk) != Some(id)
         };
         let is_read = |index: u32| {
             let start = start_of(index);

@@ -442,3 +442,38 @@ fn pages_are_kept_over_own_writes_and_dropped_after_others() {
     assert!(!keeps(world.ask(here, open.clone())));
     assert!(keeps(world.ask(here, open)));
 }
+
+/// The mount that gives its lease back for a cut is told of the cut before its own answer
+/// comes: from then on it must not read what the copies still have behind it.
+#[test]
+fn a_read_amid_the_end_of_a_lease_sees_what_another_mount_cut() {
+    for seed in 0..10 {
+        let mut world = World::new(seed, 2, 1);
+        let (here, there) = (world.mount_ready(), world.mount_ready());
+        let file = world.create(here, "a");
+        world.write(here, file, 0, &[1; 4096]);
+        world.attributes(here, file.0);
+        world.write(here, file, 4096, &[1; 4096]);
+        world.lookup(there, "a").expect("it is there");
+        // So that the end of the lease is answered late.
+        (world.kernel_hangs, world.only_hangs) = (true, Some(there));
+        let change = AttributeChange {
+            size: Some(100),
+            ..AttributeChange::default()
+        };
+        let inode = file.0;
+        let cut = world.request(there, FileRequest::SetAttributes { inode, change });
+        world.run_until(|world| world.mounts[there].answers.contains_key(&cut));
+        world.write(here, file, 9000, &[2]);
+        let reading = world.request(here, read_request(file, 0, 9001));
+        world.run_for(Duration::from_millis(20));
+        world.release_kernel();
+        let read = match world.wait(here, reading) {
+            Ok(FileReply::Bytes(read)) => read,
+            other => panic!("a read is answered: {other:?}"),
+        };
+        assert_eq!(read[..100], [1; 100], "seed {seed}");
+        assert!(read[100..9000].iter().all(|byte| *byte == 0), "seed {seed}");
+        assert_eq!(read[9000], 2, "seed {seed}");
+    }
+}

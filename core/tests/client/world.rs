@@ -76,6 +76,8 @@ pub(crate) struct World {
     pub(crate) down: Vec<usize>,
     /// Invalidations are carried out only by `release_kernel`.
     pub(crate) kernel_hangs: bool,
+    /// Of this mount alone.
+    pub(crate) only_hangs: Option<usize>,
     hung: Vec<(usize, u64)>,
     pub(crate) steps: u64,
     /// Requests that arrived at masters, and at chunkservers.
@@ -100,6 +102,7 @@ impl World {
             busy_in: None,
             down: Vec::new(),
             kernel_hangs: false,
+            only_hangs: None,
             hung: Vec::new(),
             steps: 0,
             asked: (0, 0),
@@ -473,7 +476,7 @@ impl World {
             ClientAnswer::InvalidateEntry { ticket, .. }
             | ClientAnswer::InvalidateInode { ticket, .. } => {
                 self.mounts[mount].invalidated.push(answer);
-                if self.kernel_hangs {
+                if self.kernel_hangs && self.only_hangs.is_none_or(|only| only == mount) {
                     self.hung.push((mount, ticket));
                 } else {
                     let delay = self.draw_delay();
