@@ -107,7 +107,8 @@ impl BytesJudge {
                 file.begin_read(operation, mount, offset, length);
                 file.newest_change()
             }
-            DataEffect::Flush | DataEffect::Fsync | DataEffect::None => file.newest_change(),
+            DataEffect::Flush | DataEffect::Fsync => file.begin_commit(),
+            DataEffect::None => file.newest_change(),
         }
     }
 

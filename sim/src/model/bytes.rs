@@ -33,7 +33,8 @@ struct UnderWay {
     order: u64,
     mount: MountId,
     source: Source,
-    answered: bool,
+    /// After how many changes it was answered as done.
+    answered: Option<u64>,
     /// Another mount committed something here since this was begun.
     rivalled: bool,
 }
@@ -225,7 +226,7 @@ impl FileBytes {
         for segment in self.covered(from, to) {
             let mut rivalled = false;
             for other in &mut segment.under_way {
-                let unordered = other.mount == mount && !other.answered;
+                let unordered = other.mount == mount && other.answered.is_none();
                 other.rivalled |= unordered;
                 rivalled |= unordered;
             }
@@ -234,7 +235,7 @@ impl FileBytes {
                 order,
                 mount,
                 source,
-                answered: false,
+                answered: None,
                 rivalled,
             });
         }
@@ -252,7 +253,7 @@ impl FileBytes {
             written.insert(change.0, end);
         }
         for segment in self.segments.values_mut() {
-            segment.answer(change.0);
+            segment.answer(change.0, self.order);
         }
     }
 
@@ -272,7 +273,7 @@ impl FileBytes {
             (self.size_low, self.size_high) = (size, size);
         }
         for segment in self.segments.values_mut() {
-            segment.answer(change.0);
+            segment.answer(change.0, self.order);
             segment.commit(|entry| entry.order == change.0, Commit::Durable);
         }
         self.merge();
@@ -304,12 +305,19 @@ impl FileBytes {
         ChangeId(self.order)
     }
 
-    /// A flush or fsync of a mount that began after a change was begun is answered as done.
-    /// It says nothing of writes begun later, nor, unless it is durable, what became of the
-    /// others when a server died before it was answered: it may have been done by then.
+    /// A flush or fsync of a mount begins.
+    pub fn begin_commit(&mut self) -> ChangeId {
+        self.order += 1;
+        ChangeId(self.order)
+    }
+
+    /// A flush or fsync of a mount is answered as done. It says nothing of writes that were
+    /// not answered when it began, nor, unless it is durable, what became of the others when a
+    /// server died before it was answered: it may have been done by then.
     pub fn commit(&mut self, mount: MountId, upto: ChangeId, how: Commit) {
-        let covered =
-            |entry: &UnderWay| entry.mount == mount && entry.order <= upto.0 && entry.answered;
+        let covered = |entry: &UnderWay| {
+            entry.mount == mount && entry.answered.is_some_and(|changes| changes < upto.0)
+        };
         let written = self
             .segments
             .values()
@@ -322,7 +330,7 @@ impl FileBytes {
         for truncation in &mut self.truncations {
             truncation.rivalled |= end > truncation.size;
         }
-        let is_lossy = how == Commit::Visible && self.lost_at > upto.0;
+        let is_lossy = how == Commit::Visible && self.lost_at >= upto.0;
         for segment in self.segments.values_mut() {
             let is_covered = segment.under_way.iter().any(covered);
             segment.commit(covered, how);
@@ -559,9 +567,9 @@ impl FileBytes {
 impl Segment {
     /// Older writes of the mount stay possible: another mount may have found them in
     /// the copies, and finds them there until this one is committed.
-    fn answer(&mut self, order: u64) {
+    fn answer(&mut self, order: u64, changes: u64) {
         if let Some(entry) = self.under_way.iter_mut().find(|e| e.order == order) {
-            entry.answered = true;
+            entry.answered = Some(changes);
         }
     }
 
@@ -626,7 +634,7 @@ impl Segment {
         let own = self
             .under_way
             .iter()
-            .rfind(|e| e.mount == mount && e.answered && certain);
+            .rfind(|e| e.mount == mount && e.answered.is_some() && certain);
         let mut allowed = match own {
             Some(own) if !own.rivalled => vec![own.source],
             _ => self.now.clone(),

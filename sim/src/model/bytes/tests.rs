@@ -29,10 +29,16 @@ fn write(file: &mut FileBytes, mount: MountId, source: Source) -> ChangeId {
     change
 }
 
+/// A flush or fsync of a mount, from its beginning to its answer.
+fn done(file: &mut FileBytes, mount: MountId, how: Commit) {
+    let upto = file.begin_commit();
+    file.commit(mount, upto, how);
+}
+
 fn committed(source: Source, how: Commit) -> FileBytes {
     let mut file = FileBytes::default();
-    let change = write(&mut file, 1, source);
-    file.commit(1, change, how);
+    write(&mut file, 1, source);
+    done(&mut file, 1, how);
     file
 }
 
@@ -48,7 +54,7 @@ fn a_mount_sees_its_own_write_and_others_may() {
     file.answer_write(1, change, 100);
     assert_eq!(readable(&mut file, 1), [W1]);
     assert_eq!(readable(&mut file, 2), [Source::Zero, W1]);
-    file.commit(1, change, Commit::Visible);
+    done(&mut file, 1, Commit::Visible);
     assert_eq!(readable(&mut file, 2), [W1]);
 }
 
@@ -68,23 +74,23 @@ fn a_dead_mount_leaves_old_or_new_until_something_certain() {
     write(&mut file, 1, W2);
     file.lose_mount(1);
     assert_eq!(readable(&mut file, 2), [W1, W2]);
-    let change = write(&mut file, 3, W1);
-    file.commit(3, change, Commit::Durable);
+    write(&mut file, 3, W1);
+    done(&mut file, 3, Commit::Durable);
     assert_eq!(readable(&mut file, 2), [W1]);
 }
 
 #[test]
 fn two_mounts_that_write_at_once_end_with_either() {
     let mut file = FileBytes::default();
-    let first = write(&mut file, 1, W1);
-    let second = write(&mut file, 2, W2);
-    file.commit(1, first, Commit::Durable);
+    write(&mut file, 1, W1);
+    write(&mut file, 2, W2);
+    done(&mut file, 1, Commit::Durable);
     assert_eq!(readable(&mut file, 3), [W1, W2]);
     assert_eq!(readable(&mut file, 2), [W1, W2]);
-    file.commit(2, second, Commit::Durable);
+    done(&mut file, 2, Commit::Durable);
     assert_eq!(readable(&mut file, 3), [W1, W2]);
-    let third = write(&mut file, 1, W1);
-    file.commit(1, third, Commit::Durable);
+    write(&mut file, 1, W1);
+    done(&mut file, 1, Commit::Durable);
     assert_eq!(readable(&mut file, 3), [W1]);
 }
 
@@ -127,8 +133,8 @@ fn lengths_are_judged() {
 fn a_read_under_way_may_find_what_happens_meanwhile() {
     let mut file = committed(W1, Commit::Durable);
     file.begin_read(1, 2, 0, 100);
-    let change = write(&mut file, 1, W2);
-    file.commit(1, change, Commit::Durable);
+    write(&mut file, 1, W2);
+    done(&mut file, 1, Commit::Durable);
     let mut other = file.clone();
     assert_eq!(file.end_read(1, SEED, 100, &bytes(W1, 0, 100)), Ok(()));
     assert_eq!(other.end_read(1, SEED, 100, &bytes(W2, 0, 100)), Ok(()));
@@ -139,7 +145,7 @@ fn after_a_crash_old_and_new_alternate_only_at_the_grain() {
     let mut file = FileBytes::default();
     let change = file.begin_write(1, W1, 0, 8192);
     file.answer_write(1, change, 8192);
-    file.commit(1, change, Commit::Durable);
+    done(&mut file, 1, Commit::Durable);
     file.begin_write(1, W2, 0, 8192);
     file.lose_mount(1);
     let mut mixed = bytes(W1, 0, 4096);
@@ -176,8 +182,7 @@ fn a_length_committed_while_another_mount_cuts_is_unknown() {
     let cut = file.begin_truncate(1, 10);
     let write = file.begin_write(2, Source::Write(WriteId(1)), 0, 100);
     file.answer_write(2, write, 100);
-    let upto = file.newest_change();
-    file.commit(2, upto, Commit::Visible);
+    done(&mut file, 2, Commit::Visible);
     file.answer_truncate(1, cut, 10);
     assert_eq!(file.size(3), (10, 100));
 }
@@ -223,10 +228,10 @@ fn a_write_of_unknown_rank_may_end_within_a_grain() {
     let change = file.begin_write(2, W1, 0, 4096);
     file.answer_write(1, hole, 4096);
     file.answer_write(2, change, 4096);
-    file.commit(1, hole, Commit::Durable);
+    done(&mut file, 1, Commit::Durable);
     let cut = file.begin_truncate(2, 1000);
     file.answer_truncate(2, cut, 1000);
-    file.commit(2, change, Commit::Durable);
+    done(&mut file, 2, Commit::Durable);
     let grown = file.begin_zero(2, 4096, 0, 4096);
     file.answer_write(2, grown, 4096);
     let mut found = bytes(W1, 0, 4096);
@@ -247,14 +252,14 @@ fn a_write_over_the_end_of_the_content_may_show_up_to_there() {
     file.answer_truncate(1, cut, 1000);
     let grown = file.begin_zero(1, 4096, 0, 4096);
     file.answer_zero(1, grown, 4096);
-    file.commit(1, grown, Commit::Durable);
+    done(&mut file, 1, Commit::Durable);
     let change = file.begin_write(1, W1, 0, 4096);
     file.answer_write(1, change, 4096);
     let mut found = bytes(W1, 0, 4096);
     found[1000..].fill(0);
     file.begin_read(1, 2, 0, 4096);
     file.end_read(1, SEED, 4096, &found).expect("not committed");
-    file.commit(1, change, Commit::Visible);
+    done(&mut file, 1, Commit::Visible);
     file.begin_read(2, 2, 0, 4096);
     assert!(file.end_read(2, SEED, 4096, &found).is_err(), "committed");
 }
@@ -278,21 +283,33 @@ fn a_flush_tells_nothing_of_what_was_written_after_it_began() {
     file.answer_truncate(1, cut, 1000);
     let covered = file.begin_write(1, W1, 1000, 500);
     file.answer_write(1, covered, 1500);
-    let flush = file.newest_change();
+    let flush = file.begin_commit();
     let later = file.begin_write(1, W2, 5000, 1000);
     file.answer_write(1, later, 6000);
     file.commit(1, flush, Commit::Visible);
     assert_eq!(file.size(2), (1500, 6000));
     assert_eq!(file.size(1), (6000, 6000), "its own view");
-    file.commit(1, later, Commit::Visible);
+    done(&mut file, 1, Commit::Visible);
     assert_eq!(file.size(2).0, 6000);
+}
+
+#[test]
+fn an_fsync_says_nothing_of_a_write_that_was_answered_after_it_began() {
+    let mut file = committed(W1, Commit::Durable);
+    let change = file.begin_write(1, W2, 0, 100);
+    let upto = file.begin_commit();
+    file.answer_write(1, change, 100);
+    file.commit(1, upto, Commit::Durable);
+    assert_eq!(readable(&mut file, 2), [W1, W2]);
+    done(&mut file, 1, Commit::Durable);
+    assert_eq!(readable(&mut file, 2), [W2]);
 }
 
 #[test]
 fn what_is_closed_while_a_server_dies_may_have_been_closed_before() {
     let mut file = committed(W1, Commit::Durable);
     let change = write(&mut file, 1, W2);
-    let flush = file.newest_change();
+    let flush = file.begin_commit();
     file.lose_server();
     let mut synced = file.clone();
     file.commit(1, flush, Commit::Visible);
@@ -303,7 +320,7 @@ fn what_is_closed_while_a_server_dies_may_have_been_closed_before() {
     let mut file = committed(W1, Commit::Durable);
     write(&mut file, 1, W2);
     file.lose_server();
-    let flush = file.newest_change();
+    let flush = file.begin_commit();
     assert_ne!(flush, change);
     file.commit(1, flush, Commit::Visible);
     assert_eq!(readable(&mut file, 2), [W2]);
@@ -312,10 +329,10 @@ fn what_is_closed_while_a_server_dies_may_have_been_closed_before() {
 #[test]
 fn an_fsync_vouches_for_what_its_mount_closed_before() {
     let mut file = committed(W1, Commit::Durable);
-    let change = write(&mut file, 1, W2);
-    file.commit(1, change, Commit::Visible);
+    write(&mut file, 1, W2);
+    done(&mut file, 1, Commit::Visible);
     file.lose_server();
-    let upto = file.newest_change();
+    let upto = file.begin_commit();
     assert_eq!(readable(&mut file, 2), [W1, W2]);
     let mut synced = file.clone();
     synced.commit(1, upto, Commit::Durable);
@@ -333,10 +350,10 @@ fn an_fsync_vouches_for_what_its_mount_closed_before() {
 #[test]
 fn an_fsync_says_nothing_of_what_another_mount_closed_since() {
     let mut file = committed(W1, Commit::Visible);
-    let change = write(&mut file, 2, W2);
-    file.commit(2, change, Commit::Visible);
+    write(&mut file, 2, W2);
+    done(&mut file, 2, Commit::Visible);
     file.lose_server();
-    file.commit(1, file.newest_change(), Commit::Durable);
+    done(&mut file, 1, Commit::Durable);
     assert_eq!(readable(&mut file, 1), [Source::Zero, W1, W2]);
 }
 
@@ -346,7 +363,7 @@ fn a_read_amid_a_truncation_may_find_old_blocks_and_zeros_and_no_mixed_block() {
         let mut file = FileBytes::default();
         let change = file.begin_write(1, W1, 100, 20_000);
         file.answer_write(1, change, 20_100);
-        file.commit(1, change, Commit::Durable);
+        done(&mut file, 1, Commit::Durable);
         file.begin_read(1, 1, 200, 12_000);
         file.begin_truncate(1, 150);
         let mut content = bytes(W1, 200, 12_000);
@@ -365,7 +382,7 @@ fn a_write_that_was_not_answered_when_its_mount_cut_the_file_may_come_behind_the
     let cut = file.begin_truncate(1, 0);
     file.answer_truncate(1, cut, 0);
     file.answer_write(1, write, 100);
-    file.commit(1, file.newest_change(), Commit::Visible);
+    done(&mut file, 1, Commit::Visible);
     assert_eq!(file.size(2).1, 100);
     file.begin_read(1, 2, 0, 200);
     let found = file.end_read(1, SEED, 200, &bytes(W1, 0, 100));
