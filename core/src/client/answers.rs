@@ -131,7 +131,7 @@ impl Client {
             ) => {
                 let size = self.seen_size(&attributes);
                 let range = (offset, u64::from(length));
-                self.read_sized(request.operation, inode, handle, range, size);
+                self.read_sized(request, inode, handle, range, size);
             }
             (
                 &FileRequest::Seek {

@@ -9,8 +9,9 @@ use super::file::{After, ChunkWrite, Lease, Reach, segments, start_of};
 use super::request::{ClientRequest, FileReply, FileRequest, Handle};
 use super::then::Then;
 use super::write::Place;
+use crate::attributes::Credentials;
 use crate::errno::Errno;
-use crate::ids::{ChunkId, InodeId};
+use crate::ids::{ChunkId, Epoch, InodeId};
 use crate::limits::{CHUNK_SIZE, UNIT_SIZE};
 use crate::marks::Mark;
 use crate::wire::client_master::Query;
@@ -41,6 +42,7 @@ struct Part {
 pub(super) struct Read {
     operation: u64,
     inode: InodeId,
+    handle: Handle,
     offset: u64,
     length: usize,
     parts: Vec<Part>,
@@ -48,6 +50,8 @@ pub(super) struct Read {
     /// What was written and perhaps not at the copies when they were asked, and what
     /// whole parts are served of, by place in the read.
     overlay: Vec<(usize, Content)>,
+    /// The leases in its range that were held when it began.
+    held: Vec<(u32, Epoch)>,
 }
 
 impl Client {
@@ -70,15 +74,13 @@ impl Client {
             Ok(_) => {}
         }
         let range = (offset, u64::from(length));
-        if let Some(generation) = self.unanswered_commit(inode, range) {
-            self.marks.reach(Mark::CommitAwaited);
-            let again = After::Again(Box::new(request));
-            return self.add_goal(inode, generation, Reach::Committed, again);
-        }
+        let Some(request) = self.await_commit(request, inode, range) else {
+            return;
+        };
         match self.cached_attributes(inode) {
             Some(attributes) => {
                 let size = self.seen_size(&attributes);
-                self.read_sized(request.operation, inode, handle, range, size);
+                self.read_now(request.operation, inode, handle, range, size);
             }
             None => {
                 let credentials = request.credentials.clone();
@@ -87,6 +89,37 @@ impl Client {
                 self.ask(&credentials, Query::Attributes { inode }, then);
             }
         }
+    }
+
+    /// A read whose file's attributes were asked for.
+    pub(super) fn read_sized(
+        &mut self,
+        request: ClientRequest,
+        inode: InodeId,
+        handle: Handle,
+        range: (u64, u64),
+        size: u64,
+    ) {
+        // A lease may have begun to go back since.
+        if let Some(request) = self.await_commit(request, inode, range) {
+            self.read_now(request.operation, inode, handle, range, size);
+        }
+    }
+
+    /// Has a read wait for a commit, if it must; otherwise it comes back.
+    fn await_commit(
+        &mut self,
+        request: ClientRequest,
+        inode: InodeId,
+        range: (u64, u64),
+    ) -> Option<ClientRequest> {
+        let Some(generation) = self.unanswered_commit(inode, range) else {
+            return Some(request);
+        };
+        self.marks.reach(Mark::CommitAwaited);
+        let again = After::Again(Box::new(request));
+        self.add_goal(inode, generation, Reach::Committed, again);
+        None
     }
 
     /// Up to which generation a commit must be answered before a range can be read: its
@@ -110,8 +143,8 @@ impl Client {
         commit.generation.filter(|_| gone)
     }
 
-    /// A read of a file whose length is known.
-    pub(super) fn read_sized(
+    /// A read of a file whose length is known, and of which no commit is awaited.
+    fn read_now(
         &mut self,
         operation: u64,
         inode: InodeId,
@@ -129,11 +162,13 @@ impl Client {
         let read = Read {
             operation,
             inode,
+            handle,
             offset,
             length: usize::try_from(length).expect("a request is bounded"),
             parts: Vec::new(),
             awaited: 0,
             overlay: self.placed(inode, (offset, length), Self::unwritten_in),
+            held: self.held_in(inode, (offset, length)),
         };
         self.reads.insert(id, read);
         let fetches = self.plan_parts(id, handle);
@@ -233,16 +268,47 @@ impl Client {
         }
     }
 
-    /// Answers a read once every part is there.
+    /// Answers a read once every part is there. One whose lease has begun to go back since
+    /// may have met copies that do not count yet what was written here, or no longer do:
+    /// it begins anew.
     fn finish_read(&mut self, id: u64) {
         if self.reads.get(&id).is_none_or(|read| read.awaited > 0) {
             return;
         }
         let read = self.reads.remove(&id).expect("it was there");
+        let held = self.held_in(read.inode, (read.offset, read.length as u64));
+        if read.held.iter().any(|lease| !held.contains(lease)) {
+            return self.read_again(&read);
+        }
         let range = (read.offset, read.length as u64);
         let newest = self.placed(read.inode, range, Self::kept_in);
         let data = assemble(&read, &newest);
         self.answer(read.operation, Ok(FileReply::Bytes(data)));
+    }
+
+    fn read_again(&mut self, read: &Read) {
+        let body = FileRequest::Read {
+            inode: read.inode,
+            handle: read.handle,
+            offset: read.offset,
+            length: u32::try_from(read.length).expect("a request is bounded"),
+        };
+        self.read(ClientRequest {
+            operation: read.operation,
+            credentials: Credentials::default(),
+            body,
+        });
+    }
+
+    /// The leases that are held of chunks in a range of a file.
+    fn held_in(&self, inode: InodeId, (offset, length): (u64, u64)) -> Vec<(u32, Epoch)> {
+        let held = |index: u32| {
+            let chunk = self.chunk((inode, index))?;
+            let grant = chunk.held().filter(|_| chunk.lease == Lease::Held)?;
+            Some((index, grant.epoch))
+        };
+        let chunks = segments(offset, length);
+        chunks.filter_map(|(index, ..)| held(index)).collect()
     }
 
     /// What is not at every copy of a chunk yet.
