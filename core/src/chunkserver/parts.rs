@@ -70,8 +70,10 @@ pub(super) enum PartOp {
         /// How much was received.
         bytes: u64,
     },
-    /// Removes the part if its version is at most this.
+    /// Removes the part if its version is at most this, and nobody is making it anew.
     Delete { most: ChunkVersion },
+    /// Changes nothing: what was asked for before is over.
+    Pass,
 }
 
 #[derive(Debug)]
@@ -104,6 +106,9 @@ pub(super) enum Then {
     Command(u64, usize),
     /// A replication.
     Replication(u64),
+    /// A replication that begins behind what was asked for before: a deletion takes along
+    /// what was received for its part.
+    Turn(u64),
     /// Nobody: the server did it by itself.
     Nobody,
     /// Nobody: the part is on another disk, and its queue with it.
@@ -441,6 +446,8 @@ impl ChunkServer {
                 epoch,
                 bytes,
             } => self.begin_receive(part, (disk, bytes), version, epoch, then),
+            PartOp::Pass => Some(Ok(None)),
+            PartOp::Delete { .. } if self.is_receiving(part) => Some(Ok(None)),
             PartOp::Delete { most } => match self.parts.made(part) {
                 Some(info) if info.version <= most => {
                     let disk = info.disk;
@@ -712,6 +719,7 @@ impl ChunkServer {
             Then::Job(job) => self.on_local(job, result),
             Then::Command(command, at) => self.on_command_part(command, at, part, result),
             Then::Replication(key) => self.on_received(key, result),
+            Then::Turn(key) => self.on_turn(key),
             Then::Nobody | Then::Duplicate => {}
         }
     }

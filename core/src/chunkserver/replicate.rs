@@ -199,10 +199,21 @@ impl ChunkServer {
         match disk.filter(|_| !one.sources.is_empty()) {
             Some(disk) => {
                 one.disk = Some(disk);
-                self.receive(key, ReceiveStep::Begin { stripe: None });
+                self.change(part, PartOp::Pass, Then::Turn(key));
             }
             None => self.abandon(key),
         }
+    }
+
+    /// What was asked for of the part before is over.
+    pub(super) fn on_turn(&mut self, key: u64) {
+        self.receive(key, ReceiveStep::Begin { stripe: None });
+    }
+
+    /// Whether a part is being made by a replication that has begun.
+    pub(super) fn is_receiving(&self, part: PartId) -> bool {
+        let mut all = self.replications.table.values();
+        all.any(|one| one.part == part && one.attempt > 0)
     }
 
     /// Has the disk do a step.
