@@ -260,6 +260,9 @@ pub(crate) struct ClassWrite {
     /// Where new chunks are made, if not there
     #[arg(long, value_name = "POLICY")]
     pub(crate) create: Option<String>,
+    /// Where files go that have been left alone: `POLICY after 30d [by mtime] [above 1MiB]`
+    #[arg(long, value_name = "ARCHIVE")]
+    pub(crate) archive: Option<String>,
     #[command(flatten)]
     pub(crate) target: Target,
 }

@@ -14,12 +14,13 @@ use antler_core::errno::Errno;
 use antler_core::ids::{InodeId, ServerId};
 use antler_core::namespace::record::ClassChange;
 use antler_core::placement::label::is_label;
-use antler_core::placement::{Policy, StorageClass};
+use antler_core::placement::{Archive, Policy, StorageClass};
 use antler_core::wire::client_master::{Answer, ClassPlan, ClassStatus, Query, ServerStatus};
 
 /// Why an order is refused below its feature level.
-const NEEDS_LEVEL: &str = "the cluster is below the feature level of storage classes and labels: \
-     `antler feature-level` shows who holds it back, and raises it with --raise";
+const NEEDS_LEVEL: &str = "the cluster is below the feature level of storage classes and labels, \
+     or of erasure codes: `antler feature-level` shows who holds it back, and raises it with \
+     --raise";
 
 /// Names that one question about a directory brings.
 const ENTRIES: u32 = 1000;
@@ -55,10 +56,23 @@ fn class_of(write: &ClassWrite) -> Outcome<StorageClass> {
         text.parse::<Policy>()
             .map_err(|mistake| Failure::usage(format_args!("{text:?}: {mistake}")))
     };
-    Ok(StorageClass {
+    let class = StorageClass {
         create: write.create.as_deref().map(read).transpose()?,
         keep: read(&write.policy)?,
-    })
+        archive: write.archive.as_deref().map(read_archive).transpose()?,
+    };
+    match class.making().stripe {
+        None => Ok(class),
+        Some(_) => Err(Failure::usage(
+            "what is being written lies in whole copies, and in parts only at rest: say with \
+             --create how many copies, as in --create 'copies(3)'",
+        )),
+    }
+}
+
+fn read_archive(text: &str) -> Outcome<Archive> {
+    text.parse()
+        .map_err(|mistake| Failure::usage(format_args!("{text:?}: {mistake}")))
 }
 
 fn change(target: &Target, change: ClassChange) -> Outcome<()> {

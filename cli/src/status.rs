@@ -62,6 +62,12 @@ fn as_text(status: &Status) -> String {
             health.outside, health.misplaced
         );
     }
+    if health.unshaped > 0 {
+        text += &format!(
+            "  to be converted to the parts, or to the copies, that their class wants {}\n",
+            health.unshaped
+        );
+    }
     text += &format!(
         "  being written {}, quarantined {}; repairs running {}, waiting {}\n",
         status.leased, status.quarantined, status.repairs_running, status.repairs_waiting
@@ -197,6 +203,7 @@ fn as_json(status: &Status) -> Value {
             "over_goal": health.over_goal,
             "outside": health.outside,
             "misplaced": health.misplaced,
+            "to_convert": health.unshaped,
             "leased": status.leased,
             "quarantined": status.quarantined,
         },
@@ -251,6 +258,7 @@ fn class_json(class: &ClassStatus) -> Value {
         "name": class.name,
         "keep": class.class.keep.to_string(),
         "create": class.class.create.as_ref().map(ToString::to_string),
+        "archive": class.class.archive.as_ref().map(ToString::to_string),
         "objects": class.users,
         "unmet": class.unmet,
     })

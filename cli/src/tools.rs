@@ -73,7 +73,7 @@ fn as_text(path: &Path, info: &FileInfo) -> String {
     );
     for chunk in &info.chunks {
         text += &format!(
-            "  [{}] {} {} {}, {} bytes, {}, {} of {} copies\n",
+            "  [{}] {} {} {}, {} bytes, {}, {} of {} {}\n",
             chunk.index,
             chunk.chunk,
             chunk.version,
@@ -81,13 +81,21 @@ fn as_text(path: &Path, info: &FileInfo) -> String {
             chunk.valid,
             chunk.lease,
             current(chunk),
-            chunk.wanted
+            chunk.wanted,
+            form(chunk)
         );
         for copy in &chunk.copies {
             text += &format!("      {}\n", copy_line(copy));
         }
     }
     text
+}
+
+fn form(chunk: &ChunkInfo) -> String {
+    match chunk.stripe {
+        Some(stripe) => format!("parts, ec({})", stripe.shape),
+        None => "copies".to_owned(),
+    }
 }
 
 fn current(chunk: &ChunkInfo) -> usize {
@@ -101,8 +109,12 @@ fn copy_line(copy: &CopyInfo) -> String {
         .iter()
         .map(|(name, value)| format!("{name}={value}"))
         .collect();
+    let part = match copy.part {
+        0 => String::new(),
+        part => format!("part {part} "),
+    };
     let line = format!(
-        "{:<21} {} {:<8} {}",
+        "{:<21} {} {:<8} {part}{}",
         copy.address.0,
         copy.version,
         copy.state,
@@ -119,6 +131,7 @@ fn as_json(info: &FileInfo) -> Value {
             "version": copy.version.0,
             "state": copy.state,
             "labels": crate::status::labels(&copy.labels),
+            "part": copy.part,
         })
     };
     let chunk = |chunk: &ChunkInfo| {
@@ -130,6 +143,7 @@ fn as_json(info: &FileInfo) -> Value {
             "bytes": chunk.valid,
             "lease": chunk.lease,
             "wanted": chunk.wanted,
+            "code": chunk.stripe.map(|stripe| stripe.shape.to_string()),
             "copies": chunk.copies.iter().map(copy).collect::<Vec<_>>(),
         })
     };

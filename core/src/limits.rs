@@ -38,6 +38,8 @@ pub const XATTRS_MAX: usize = 256;
 pub const LINK_MAX: u32 = 65_000;
 /// Copies of a chunk.
 pub const COPIES_MAX: u8 = 9;
+/// Parts of a chunk: 32 with data and 8 with parity.
+pub const PARTS_MAX: u8 = 40;
 
 /// Bytes of a frame's body (its bulk data apart).
 pub const FRAME_BODY_MAX: usize = 1 << 20;
@@ -87,6 +89,8 @@ pub const REPAIR_INFLIGHT_MAX: usize = 32;
 pub const REPAIR_BULK_MAX: usize = 2;
 /// Bytes from which on a chunk's copy is bound by bandwidth instead of by round trips.
 pub const REPAIR_BULK_BYTES: u32 = 1 << 20;
+/// Chunks at rest that are converted at once.
+pub const CONVERSIONS_MAX: usize = 16;
 const _: () = assert!(
     REPAIR_INFLIGHT_MAX < COMMANDS_INFLIGHT_MAX && REPAIR_BULK_MAX <= REPAIR_INFLIGHT_MAX,
     "repair leaves room for the commands that writers wait for"
@@ -120,6 +124,8 @@ pub const SERVE_LEASE: Duration = Duration::from_secs(5);
 pub const SERVER_TIMEOUT: Duration = Duration::from_secs(3);
 /// For how long a chunk stays on disk after nobody refers to it.
 pub const DELETE_GRACE: Duration = Duration::from_secs(60);
+/// For how long a file is left alone before its chunks are converted to parts.
+pub const CONVERT_AFTER: Duration = Duration::from_secs(30);
 /// For how long a server that left gracefully may be away before repair starts.
 pub const RESTART_GRACE: Duration = Duration::from_secs(60);
 /// How far two clocks may drift apart over one expiry, in parts per thousand:

@@ -105,6 +105,20 @@ marks! {
     Checkpointed = "checkpointed";
     /// Several parts shared one commit of a disk.
     CommitShared = "commit-shared";
+    /// A chunk at rest came to lie in the parts of an erasure code.
+    ChunkConverted = "chunk-converted";
+    /// A chunk in parts came to lie in whole copies again.
+    ChunkRestored = "chunk-restored";
+    /// A conversion came to nothing, as the chunk changed or a server failed.
+    ConversionFailed = "conversion-failed";
+    /// A chunk in parts was brought back to copies for a client of an older version.
+    PartlessServed = "partless-served";
+    /// A lost part was made of others.
+    PartRepaired = "part-repaired";
+    /// A part was made while a source failed, of others.
+    BuildReplanned = "build-replanned";
+    /// A reader made lost bytes of other parts.
+    ReadDecoded = "read-decoded";
     /// A part was made from another server's.
     PartReceived = "part-received";
     /// A unit with a wrong checksum was met.

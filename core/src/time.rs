@@ -59,6 +59,16 @@ pub struct Timestamp {
     pub nanos: u32,
 }
 
+impl Timestamp {
+    /// For how long a moment is past; nothing for one to come.
+    #[must_use]
+    pub fn since(self, past: Self) -> Duration {
+        let nanos = |time: Self| i128::from(time.seconds) * 1_000_000_000 + i128::from(time.nanos);
+        let passed = (nanos(self) - nanos(past)).clamp(0, i128::from(i64::MAX));
+        Duration::from_nanos(u64::try_from(passed).expect("clamped"))
+    }
+}
+
 /// Both clocks at the moment of an input.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Now {

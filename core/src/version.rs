@@ -17,6 +17,7 @@ use std::fmt;
 /// |---|---|
 /// | 1 | names, chunks and their leases and losses, sessions, `copies-N`, levels |
 /// | 2 | storage classes and labels: policies by label expressions; leases that know up to where an fsync may have vouched |
+/// | 3 | erasure codes: classes whose chunks at rest lie in parts |
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Encode, Decode)]
 #[cbor(transparent)]
 pub struct FeatureLevel(#[n(0)] pub u16);
@@ -28,8 +29,10 @@ impl FeatureLevel {
     pub const CLASSES: Self = Self(2);
     /// Leases that know up to where an fsync may have vouched.
     pub const SYNCS: Self = Self(2);
+    /// Erasure codes.
+    pub const CODES: Self = Self(3);
     /// The newest one that this binary knows.
-    pub const NEWEST: Self = Self::CLASSES;
+    pub const NEWEST: Self = Self::CODES;
     /// What the binary before this one knew: machines can be built so.
     pub const PREVIOUS: Self = Self(Self::NEWEST.0 - 1);
 }

@@ -73,6 +73,7 @@ impl Cluster {
         let class = StorageClass {
             create: None,
             keep: keep.parse().expect("it is well written"),
+            archive: None,
         };
         let name = name.to_owned();
         let change = match self.bench.master.state().find_class(&name) {

@@ -10,7 +10,7 @@ use antler_core::machine::{Machine, Role};
 use antler_core::marks::Mark;
 use antler_core::namespace::State;
 use antler_core::namespace::record::{ClassChange, Mutation, Record, RecordBody};
-use antler_core::placement::StorageClass;
+use antler_core::placement::{Policy, StorageClass};
 use antler_core::time::Timestamp;
 use antler_core::version::FeatureLevel;
 use antler_core::wire::chunk_master::MasterToChunk;
@@ -78,8 +78,9 @@ fn home() -> Mutation {
 
 fn class() -> StorageClass {
     StorageClass {
-        create: None,
-        keep: "2 in dc=west".parse().expect("it is well written"),
+        create: Some(Policy::copies(2)),
+        keep: "ec(2+1)".parse().expect("it is well written"),
+        archive: None,
     }
 }
 
@@ -143,14 +144,14 @@ fn a_new_cluster_begins_at_the_newest_level_and_turns_old_servers_away() {
     });
     let why = refused.expect("it is told why");
     assert!(
-        why.contains("feature level 2") && why.contains("up to 1"),
+        why.contains("feature level 3") && why.contains("up to 2"),
         "{why}"
     );
     assert!(bench.master.marks().has(Mark::OldServerRefused));
 }
 
 #[test]
-fn an_old_link_carries_no_word_of_storage_classes() {
+fn an_old_link_carries_no_word_of_erasure_codes() {
     let mut bench = Bench::new();
     let mut asker = Asker(bench.mount(1).0, 0);
     assert_eq!(asker.change(&mut bench, home()), Ok(Answer::Done));
@@ -177,7 +178,7 @@ fn an_old_link_carries_no_word_of_storage_classes() {
         }),
     ] {
         let message = Message::ClientToMaster(unknown);
-        let (since, version) = (FeatureLevel::CLASSES, OLD);
+        let (since, version) = (FeatureLevel::CODES, OLD);
         let refused = Err(WireError::Version { since, version });
         assert_eq!(message.demand_version(OLD), refused);
         assert_eq!(message.demand_version(since), Ok(()));

@@ -2,6 +2,7 @@
 //! ends. Keeps the fault atlas: what a fault destroys for good has another good
 //! copy, and the masters keep a majority, so that every failure of a run is a bug.
 
+use crate::check::copies::is_part;
 use crate::check::leases::Seen;
 use crate::disk::{Failing, SimDisk, is_content};
 use crate::exchange::Swap;
@@ -15,7 +16,7 @@ use antler_core::ids::{LogPosition, PartId, ServerId};
 use antler_core::machine::Role;
 use antler_core::namespace::{LeaseState, State};
 use antler_core::version::FeatureLevel;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 const MILLISECOND: Nanos = 1_000_000;
 const SECOND: Nanos = 1_000_000_000;
@@ -707,10 +708,20 @@ impl World {
             let mut parts = node.stored_parts();
             parts.any(|one| one.part == PartId::whole(id) && one.version == chunk.version)
         };
-        let mut readable = self
-            .nodes
-            .iter()
-            .filter(|node| node.power == Power::Up && node.disks.iter().all(node::is_readable));
+        let readable =
+            |node: &Node| node.power == Power::Up && node.disks.iter().all(node::is_readable);
+        if let Some(stripe) = chunk.stripe {
+            let mut parts = BTreeSet::new();
+            let apart = others.filter(|_| !hasty);
+            let hasty = self.nodes.iter().filter(|node| hasty && readable(node));
+            for node in apart.chain(hasty) {
+                let own = node.stored_parts().filter(|one| one.part.chunk == id);
+                let own = own.filter(|one| is_part(one, stripe, chunk.version));
+                parts.extend(own.map(|one| one.part));
+            }
+            return parts.len() >= stripe.shape.data();
+        }
+        let mut readable = self.nodes.iter().filter(|node| readable(node));
         match &chunk.lease {
             LeaseState::Settled if hasty => readable.any(holds),
             LeaseState::Settled => others.any(holds),

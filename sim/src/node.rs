@@ -276,6 +276,7 @@ impl Node {
                 config.commands_inflight_max = self.limits.commands as usize;
                 config.repair_inflight_max = self.limits.repairs as usize;
                 config.delete_grace = Duration::from_secs(10);
+                config.convert_after = Duration::from_millis(700);
                 config.restart_grace = Duration::from_secs(20);
                 config.session_timeout = Duration::from_secs(30);
                 MemberMachine::Master(Master::new(config, recovered, seed, local))

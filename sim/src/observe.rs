@@ -12,7 +12,7 @@ use antler_core::client::request::{FileReply, FileRequest};
 use antler_core::errno::Errno;
 use antler_core::ids::{ChunkId, PartId};
 use antler_core::machine::Role;
-use antler_core::namespace::{LeaseState, State};
+use antler_core::namespace::{Chunk, LeaseState, State};
 use antler_core::wire::Message;
 use antler_core::wire::chunk_master::{ChunkToMaster, Command, CommandResult, MasterToChunk};
 use std::collections::{BTreeMap, BTreeSet};
@@ -401,8 +401,30 @@ fn lacks(id: ChunkId, copies: &Copies, state: &State) -> bool {
     let Some(chunk) = state.chunk(id) else {
         return false;
     };
-    let count = copies.get(&PartId::whole(id)).copied().unwrap_or(0);
-    chunk.lease != LeaseState::Settled || count < u64::from(state.class(chunk.class).keep.copies)
+    let (count, wanted, _) = count_of(id, &chunk, copies, state);
+    chunk.lease != LeaseState::Settled || count < wanted
+}
+
+/// How many copies of a chunk can be reached, or different parts; how many are wanted, and
+/// how many it takes to read it.
+fn count_of(id: ChunkId, chunk: &Chunk, copies: &Copies, state: &State) -> (u64, u64, u64) {
+    let has = |part: PartId| copies.get(&part).copied().unwrap_or(0);
+    match chunk.stripe {
+        None => {
+            let wanted = state.class(chunk.class).copied(chunk.archived).copies;
+            (has(PartId::whole(id)), u64::from(wanted), 1)
+        }
+        Some(stripe) => {
+            let parts = 0..stripe.shape.parts();
+            let there = parts.filter(|part| has(stripe.shape.part_id(id, *part)) > 0);
+            let shape = stripe.shape;
+            (
+                there.count() as u64,
+                shape.parts() as u64,
+                shape.data() as u64,
+            )
+        }
+    }
 }
 
 /// What a chunkserver holds on the disks that are there: it may not have noticed yet that
@@ -421,7 +443,12 @@ fn copies_on(at: Nanos, state: &State, nodes: &[Node]) -> Copies {
         }
         for stored in parts_of(node) {
             let chunk = state.chunk(stored.part.chunk);
-            if chunk.is_some_and(|chunk| chunk.version == stored.version) {
+            let is_current = |chunk: &Chunk| {
+                let stamp = chunk.stripe.map(|stripe| stripe.stamp);
+                let is_of = stored.part.part == 0 || stamp == Some(stored.epoch);
+                is_of && chunk.version == stored.version
+            };
+            if chunk.as_ref().is_some_and(is_current) {
                 *copies.entry(stored.part).or_default() += 1;
             }
         }
@@ -439,13 +466,12 @@ fn health_of(at: Nanos, state: &State, copies: &Copies) -> Health {
         let Some(chunk) = state.chunk(id).filter(|chunk| chunk.version.0 > 0) else {
             continue;
         };
-        let count = copies.get(&PartId::whole(id)).copied().unwrap_or(0);
-        let wanted = u64::from(state.class(chunk.class).keep.copies);
+        let (count, wanted, least) = count_of(id, &chunk, copies, state);
         let class = match count {
             _ if chunk.lease != LeaseState::Settled => &mut health.written,
-            0 => &mut health.missing,
+            count if count < least => &mut health.missing,
             count if count >= wanted => &mut health.full,
-            1 => &mut health.last,
+            count if count == least => &mut health.last,
             _ => &mut health.under,
         };
         *class += 1;

@@ -380,12 +380,20 @@ impl Runner {
     /// The request of an operator.
     fn order(&mut self, operation: &FileOperation) -> Option<FileRequest> {
         match operation {
-            FileOperation::ChangeClass { name, keep, create } => {
+            FileOperation::ChangeClass {
+                name,
+                keep,
+                create,
+                archive,
+            } => {
                 let policy = |text: &String| text.parse().expect("a scenario's policies are read");
                 let (name, known) = (name.clone(), !self.classes.insert(name.clone()));
                 let class = StorageClass {
                     create: create.as_ref().map(policy),
                     keep: policy(keep),
+                    archive: archive
+                        .as_ref()
+                        .map(|text| text.parse().expect("a scenario's archives are read")),
                 };
                 Some(FileRequest::ChangeClass(match known {
                     true => ClassChange::Modify { name, class },

@@ -17,7 +17,10 @@
 //! ```
 //! - A part is kept like any copy: row r is its block r, at byte r * 65536, with
 //!   the same units, CRCs and header; what it is stands in the header, so that it
-//!   can be checked without the others.
+//!   can be checked without the others. Its version is the chunk's; its epoch is the
+//!   stamp of the conversion that made it: parts of one version and stamp go together,
+//!   and the log says of each chunk which they are, and where the chunk ended then. Units
+//!   of zeros are not kept.
 //! - Data parts end where the chunk does. What is missing of a row counts as zeros
 //!   and is not kept. A parity block is as long as the longest block of its row,
 //!   the first, so a parity part is as long as data part 0.
@@ -29,8 +32,11 @@
 //! all, n being the number of its data blocks that are not missing.**
 
 use crate::ids::{ChunkId, PartId};
-use crate::limits::{BLOCK_SIZE, CHUNK_SIZE, UNIT_SIZE};
-use antler_simd::{CodeError, DATA_MAX, DATA_MIN, PARITY_MAX, PartSet};
+use crate::limits::{BLOCK_SIZE, CHUNK_SIZE, PARTS_MAX, UNIT_SIZE};
+pub use antler_simd::PartSet;
+use antler_simd::{CodeError, DATA_MAX, DATA_MIN, PARITY_MAX};
+use minicbor::decode::Error;
+use minicbor::{Decode, Decoder, Encode, Encoder};
 use std::fmt;
 use std::ops::Range;
 
@@ -110,6 +116,24 @@ impl fmt::Display for StripeShape {
 impl fmt::Debug for StripeShape {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
+    }
+}
+
+/// One number: data parts in its high byte, parity parts in its low one.
+impl<C> Encode<C> for StripeShape {
+    fn encode<W: minicbor::encode::Write>(
+        &self,
+        e: &mut Encoder<W>,
+        _: &mut C,
+    ) -> Result<(), minicbor::encode::Error<W::Error>> {
+        e.u16(u16::from_be_bytes([self.data, self.parity]))?.ok()
+    }
+}
+
+impl<'b, C> Decode<'b, C> for StripeShape {
+    fn decode(d: &mut Decoder<'b>, _: &mut C) -> Result<Self, Error> {
+        let [data, parity] = d.u16()?.to_be_bytes();
+        Self::new(data, parity).map_err(|_| Error::message("no such erasure code"))
     }
 }
 
@@ -311,7 +335,7 @@ impl Layout {
     ///
     /// # Errors
     /// [`CodeError::Lost`] when they are too few.
-    pub(super) fn sources(
+    pub(crate) fn sources(
         self,
         bytes: &Range<u32>,
         present: PartSet,
@@ -351,7 +375,7 @@ const _: () = assert!(
     "a part is shorter than a chunk: it fits a copy's place"
 );
 const _: () = assert!(
-    DATA_MAX + PARITY_MAX <= u8::MAX as usize,
+    DATA_MAX + PARITY_MAX == PARTS_MAX as usize,
     "a part's number has 8 bits"
 );
 

@@ -52,6 +52,7 @@
 pub mod erasure;
 pub mod geometry;
 pub mod operation;
+pub mod stripe;
 
 mod checkpoint;
 mod commit;
@@ -61,6 +62,8 @@ mod journal;
 mod part;
 mod read;
 mod recover;
+#[cfg(test)]
+pub(crate) mod sample;
 mod slots;
 mod store;
 mod table;

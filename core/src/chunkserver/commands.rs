@@ -85,6 +85,20 @@ impl ChunkServer {
                 epoch,
                 sources,
             } => self.replicate(link, command, part, (version, epoch), sources),
+            Command::Build {
+                part,
+                version,
+                epoch,
+                stripe,
+                from,
+                sources,
+            } => self.build(
+                (link, command),
+                part,
+                (version, epoch),
+                (stripe, from),
+                sources,
+            ),
             Command::Delete { parts } => {
                 let ops = parts
                     .into_iter()

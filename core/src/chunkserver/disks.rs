@@ -67,6 +67,10 @@ pub(super) enum Issued {
     Receive {
         key: u64,
     },
+    /// A part that was made of others is read back.
+    Verify {
+        key: u64,
+    },
 }
 
 impl Issued {
@@ -146,7 +150,11 @@ impl Disks {
         let harmless = |issued: &Issued| {
             matches!(
                 issued,
-                Issued::Inspect | Issued::Checkpoint | Issued::Receive { .. } | Issued::Read(_)
+                Issued::Inspect
+                    | Issued::Checkpoint
+                    | Issued::Receive { .. }
+                    | Issued::Verify { .. }
+                    | Issued::Read(_)
             )
         };
         self.table.values().any(working) || issued.values().any(|issued| !harmless(issued))
@@ -436,6 +444,7 @@ impl ChunkServer {
                 self.on_digest(disk, command, at, part, result);
             }
             Issued::Receive { key } => self.on_receive_step(disk, key, result),
+            Issued::Verify { key } => self.on_verified(disk, key, result),
         }
     }
 

@@ -13,6 +13,7 @@
 //! nothing is served without a valid capability or after the serve lease ended; a
 //! part that was lost in this life is not made anew by a writer.
 
+mod build;
 mod commands;
 mod disks;
 mod masters;

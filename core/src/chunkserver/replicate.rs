@@ -1,5 +1,6 @@
 //! Making a part equal to another server's: its present units are read from a
-//! source, verified, kept beside what is here, and put in place by one commit.
+//! source, verified, kept beside what is here, and put in place by one commit. Or of
+//! others' (`build` says of what): then it is read back before it is told of.
 //!
 //! At most `repair_inflight_max` parts at once and WINDOW pieces of each, fewer while
 //! clients use this server; the rest of the commands waits. Invariant: until the commit is
@@ -7,9 +8,11 @@
 //! kept.
 
 use super::ChunkServer;
+use super::build::{Build, Read};
 use super::disks::Issued;
 use super::parts::{PartOp, PartResult, Then};
 use crate::chunk::operation::{DiskError, DiskReply, DiskRequest, ReceiveStep};
+use crate::chunk::stripe::Stripe;
 use crate::ids::{ChunkVersion, DiskId, Epoch, LinkId, PartId, ServerId};
 use crate::limits::{CHUNK_IO_MAX, CHUNK_SIZE, UNIT_SIZE};
 use crate::marks::Mark;
@@ -40,8 +43,17 @@ const PIECE: u32 = CHUNK_IO_MAX as u32;
 /// is ignored.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Asked {
-    Map { attempt: u32 },
-    Piece { attempt: u32, offset: u32 },
+    Map {
+        attempt: u32,
+    },
+    Piece {
+        attempt: u32,
+        offset: u32,
+    },
+    /// A read of a build.
+    Blocks {
+        number: u64,
+    },
 }
 
 /// A command that is waiting or under way.
@@ -73,6 +85,8 @@ struct Replication {
     resting: bool,
     /// The source's version while it is read.
     seen: Option<ChunkVersion>,
+    /// It is made of others' parts, which have that version.
+    build: Option<(Box<Build>, ChunkVersion)>,
 }
 
 /// What a replication is at. Steps of the disk are not ordered among themselves, so
@@ -87,6 +101,8 @@ enum Stage {
     Draining,
     /// The commit is under way.
     Finishing,
+    /// What was made is read back, up to here so far.
+    Verifying(u32),
     /// It failed; what was stored goes.
     Abandoning,
 }
@@ -118,6 +134,33 @@ impl ChunkServer {
         (version, epoch): (ChunkVersion, Epoch),
         sources: Vec<LocatedCopy>,
     ) {
+        self.begin_replication((link, command), part, (version, epoch), sources, None);
+    }
+
+    /// Makes a part, or a copy, of others.
+    pub(super) fn build(
+        &mut self,
+        from: (LinkId, u64),
+        part: PartId,
+        as_it_gets: (ChunkVersion, Epoch),
+        (stripe, version): (Stripe, ChunkVersion),
+        sources: Vec<LocatedCopy>,
+    ) {
+        let Some(build) = Build::new(part, stripe, sources) else {
+            return self.fail_command(from.0, from.1, "there is no such part");
+        };
+        let build = Some((Box::new(build), version));
+        self.begin_replication(from, part, as_it_gets, Vec::new(), build);
+    }
+
+    fn begin_replication(
+        &mut self,
+        (link, command): (LinkId, u64),
+        part: PartId,
+        (version, epoch): (ChunkVersion, Epoch),
+        sources: Vec<LocatedCopy>,
+        build: Option<(Box<Build>, ChunkVersion)>,
+    ) {
         if self.replications.table.values().any(|one| one.part == part) {
             return self.fail_command(link, command, "the part is being replicated already");
         }
@@ -130,6 +173,7 @@ impl ChunkServer {
             version,
             epoch,
             sources: sources.into(),
+            build,
             bad_source: None,
             last_error: "there is no source".to_owned(),
             attempt: 0,
@@ -196,7 +240,7 @@ impl ChunkServer {
         if disk.is_none() {
             one.last_error = "no disk works".to_owned();
         }
-        match disk.filter(|_| !one.sources.is_empty()) {
+        match disk.filter(|_| one.build.is_some() || !one.sources.is_empty()) {
             Some(disk) => {
                 one.disk = Some(disk);
                 self.change(part, PartOp::Pass, Then::Turn(key));
@@ -207,7 +251,9 @@ impl ChunkServer {
 
     /// What was asked for of the part before is over.
     pub(super) fn on_turn(&mut self, key: u64) {
-        self.receive(key, ReceiveStep::Begin { stripe: None });
+        let one = self.replication(key);
+        let stripe = one.build.as_ref().and_then(|(build, _)| build.stripe());
+        self.receive(key, ReceiveStep::Begin { stripe });
     }
 
     /// Whether a part is being made by a replication that has begun.
@@ -236,7 +282,7 @@ impl ChunkServer {
         one.steps -= 1;
         let (part, stage) = (one.part, one.stage);
         match result {
-            Err(DiskError::Mismatch) if stage == Stage::Reading => {
+            Err(DiskError::Mismatch) if stage == Stage::Reading && one.build.is_none() => {
                 return self.source_failed(key, "its data came damaged", true);
             }
             Err(error) if matches!(stage, Stage::Beginning | Stage::Reading) => {
@@ -251,13 +297,18 @@ impl ChunkServer {
             Stage::Reading => self.go_on(key),
             Stage::Draining => self.next_when_drained(key),
             Stage::Abandoning => self.abandon(key),
-            Stage::Finishing => unreachable!("a commit begins when all steps ended"),
+            Stage::Finishing | Stage::Verifying(_) => {
+                unreachable!("a commit begins when all steps ended")
+            }
         }
     }
 
     fn ask_first(&mut self, key: u64) {
         let one = self.replication(key);
         one.stage = Stage::Reading;
+        if one.build.is_some() {
+            return self.go_on(key);
+        }
         one.asked += 1;
         let attempt = one.attempt;
         let source = one.sources.front().cloned().expect("it was chosen");
@@ -289,6 +340,7 @@ impl ChunkServer {
     ) {
         let attempt = match asked {
             Asked::Map { attempt } | Asked::Piece { attempt, .. } => attempt,
+            Asked::Blocks { number } => return self.on_blocks(key, number, result, &data),
         };
         let is_current = |one: &Replication| one.attempt == attempt && one.stage == Stage::Reading;
         let one = self.replications.table.get_mut(&key);
@@ -355,6 +407,9 @@ impl ChunkServer {
     /// Asks for more, or finishes.
     fn go_on(&mut self, key: u64) {
         self.flush_some(key);
+        if self.replication(key).build.is_some() {
+            return self.go_on_building(key);
+        }
         let window = match self.is_used() {
             true => WINDOW_BUSY,
             false => WINDOW,
@@ -377,6 +432,12 @@ impl ChunkServer {
         if one.asked + one.steps > 0 {
             return;
         }
+        self.finish_replication(key);
+    }
+
+    /// Puts what was received in place.
+    fn finish_replication(&mut self, key: u64) {
+        let one = self.replication(key);
         one.stage = Stage::Finishing;
         let op = PartOp::Receive {
             disk: one.disk.expect("it is under way"),
@@ -488,6 +549,7 @@ impl ChunkServer {
     /// The commit that puts the part in place ended.
     pub(super) fn on_received(&mut self, key: u64, result: PartResult) {
         match result {
+            Ok(Some(_)) if self.replication(key).build.is_some() => self.verify(key, 0),
             Ok(Some(stored)) => {
                 let one = self.end_replication(key);
                 self.marks.reach(Mark::PartReceived);
@@ -508,6 +570,171 @@ impl ChunkServer {
             }
         }
     }
+}
+
+/// Builds.
+impl ChunkServer {
+    /// Stores what is complete and asks for more; one batch at a time.
+    fn go_on_building(&mut self, key: u64) {
+        loop {
+            let one = self.replication(key);
+            let is_ahead = one.flushing.is_some() && one.unflushed >= FLUSH_STEP;
+            if one.steps > 0 || is_ahead || one.resting {
+                return;
+            }
+            let (build, _) = one.build.as_mut().expect("it is a build");
+            if build.is_done() {
+                return self.finish_replication(key);
+            }
+            match build.plan() {
+                Err(error) => {
+                    one.last_error = format!("{error}; {}", one.last_error);
+                    return self.abandon(key);
+                }
+                Ok(reads) => reads
+                    .into_iter()
+                    .for_each(|(number, read)| self.ask_blocks(key, number, &read)),
+            }
+            let (build, _) = self.replication(key).build.as_mut().expect("it is a build");
+            if !build.is_ready() {
+                return;
+            }
+            for (offset, data) in build.make() {
+                self.store_made(key, offset, data);
+            }
+            self.flush_some(key);
+        }
+    }
+
+    fn ask_blocks(&mut self, key: u64, number: u64, read: &Read) {
+        let (offset, length) = (read.offset, read.length);
+        let body = ChunkRequestBody::Read { offset, length };
+        self.ask_source(&read.source, key, Asked::Blocks { number }, body);
+    }
+
+    fn store_made(&mut self, key: u64, offset: u32, data: Bytes) {
+        let one = self.replication(key);
+        one.bytes += data.len() as u64;
+        one.unflushed += data.len() as u64;
+        let checksums = data.chunks(UNIT_SIZE).map(crc32fast::hash).collect();
+        let step = ReceiveStep::Piece {
+            offset,
+            data,
+            checksums,
+        };
+        self.receive(key, step);
+    }
+
+    /// A source of a build answered.
+    fn on_blocks(
+        &mut self,
+        key: u64,
+        number: u64,
+        result: Result<ChunkReplyBody, ChunkError>,
+        data: &Bytes,
+    ) {
+        let one = self.replications.table.get_mut(&key);
+        let Some(one) = one.filter(|one| one.stage == Stage::Reading) else {
+            return;
+        };
+        let Some((build, from)) = &mut one.build else {
+            return;
+        };
+        let Some(read) = build.end_read(number) else {
+            return;
+        };
+        let failed = match &result {
+            Ok(ChunkReplyBody::Read {
+                checksums, version, ..
+            }) => judge_blocks(&read, (checksums, data), *version == *from),
+            Ok(_) => Some(("its reply makes no sense".to_owned(), true)),
+            Err(error) => Some((
+                format!("{:?}", error.kind),
+                error.kind == ChunkErrorKind::Corrupt,
+            )),
+        };
+        if let Some((reason, bad)) = failed {
+            let server = read.source.server;
+            build.lose(server);
+            one.last_error = format!("{server}: {reason}");
+            if bad {
+                one.bad_source = Some(server);
+            }
+            self.marks.reach(Mark::BuildReplanned);
+        } else {
+            build.take(&read, data);
+        }
+        self.go_on(key);
+    }
+
+    /// Reads what was made back from the disk, from an offset on.
+    fn verify(&mut self, key: u64, from: u32) {
+        let one = self.replication(key);
+        one.stage = Stage::Verifying(from);
+        let (build, _) = one.build.as_ref().expect("it is a build");
+        let left = build.length().saturating_sub(from);
+        let (part, disk) = (one.part, one.disk.expect("it was put there"));
+        if left == 0 {
+            return self.end_build(key);
+        }
+        let request = DiskRequest::Read {
+            part,
+            offset: from,
+            length: left.min(PIECE),
+        };
+        self.operate(disk, request, Issued::Verify { key });
+    }
+
+    /// Some of it was read back.
+    pub(super) fn on_verified(
+        &mut self,
+        disk: DiskId,
+        key: u64,
+        result: Result<DiskReply, DiskError>,
+    ) {
+        let one = self.replication(key);
+        let (part, Stage::Verifying(from)) = (one.part, one.stage) else {
+            unreachable!("it was being read back");
+        };
+        match result {
+            Ok(_) => self.verify(key, from + PIECE),
+            Err(error) => {
+                self.on_disk_error(disk, part, &error);
+                let one = self.end_replication(key);
+                let reason = format!("what was made can't be read back: {error}");
+                self.fail_command(one.link, one.command, &reason);
+            }
+        }
+    }
+
+    fn end_build(&mut self, key: u64) {
+        let one = self.end_replication(key);
+        self.marks.reach(Mark::PartReceived);
+        // A good one: it is there, and of what it was made as.
+        let made = self.parts.made(one.part).copied();
+        self.say_gained(self.parts.report(one.part).into_iter().collect());
+        let state = made.map(|info| PartState {
+            version: info.version,
+            epoch: info.epoch,
+            digest: 0,
+            boot: self.config.boot,
+        });
+        self.end_command(one.link, one.command, CommandResult::Parts(vec![state]));
+    }
+}
+
+/// What is wrong with what a source of a build answered, and whether the source is bad.
+fn judge_blocks(
+    read: &Read,
+    (checksums, data): (&[u32], &Bytes),
+    is_of_version: bool,
+) -> Option<(String, bool)> {
+    if !is_of_version {
+        return Some(("it is of another version".to_owned(), false));
+    }
+    let units = data.chunks(UNIT_SIZE).map(crc32fast::hash);
+    let whole = data.len() == read.length as usize && units.eq(checksums.iter().copied());
+    (!whole).then(|| ("its data came damaged".to_owned(), true))
 }
 
 /// Runs of present units.

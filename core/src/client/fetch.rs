@@ -1,6 +1,7 @@
 //! Fetching a range of a chunk from its copies: the nearest first, a slow one
 //! hedged by the next, a failing or corrupt one replaced, and everything anew after
-//! a pause when none could serve. Checksums are verified here once more.
+//! a pause when none could serve. Checksums are verified here once more. Of a chunk in
+//! parts several are asked at once (`parts` says which).
 //!
 //! Invariants: a fetch ends once, with data that passed its checksums or with an error;
 //! a copy is asked only while what told of it may still be believed (P6).
@@ -8,6 +9,7 @@
 use super::Client;
 use super::file::{ChunkWrite, Lease};
 use super::locate::Waiter;
+use super::parts::Parts;
 use super::request::Handle;
 use super::servers::{ChunkOutcome, ChunkThen};
 use super::timers::Timer;
@@ -57,6 +59,10 @@ pub(super) struct Fetch {
     under_way: usize,
     /// What told of the copies.
     told: Told,
+    /// Of a chunk in parts.
+    parts: Option<Box<Parts>>,
+    /// Numbers what was asked of parts, in all rounds.
+    next_ask: u64,
     /// Bytes of the chunk from here on read as zeros.
     valid: u32,
     rounds: u32,
@@ -77,6 +83,8 @@ impl Client {
             asked: 0,
             under_way: 0,
             told: Told::Past,
+            parts: None,
+            next_ask: 0,
             valid: 0,
             rounds: 0,
             since: self.now.mono,
@@ -114,6 +122,7 @@ impl Client {
             chunk: Some(grant.chunk),
             valid: chunk.written_end,
             copies: grant.copies.clone(),
+            stripe: None,
         };
         Some((grant.epoch, source))
     }
@@ -177,7 +186,112 @@ impl Client {
         fetch.told = told;
         fetch.asked = 0;
         fetch.under_way = 0;
+        fetch.parts = None;
+        if let Some(stripe) = source.stripe {
+            let range = fetch.offset..fetch.offset + asked_length(fetch);
+            let mut parts = Parts::new(stripe, &fetch.copies, range);
+            if let Some(parts) = &mut parts {
+                parts.avoid(|copy| self.servers.is_doubtful(&copy.address, now));
+            }
+            fetch.parts = parts.map(Box::new);
+            return match fetch.parts {
+                Some(_) => self.ask_parts(id),
+                None => self.rest_fetch(id),
+            };
+        }
         self.ask_next_copy(id);
+    }
+
+    /// Asks the parts that this round still takes.
+    fn ask_parts(&mut self, id: u64) {
+        if !self.may_ask_copies(id) {
+            return self.rest_fetch(id);
+        }
+        let fetch = self.fetches.get_mut(&id).expect("the caller found it");
+        let parts = fetch.parts.as_mut().expect("it is of parts");
+        let Some(asks) = parts.ask(&mut fetch.next_ask) else {
+            return self.rest_fetch(id);
+        };
+        let hedge = !asks.is_empty();
+        for (number, read, source) in asks {
+            let body = ChunkRequestBody::Read {
+                offset: read.range.start,
+                length: read.range.end - read.range.start,
+            };
+            let then = ChunkThen::Part {
+                fetch: id,
+                server: source.server,
+                number,
+            };
+            self.ask_chunk(&source, Vec::new(), body, Bytes::new(), then);
+        }
+        if hedge {
+            let at = self.now.mono + self.config.limits.hedge_delay;
+            self.timers.set(Timer::Hedge(id), at);
+        }
+        // What came before may do already.
+        self.try_assemble(id);
+    }
+
+    /// A part answered, or its link broke.
+    pub(super) fn on_part_outcome(
+        &mut self,
+        id: u64,
+        (server, number): (ServerId, u64),
+        outcome: ChunkOutcome,
+    ) {
+        let Some(fetch) = self.fetches.get_mut(&id) else {
+            return;
+        };
+        let version = version_at(&fetch.copies, server);
+        let Some(parts) = &mut fetch.parts else {
+            return;
+        };
+        // A late answer of an earlier round may be of other parts.
+        let Some(read) = parts.answered(number) else {
+            return;
+        };
+        let bad = match outcome {
+            Ok((
+                ChunkReplyBody::Read {
+                    checksums,
+                    version: has,
+                    ..
+                },
+                data,
+            )) if Some(has) == version => {
+                if data.len() == read.range.len() && is_right(&checksums, &data) {
+                    parts.take(read, data);
+                    return self.try_assemble(id);
+                }
+                true
+            }
+            Err(error) => error.kind == ChunkErrorKind::Corrupt,
+            Ok(_) => false,
+        };
+        parts.fail(server);
+        if bad {
+            self.report_bad_copy(id, server, None);
+        }
+        self.marks.reach(Mark::ReadRetried);
+        if !self.timers.is_set(Timer::Fetch(id)) {
+            self.ask_parts(id);
+        }
+    }
+
+    fn try_assemble(&mut self, id: u64) {
+        let fetch = self.fetches.get_mut(&id).expect("the caller found it");
+        let parts = fetch.parts.as_mut().expect("it is of parts");
+        let Some(data) = parts.assemble() else {
+            return;
+        };
+        let decoded = parts.was_decoded();
+        let end = fetch.valid.saturating_sub(fetch.offset) as usize;
+        let data = data.slice(..data.len().min(end));
+        if decoded {
+            self.marks.reach(Mark::ReadDecoded);
+        }
+        self.end_fetch(id, Ok(data));
     }
 
     /// Asks the next copy of this round, if there is one; looks for them anew when what
@@ -213,9 +327,16 @@ impl Client {
 
     /// The copy asked last is slow: the next is asked beside it.
     pub(super) fn on_hedge_due(&mut self, id: u64) {
-        if self.fetches.contains_key(&id) {
-            self.marks.reach(Mark::ReadHedged);
-            self.ask_next_copy(id);
+        let Some(fetch) = self.fetches.get_mut(&id) else {
+            return;
+        };
+        self.marks.reach(Mark::ReadHedged);
+        match &mut fetch.parts {
+            Some(parts) => {
+                parts.hedge();
+                self.ask_parts(id);
+            }
+            None => self.ask_next_copy(id),
         }
     }
 
@@ -311,10 +432,17 @@ fn asked_length(fetch: &Fetch) -> u32 {
 
 /// Whether a reply is what was asked for and every unit's checksum is right.
 fn is_whole(fetch: &Fetch, checksums: &[u32], data: &Bytes) -> bool {
-    data.len() == asked_length(fetch) as usize
-        && checksums.len() == data.len().div_ceil(UNIT_SIZE)
-        && data
-            .chunks(UNIT_SIZE)
-            .zip(checksums)
-            .all(|(unit, checksum)| crc32fast::hash(unit) == *checksum)
+    data.len() == asked_length(fetch) as usize && is_right(checksums, data)
+}
+
+/// Whether every unit's checksum is right.
+fn is_right(checksums: &[u32], data: &Bytes) -> bool {
+    let units = data.chunks(UNIT_SIZE).map(crc32fast::hash);
+    units.eq(checksums.iter().copied())
+}
+
+/// The version of which a server's part must be: a newer one is of another stripe.
+fn version_at(copies: &[LocatedCopy], server: ServerId) -> Option<ChunkVersion> {
+    let copy = copies.iter().find(|copy| copy.server == server);
+    copy.map(|copy| copy.capability.version)
 }

@@ -60,6 +60,7 @@ impl Client {
                     chunk: None,
                     valid: 0,
                     copies: Vec::new(),
+                    stripe: None,
                 }))
             }
             Ok(_) => Err(Errno::EIO),

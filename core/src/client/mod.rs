@@ -26,6 +26,7 @@ mod lease;
 mod locate;
 mod lookup;
 mod open;
+mod parts;
 mod push;
 mod read;
 pub mod request;

@@ -35,6 +35,9 @@ pub(super) struct Seek {
     since: Instant,
 }
 
+/// Bytes of the map of a whole chunk.
+const MAP_BYTES: usize = (CHUNK_SIZE / UNIT_SIZE as u64 / 8) as usize;
+
 impl Client {
     /// A seek in a file with unwritten bytes: they are written out and committed first.
     pub(super) fn begin_seek(&mut self, request: ClientRequest, prepared: bool) {
@@ -134,6 +137,10 @@ impl Client {
         }
         located.copies.reverse();
         seek.valid = located.valid;
+        if located.stripe.is_some() {
+            // Which units a chunk in parts lacks nobody knows: all of it counts as content.
+            return self.look_at_map(id, &vec![u8::MAX; MAP_BYTES]);
+        }
         seek.copies = located.copies;
         seek.is_told = true;
         self.ask_map(id);
@@ -191,14 +198,20 @@ impl Client {
 
     /// A copy told which units it has, or failed to.
     pub(super) fn on_map_outcome(&mut self, id: u64, _server: ServerId, outcome: ChunkOutcome) {
-        let Some(seek) = self.seeks.get_mut(&id) else {
+        if !self.seeks.contains_key(&id) {
             return;
-        };
+        }
         let Ok((ChunkReplyBody::Map { present }, _)) = outcome else {
             return self.ask_map(id);
         };
+        self.look_at_map(id, &present);
+    }
+
+    /// Goes on with the map of the chunk.
+    fn look_at_map(&mut self, id: u64, present: &[u8]) {
+        let seek = self.seeks.get_mut(&id).expect("the caller found it");
         let (index, within) = locate(seek.at);
-        match find_unit(&present, within, seek.valid, seek.data) {
+        match find_unit(present, within, seek.valid, seek.data) {
             Some(found) => {
                 let found = start_of(index) + u64::from(found);
                 if found < seek.size || !seek.data {

@@ -46,6 +46,12 @@ pub(super) enum ChunkThen {
     },
     /// A read, from the copy with this place in the fetch's list.
     Fetch { fetch: u64, server: ServerId },
+    /// A read of a part, by its number in the fetch.
+    Part {
+        fetch: u64,
+        server: ServerId,
+        number: u64,
+    },
     /// The map of a chunk for a seek.
     Map { seek: u64, server: ServerId },
 }
@@ -190,7 +196,9 @@ impl Client {
 
     fn may_still_ask(&self, then: ChunkThen) -> bool {
         match then {
-            ChunkThen::Fetch { fetch, .. } => self.may_ask_copies(fetch),
+            ChunkThen::Fetch { fetch, .. } | ChunkThen::Part { fetch, .. } => {
+                self.may_ask_copies(fetch)
+            }
             ChunkThen::Map { seek, .. } => self.may_ask_map(seek),
             // The capability names the epoch, and the servers refuse an older one.
             ChunkThen::Piece { .. } | ChunkThen::Sync { .. } | ChunkThen::Vouch { .. } => true,
@@ -283,6 +291,11 @@ impl Client {
                 sent,
             } => self.on_vouch_outcome((inode, index), (tenure, sent), outcome),
             ChunkThen::Fetch { fetch, server } => self.on_fetch_outcome(fetch, server, outcome),
+            ChunkThen::Part {
+                fetch,
+                server,
+                number,
+            } => self.on_part_outcome(fetch, (server, number), outcome),
             ChunkThen::Map { seek, server } => self.on_map_outcome(seek, server, outcome),
         }
     }

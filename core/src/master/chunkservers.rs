@@ -3,7 +3,7 @@
 
 use super::Master;
 use super::servers::{Load, Server, copy_of};
-use crate::ids::{Address, BootId, ChunkId, Incarnation, LinkId, ServerId};
+use crate::ids::{Address, BootId, ChunkId, Incarnation, LinkId, PartId, ServerId};
 use crate::limits::SERVER_TIMEOUT;
 use crate::machine::Level;
 use crate::marks::Mark;
@@ -76,7 +76,7 @@ impl Master {
             ChunkToMaster::Gained { parts } => self.on_gained(server, parts),
             ChunkToMaster::Lost { parts } => {
                 for part in parts {
-                    self.on_part_lost(server, part.chunk);
+                    self.on_part_lost(server, part);
                 }
             }
             ChunkToMaster::CommandDone { command, result } => {
@@ -180,8 +180,10 @@ impl Master {
             let chunk = report.part.chunk;
             let mut copy = copy_of(server, &report);
             // The log may have told of a newer version before this came.
-            let least = self.servers.least_version(server, chunk);
-            copy.version = copy.version.max(least);
+            if copy.part == 0 {
+                let least = self.servers.least_version(server, chunk);
+                copy.version = copy.version.max(least);
+            }
             self.servers.set_copy(chunk, copy);
             self.judge_unknown(&[chunk]);
         }
@@ -189,10 +191,10 @@ impl Master {
 
     /// A deleted chunk's copy went as it was told to; of any other one it is
     /// remembered, as the log may be behind.
-    fn on_part_lost(&mut self, server: ServerId, chunk: ChunkId) {
-        match self.member.state().chunk_is_lost_range(chunk) {
-            ChunkOrigin::Deleted => self.servers.drop_copy(server, chunk),
-            ChunkOrigin::Known | ChunkOrigin::Unknown => self.servers.lose_copy(server, chunk),
+    fn on_part_lost(&mut self, server: ServerId, part: PartId) {
+        match self.member.state().chunk_is_lost_range(part.chunk) {
+            ChunkOrigin::Deleted => self.servers.drop_copy(server, part),
+            ChunkOrigin::Known | ChunkOrigin::Unknown => self.servers.lose_copy(server, part),
         }
     }
 

@@ -34,6 +34,10 @@ pub(super) struct Classes {
     logging: BTreeSet<ServerId>,
     /// A class changed: chunks from here on are to be looked at.
     assess_from: Option<ChunkId>,
+    /// Where the look for files to be archived goes on, and whether some are on their way
+    /// into the log.
+    archive_from: ChunkId,
+    archiving: bool,
     /// When it was last told that a class can't be met.
     told: BTreeMap<ClassId, Instant>,
 }
@@ -44,8 +48,14 @@ impl Classes {
         self.logging.remove(&server);
     }
 
+    /// A record about files to be archived was applied, or dropped.
+    pub(super) fn archived(&mut self) {
+        self.archiving = false;
+    }
+
     /// A reign ends.
     pub(super) fn end(&mut self) {
+        self.archiving = false;
         self.logging.clear();
         self.told.clear();
     }
@@ -170,6 +180,33 @@ impl Master {
             outside: counting.len() - inside.len(),
             filled: usize::from(fill.filled),
             misplaced: fill.soft < soft,
+        }
+    }
+}
+
+/// Archives.
+impl Master {
+    /// Looks at some more chunks for files that have been left alone for long enough.
+    pub(super) fn look_for_archives(&mut self) {
+        let state = self.member.state();
+        let wanted = state.classes().any(|(_, _, class)| class.archive.is_some());
+        if self.classes.archiving || !wanted {
+            return;
+        }
+        let some = state.chunks_from(self.classes.archive_from, REPORT_BATCH);
+        self.classes.archive_from = some.last().map_or(ChunkId(0), |last| last.next());
+        let files = some
+            .iter()
+            .filter_map(|chunk| Some(state.chunk(*chunk)?.inode));
+        let files: BTreeSet<InodeId> = files.collect();
+        let now = self.now.wall;
+        let due = files
+            .into_iter()
+            .filter(|file| state.is_archive_due(*file, now));
+        let inodes: Vec<InodeId> = due.collect();
+        if !inodes.is_empty() {
+            self.classes.archiving = true;
+            self.propose(Proposal::Archived, RecordBody::Archived { inodes });
         }
     }
 }
@@ -314,22 +351,32 @@ impl Master {
     }
 
     fn plan_chunk(&self, plan: &mut ClassPlan, class: &StorageClass, id: ChunkId, chunk: &Chunk) {
+        let policy = class.resting(chunk.archived);
         let counting = self.counting(id, chunk);
-        let standing = self.standing(class, &class.keep, &counting);
-        let missing = usize::from(class.keep.copies).saturating_sub(standing.filled);
+        let standing = self.standing(class, policy, &counting);
+        let shape = chunk.stripe.map(|stripe| stripe.shape);
+        // Of another form everything is made anew.
+        let has = match shape == policy.stripe {
+            true => standing.filled,
+            false => 0,
+        };
+        let missing = usize::from(policy.copies).saturating_sub(has);
         let extent = self.member.state().chunk_at(chunk.inode, chunk.index);
         let valid = extent.ok().flatten().map_or(0, |(_, valid)| valid);
+        let data = policy.stripe.map_or(1, |shape| shape.data() as u64);
         plan.chunks += 1;
         plan.moving += u64::from(missing > 0);
         plan.copies += missing as u64;
-        plan.bytes += missing as u64 * u64::from(valid);
+        plan.bytes += missing as u64 * u64::from(valid) / data;
         plan.outside += u64::from(standing.outside > 0);
     }
 
     /// What of a class the servers that are there can't meet.
     fn unmet_of(&self, class: &StorageClass) -> Vec<String> {
         let mut lacking = self.unmet(&class.keep);
-        for told in class.create.iter().flat_map(|create| self.unmet(create)) {
+        let archive = class.archive.iter().map(|archive| &archive.policy);
+        let others = class.create.iter().chain(archive);
+        for told in others.flat_map(|policy| self.unmet(policy)) {
             if !lacking.contains(&told) {
                 lacking.push(told);
             }

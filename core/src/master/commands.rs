@@ -3,6 +3,7 @@
 //! the loss of its link, or time.
 
 use super::Master;
+use super::convert::Made;
 use super::servers::Copy;
 use crate::ids::{ChunkId, Epoch, ServerId};
 use crate::time::{Duration, Instant};
@@ -23,8 +24,10 @@ pub(super) enum Purpose {
     Fence(ChunkId),
     /// A reconciliation makes a copy equal.
     Equalize(ChunkId),
-    /// A copy is made.
+    /// A copy or a part is made.
     Repair(ChunkId),
+    /// One of the parts, or of the copies, that a chunk is to lie in is made.
+    Convert(Made),
     /// These copies go; they are not in the table of copies any more.
     Delete(Vec<(ChunkId, Copy)>),
 }
@@ -130,6 +133,7 @@ impl Master {
             Purpose::Fence(chunk) => self.on_fenced(server, chunk, result),
             Purpose::Equalize(chunk) => self.on_equalized(server, chunk, &result),
             Purpose::Repair(chunk) => self.on_repaired(server, chunk, result),
+            Purpose::Convert(made) => self.on_made(server, made, result),
             Purpose::Delete(copies) => {
                 if matches!(result, CommandResult::Failed { .. }) {
                     self.on_delete_failed(copies);

@@ -601,7 +601,7 @@ impl Master {
             .chunk(chunk)
             .expect("it is reconciled")
             .class;
-        let known = self.servers.copies(chunk).iter();
+        let known = self.servers.copies(chunk);
         let whole = known.filter(|copy| copy.version >= synced && !copy.bad);
         let others = whole.map(|copy| copy.server);
         let others = others.filter(|server| !one.is_written(*server));

@@ -3,7 +3,8 @@
 //! A member of the Raft group (`crate::member`) with what only a master does:
 //! it answers clients (`clients`, `mutate`, `query`), keeps their caches coherent
 //! (`sessions`), knows the chunkservers (`servers`, `chunkservers`), grants and
-//! settles leases (`lease`), repairs and deletes (`repair`). Everything here is
+//! settles leases (`lease`), repairs and deletes (`repair`), has chunks at rest lie in
+//! parts and back in copies (`convert`, `coded`). Everything here is
 //! soft state, made anew by each leader; what must last is a record.
 //!
 //! This file owns the struct and the routing; each `impl` block beside it owns one
@@ -13,7 +14,9 @@ mod capability;
 mod chunkservers;
 mod classes;
 mod clients;
+mod coded;
 mod commands;
+mod convert;
 mod lease;
 mod levels;
 mod mutate;
@@ -42,13 +45,14 @@ use crate::wire::client_master::MasterToClient;
 use capability::Keyring;
 use classes::Classes;
 use commands::Commands;
+use convert::Conversions;
 use lease::Leases;
 use mutate::Mutations;
 use query::Questions;
 use repair::Repair;
 use servers::Servers;
 use sessions::Sessions;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
 
 /// How often a master looks after what no input reminds it of.
@@ -67,6 +71,8 @@ pub struct MasterConfig {
     pub capability_secret: Vec<u8>,
     /// For how long deleted chunks stay on disk.
     pub delete_grace: Duration,
+    /// For how long a file is left alone before its chunks are converted to parts.
+    pub convert_after: Duration,
     /// For how long a server that left gracefully may be away.
     pub restart_grace: Duration,
     /// For how long a leader waits for the reports of servers before it repairs.
@@ -90,6 +96,7 @@ impl MasterConfig {
             copies: 2,
             capability_secret,
             delete_grace: limits::DELETE_GRACE,
+            convert_after: limits::CONVERT_AFTER,
             restart_grace: limits::RESTART_GRACE,
             repair_delay: Duration::from_secs(3),
             session_timeout: limits::SESSION_TIMEOUT,
@@ -127,6 +134,8 @@ enum Proposal {
     Fence(ChunkId),
     /// The outcome of a chunk's reconciliation.
     Reconciled(ChunkId),
+    /// A chunk lies in parts, or in copies again.
+    Converted(ChunkId),
     /// Orphans of a session that it closed.
     CloseOrphans(SessionId, Vec<InodeId>),
     /// The first record.
@@ -135,6 +144,8 @@ enum Proposal {
     Adopt,
     /// The labels of a server.
     Labels(ServerId),
+    /// Files that are archived.
+    Archived,
 }
 
 /// A reign: set while this master leads and its first entry is applied.
@@ -154,6 +165,8 @@ pub struct Master {
     effects: VecDeque<Effect<JournalOperation, ()>>,
     links: LinkAllocator,
     guests: BTreeMap<LinkId, Guest>,
+    /// Links of clients that do not know of chunks in parts.
+    partless: BTreeSet<LinkId>,
     next_ticket: u64,
     proposals: BTreeMap<u64, Proposal>,
     reign: Option<Reign>,
@@ -165,6 +178,7 @@ pub struct Master {
     commands: Commands,
     leases: Leases,
     repair: Repair,
+    conversions: Conversions,
     classes: Classes,
     upkeep_due: Instant,
     /// Something happened that held requests may wait for.
@@ -267,6 +281,7 @@ impl Master {
             effects: VecDeque::new(),
             links: LinkAllocator::default(),
             guests: BTreeMap::new(),
+            partless: BTreeSet::new(),
             next_ticket: 1,
             proposals: BTreeMap::new(),
             reign: None,
@@ -278,6 +293,7 @@ impl Master {
             commands: Commands::default(),
             leases: Leases::default(),
             repair: Repair::default(),
+            conversions: Conversions::default(),
             classes: Classes::default(),
             upkeep_due: now.mono,
             recheck: false,
@@ -336,6 +352,7 @@ impl Master {
             return;
         }
         self.log_labels();
+        self.look_for_archives();
         if self
             .keys
             .turn(self.member.state().capability_secret(), self.now.mono)
@@ -348,6 +365,7 @@ impl Master {
         self.recheck = true;
         self.watch_reconciliations();
         self.delete_doomed();
+        self.watch_conversions();
         self.watch_repairs();
     }
 
@@ -417,6 +435,7 @@ impl Master {
         self.drop_commands();
         self.leases = Leases::default();
         self.repair.end();
+        self.end_conversions();
         self.classes.end();
         self.proposals.clear();
         for server in self.servers.table.values_mut() {
@@ -449,6 +468,9 @@ impl Master {
 
     fn on_accepted(&mut self, link: LinkId, peer: &Peer) {
         self.note_version(peer);
+        if peer.role == Role::Client && peer.speaks < FeatureLevel::CODES {
+            self.partless.insert(link);
+        }
         let guest = match peer.role {
             Role::Master | Role::Metalogger => {
                 let peer = peer.clone();
@@ -466,6 +488,7 @@ impl Master {
     }
 
     fn on_closed(&mut self, link: LinkId, reason: String) {
+        self.partless.remove(&link);
         match self.guests.remove(&link) {
             Some(Guest::Client(session)) => self.on_client_gone(link, session),
             Some(Guest::Server { server, .. }) => self.on_server_gone(link, server, &reason),
@@ -530,6 +553,7 @@ impl Master {
             Proposal::Session(link) => self.on_session_begun(link, &applied),
             Proposal::Settled(_) => self.leases.settling_done(),
             Proposal::Reconciled(chunk) => self.leases.reconciled(chunk),
+            Proposal::Converted(chunk) => self.on_conversion_logged(chunk),
             Proposal::Found => {
                 let term = self.member.term();
                 self.keys
@@ -541,6 +565,7 @@ impl Master {
             | Proposal::CloseOrphans(..)
             | Proposal::Adopt => {}
             Proposal::Labels(server) => self.classes.logged(server),
+            Proposal::Archived => self.classes.archived(),
         }
         self.push_unowned(&applied.changes);
     }
@@ -561,6 +586,8 @@ impl Master {
                 self.leases.look_again(chunk);
             }
             Some(Proposal::Session(link)) => self.close(link, "too busy for a new session"),
+            Some(Proposal::Archived) => self.classes.archived(),
+            Some(Proposal::Converted(chunk)) => self.fail_conversion(chunk),
             Some(Proposal::Labels(server)) => self.classes.logged(server),
             Some(Proposal::EndSession(session)) => self.sessions.end_again(session),
             Some(Proposal::CloseOrphans(session, inodes)) => {
@@ -577,9 +604,14 @@ impl Master {
     fn on_changes(&mut self, record: &Record, changes: &[Change]) {
         for change in changes {
             match change {
-                Change::ChunkMade(chunk) | Change::Copies(chunk) => self.servers.touch(*chunk),
+                Change::ChunkMade(chunk) | Change::Copies(chunk) | Change::Stripe(chunk) => {
+                    self.servers.touch(*chunk);
+                }
                 Change::ChunkGone(chunk) => self.on_chunk_gone(*chunk),
-                Change::Lease(chunk) => self.on_lease_changed(*chunk),
+                Change::Lease(chunk) => {
+                    self.check_conversion(*chunk);
+                    self.on_lease_changed(*chunk);
+                }
                 Change::Settled {
                     chunk,
                     version,
@@ -616,6 +648,7 @@ impl Master {
             link,
             reason: reason.to_owned(),
         });
+        self.partless.remove(&link);
         match self.guests.remove(&link) {
             Some(Guest::Client(session)) => self.on_client_gone(link, session),
             Some(Guest::Server { server, .. }) => self.on_server_gone(link, server, reason),

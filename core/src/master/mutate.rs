@@ -496,6 +496,9 @@ impl Master {
             }
             Ok(Some((chunk, _))) => chunk,
         };
+        if let Some(stripe) = self.member.state().stripe(chunk) {
+            return self.restore_for_lease(chunk, stripe, since);
+        }
         let waits_for_repair = self.now.mono.since(since) < REPAIR_HOLD_MAX
             && (self.repair.is_running(chunk) || self.repair_before_lease(chunk));
         if waits_for_repair || !self.recall_from_others(session, chunk) {

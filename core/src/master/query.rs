@@ -139,6 +139,11 @@ impl Master {
             return;
         }
         let result = self.answer(session, &credentials, query);
+        if let Ok(answer) = &result
+            && self.partless.contains(&link)
+        {
+            self.restore_for_readers(answer);
+        }
         self.tell_answer(link, id, result);
     }
 
@@ -303,6 +308,7 @@ impl Master {
                 chunk: None,
                 valid: 0,
                 copies: Vec::new(),
+                stripe: None,
             });
         };
         let chunk = self
@@ -310,6 +316,15 @@ impl Master {
             .state()
             .chunk(id)
             .expect("a file's chunk is in the table");
+        if let Some(stripe) = chunk.stripe {
+            return Ok(LocatedChunk {
+                index,
+                chunk: Some(id),
+                valid,
+                copies: self.located_parts(id, &chunk, stripe),
+                stripe: Some(stripe),
+            });
+        }
         let mut readable = self.readable_copies(id, &chunk);
         if let Some(session) = session {
             let mut order: Vec<(ServerId, BootId)> =
@@ -326,6 +341,7 @@ impl Master {
             chunk: Some(id),
             valid,
             copies: copies.collect(),
+            stripe: None,
         })
     }
 
@@ -435,6 +451,9 @@ impl Master {
         let Some(chunk) = self.member.state().chunk(part.chunk) else {
             return;
         };
+        if part.part > 0 {
+            return self.doubt_part(server, part.chunk);
+        }
         let current = self.servers.current(part.chunk, chunk.version);
         let others = current
             .filter(|copy| copy.server != server && self.servers.is_alive(copy.server))
@@ -444,7 +463,7 @@ impl Master {
                 Level::Warn,
                 format!("{server} holds a bad copy of {part}: replacing it"),
             );
-            self.servers.mark_bad(server, part.chunk);
+            self.servers.mark_bad(server, part);
         }
     }
 }

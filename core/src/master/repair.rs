@@ -24,7 +24,7 @@ use crate::wire::client_master::{Health, LocatedCopy};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// After this long a chunk that could not be repaired is looked at again.
-const AGAIN: Duration = Duration::from_secs(1);
+pub(super) const AGAIN: Duration = Duration::from_secs(1);
 /// The same for one whose copies are enough, and may come home.
 const HOME_AGAIN: Duration = Duration::from_secs(10);
 /// Chunks that one pump looks at.
@@ -35,8 +35,9 @@ const REFUSALS_MAX: usize = 16;
 
 /// How far a chunk is from its goal; the order is the order of repair.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-enum Class {
-    /// One copy left of several, or none but on disks that take no writes any more.
+pub(super) enum Class {
+    /// One copy left of several, or none but on disks that take no writes any more; as
+    /// many parts as it takes, and no more.
     Endangered,
     /// A copy lies where a hard term does not permit one.
     Outside,
@@ -44,6 +45,8 @@ enum Class {
     Under,
     /// As many as wanted and more, or stale ones beside them.
     Surplus,
+    /// In copies where its class wants parts, or the other way round.
+    Unshaped,
     /// As many as wanted, but not all where soft terms want them.
     Misplaced,
     /// None: nothing can be done until a server comes back.
@@ -51,11 +54,13 @@ enum Class {
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Running {
-    source: ServerId,
-    target: ServerId,
-    version: ChunkVersion,
-    bulk: bool,
+pub(super) struct Running {
+    pub(super) source: ServerId,
+    pub(super) target: ServerId,
+    /// Which part is made; 0: a copy.
+    pub(super) part: u8,
+    pub(super) version: ChunkVersion,
+    pub(super) bulk: bool,
 }
 
 /// Where a new copy goes.
@@ -69,7 +74,7 @@ enum Target {
 
 /// What came of a chunk that was due for repair.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Begun {
+pub(super) enum Begun {
     /// It is being made, or looked at again later.
     Settled,
     /// Every server that could take part has enough to do.
@@ -150,6 +155,7 @@ impl Repair {
                 Class::Outside => &mut health.outside,
                 Class::Under => &mut health.under_goal,
                 Class::Misplaced => &mut health.misplaced,
+                Class::Unshaped => &mut health.unshaped,
                 Class::Surplus if *over => &mut health.over_goal,
                 Class::Surplus => continue,
             };
@@ -190,7 +196,21 @@ impl Repair {
         self.later.insert((until, chunk));
     }
 
-    fn put_off(&mut self, class: Class, chunk: ChunkId, until: Instant) -> Begun {
+    /// It is under way.
+    pub(super) fn unqueue(&mut self, class: Class, chunk: ChunkId) {
+        self.queue.remove(&(class, chunk));
+    }
+
+    pub(super) fn look_later(&mut self, chunk: ChunkId, when: Instant) {
+        self.later.insert((when, chunk));
+    }
+
+    /// Something that servers were busy with ended.
+    pub(super) fn has_room_again(&mut self) {
+        self.rests = false;
+    }
+
+    pub(super) fn put_off(&mut self, class: Class, chunk: ChunkId, until: Instant) -> Begun {
         self.postpone(class, chunk, until);
         Begun::Settled
     }
@@ -199,6 +219,10 @@ impl Repair {
 impl Master {
     /// The copies of a chunk that count towards its goal.
     pub(super) fn counting(&self, id: ChunkId, chunk: &Chunk) -> Vec<ServerId> {
+        if let Some(stripe) = chunk.stripe {
+            let parts = self.counting_parts(id, chunk.version, stripe);
+            return parts.into_iter().map(|(_, server)| server).collect();
+        }
         match &chunk.lease {
             LeaseState::Settled => {
                 let current = self.servers.current(id, chunk.version);
@@ -223,25 +247,32 @@ impl Master {
     /// How far the chunk is from its goal, and whether it has too many current copies.
     fn class(&self, id: ChunkId) -> Option<(Class, bool)> {
         let chunk = self.member.state().chunk(id)?;
+        if let Some(stripe) = chunk.stripe {
+            return self.coded_class(id, &chunk, stripe);
+        }
         let counting = self.counting(id, &chunk);
         let class = self.member.state().class(chunk.class);
         let settled = matches!(chunk.lease, LeaseState::Settled);
         let raw = counting.len();
         let (wanted, standing) = match settled {
             true => (
-                class.keep.copies,
-                self.standing(&class, &class.keep, &counting),
+                class.copied(chunk.archived).copies,
+                self.standing(&class, class.copied(chunk.archived), &counting),
             ),
             false => (class.making().copies, self.writing(&class, &counting)),
         };
         let wanted = usize::from(wanted);
-        let most = wanted.max(usize::from(class.keep.copies));
+        let most = wanted.max(usize::from(class.copied(chunk.archived).copies));
         let count = raw - standing.outside;
+        let converts = self.conversions.is_running(id);
         let stale = |copy: &Copy| {
-            let is_good = copy.is_current(chunk.version) || copy.suspect;
+            let is_good = match copy.part {
+                0 => copy.is_current(chunk.version) || copy.suspect,
+                _ => converts || copy.suspect,
+            };
             !is_good && self.servers.is_alive(copy.server)
         };
-        let unclean = settled && self.servers.copies(id).iter().any(stale);
+        let unclean = settled && self.servers.held(id).iter().any(stale);
         match raw {
             0 if settled && !self.servers.readable(id, chunk.version).is_empty() => {
                 Some((Class::Endangered, false))
@@ -252,6 +283,9 @@ impl Master {
             _ if standing.filled < wanted => Some((Class::Under, false)),
             _ if count > most => Some((Class::Surplus, true)),
             _ if unclean => Some((Class::Surplus, false)),
+            _ if settled && class.resting(chunk.archived).stripe.is_some() => {
+                Some((Class::Unshaped, false))
+            }
             _ => (settled && standing.misplaced).then_some((Class::Misplaced, false)),
         }
     }
@@ -261,11 +295,14 @@ impl Master {
         let Some(one) = self.member.state().chunk(chunk) else {
             return false;
         };
+        if let Some(stripe) = one.stripe {
+            return self.have_parts_come_in(chunk, &one, stripe);
+        }
         let class = self.member.state().class(one.class);
         let counting = self.counting(chunk, &one);
-        let standing = self.standing(&class, &class.keep, &counting);
-        matches!(one.lease, LeaseState::Settled)
-            && standing.filled >= usize::from(class.keep.copies)
+        let copied = class.copied(one.archived);
+        let standing = self.standing(&class, copied, &counting);
+        matches!(one.lease, LeaseState::Settled) && standing.filled >= usize::from(copied.copies)
     }
 
     /// Brings the health of everything that was touched up to date.
@@ -303,10 +340,13 @@ impl Master {
         let Some(one) = self.member.state().chunk(chunk) else {
             return;
         };
+        // The copies that a chunk in parts is getting are ahead of it.
+        if self.conversions.is_running(chunk) {
+            return;
+        }
         let newest = self
             .servers
             .copies(chunk)
-            .iter()
             .filter(|copy| !copy.bad)
             .map(|copy| copy.version)
             .max();
@@ -351,7 +391,7 @@ impl Master {
     }
 
     fn start_repair(&mut self, class: Class, chunk: ChunkId) -> Begun {
-        if self.repair.is_running(chunk) {
+        if self.repair.is_running(chunk) || self.conversions.is_running(chunk) {
             return Begun::Settled;
         }
         let one = self
@@ -373,6 +413,12 @@ impl Master {
             }
             _ => return self.repair.put_off(class, chunk, later),
         }
+        if let Some(stripe) = one.stripe {
+            return self.repair_parts(class, chunk, &one, stripe);
+        }
+        if class == Class::Unshaped {
+            return self.start_conversion(chunk, &one, bulk);
+        }
         let sources = self.sources(chunk, one.version);
         let Some(source) = sources.first().map(|(server, _)| *server) else {
             return self.repair.put_off(class, chunk, later);
@@ -387,10 +433,17 @@ impl Master {
                 let running = Running {
                     source,
                     target,
+                    part: 0,
                     version,
                     bulk,
                 };
-                self.begin_repair(class, chunk, running, (one.epoch, sources));
+                let command = Command::Replicate {
+                    part: PartId::whole(chunk),
+                    version,
+                    epoch: one.epoch,
+                    sources,
+                };
+                self.begin_repair(class, chunk, running, command);
                 Begun::Settled
             }
             Target::Busy => Begun::NoRoom,
@@ -398,12 +451,12 @@ impl Master {
         }
     }
 
-    fn begin_repair(
+    pub(super) fn begin_repair(
         &mut self,
         class: Class,
         chunk: ChunkId,
         running: Running,
-        (epoch, sources): (Epoch, Vec<LocatedCopy>),
+        command: Command,
     ) {
         self.repair.queue.remove(&(class, chunk));
         self.repair.running.insert(chunk, running);
@@ -411,17 +464,11 @@ impl Master {
             let one = self.servers.table.get_mut(&server);
             one.expect("it was just chosen").repairs.add(running.bulk);
         }
-        let command = Command::Replicate {
-            part: PartId::whole(chunk),
-            version: running.version,
-            epoch,
-            sources,
-        };
         self.command(running.target, Purpose::Repair(chunk), command);
     }
 
     /// Whether a chunk holds so much that its copy is bound by bandwidth.
-    fn is_bulk(&self, id: ChunkId, chunk: &Chunk) -> bool {
+    pub(super) fn is_bulk(&self, id: ChunkId, chunk: &Chunk) -> bool {
         let place = self.member.state().chunk_at(chunk.inode, chunk.index);
         match place {
             Ok(Some((at, valid))) if at == id => valid > REPAIR_BULK_BYTES,
@@ -429,7 +476,7 @@ impl Master {
         }
     }
 
-    fn has_repair_room(&self, server: ServerId, bulk: bool) -> bool {
+    pub(super) fn has_repair_room(&self, server: ServerId, bulk: bool) -> bool {
         let one = self.servers.get(server);
         one.is_some_and(|one| one.repairs.has_room(bulk, self.config.repair_inflight_max))
     }
@@ -455,7 +502,8 @@ impl Master {
             LeaseState::Closing { .. } => {
                 let holders = self.counting(chunk, &one).into_iter().collect();
                 self.leases.hurry();
-                let policy = &self.member.state().class(one.class).keep;
+                let class = self.member.state().class(one.class);
+                let policy = class.copied(one.archived);
                 let candidates = self.servers.candidates(policy, &holders);
                 let fits = |to: &Candidate<'_>| to.free > 0 && policy.permits(to.labels);
                 return candidates.iter().any(fits);
@@ -470,7 +518,11 @@ impl Master {
     }
 
     /// Servers to read from in their lives, the least busy first.
-    fn sources(&mut self, chunk: ChunkId, version: ChunkVersion) -> Vec<(ServerId, BootId)> {
+    pub(super) fn sources(
+        &mut self,
+        chunk: ChunkId,
+        version: ChunkVersion,
+    ) -> Vec<(ServerId, BootId)> {
         let readable = self.servers.readable(chunk, version);
         if readable.iter().any(|copy| copy.suspect) {
             self.marks.reach(Mark::SuspectRead);
@@ -484,7 +536,7 @@ impl Master {
     }
 
     /// Sources with the right to read them.
-    fn with_rights(
+    pub(super) fn with_rights(
         &self,
         chunk: ChunkId,
         version: ChunkVersion,
@@ -507,10 +559,10 @@ impl Master {
         let holders = self.servers.current(chunk, version);
         let holders: BTreeSet<ServerId> = holders.map(|copy| copy.server).collect();
         let state = self.member.state();
-        let class = state.chunk(chunk).map(|one| one.class);
-        let policy = match class.filter(|class| class.built_in().is_none()) {
+        let one = state.chunk(chunk);
+        let policy = match one.filter(|one| one.class.built_in().is_none()) {
             None => Policy::copies(COPIES_MAX),
-            Some(class) => state.class(class).keep.clone(),
+            Some(one) => state.class(one.class).copied(one.archived).clone(),
         };
         let most = self.config.repair_inflight_max;
         // Most servers have enough to do while much is repaired.
@@ -557,9 +609,11 @@ impl Master {
         match result {
             CommandResult::Parts(states) => {
                 let done = matches!(states[..], [Some(state)] if state.version == running.version);
-                if done {
+                if done && running.part == 0 {
                     self.servers.raise_copy(server, chunk, running.version);
                     self.marks.reach(Mark::CopyRepaired);
+                } else if done {
+                    self.marks.reach(Mark::PartRepaired);
                 }
             }
             CommandResult::Failed { reason, bad_source } => {
@@ -571,7 +625,7 @@ impl Master {
         self.recheck = true;
     }
 
-    fn on_repair_failed(
+    pub(super) fn on_repair_failed(
         &mut self,
         server: ServerId,
         chunk: ChunkId,
@@ -583,17 +637,19 @@ impl Master {
             format!("a copy of {chunk} could not be made on {server}: {reason}"),
         );
         let Some(bad) = bad_source else { return };
+        if self.member.state().stripe(chunk).is_some() {
+            return self.doubt_part(bad, chunk);
+        }
         let version = self.member.state().chunk(chunk).map(|one| one.version);
         let others = self
             .servers
             .copies(chunk)
-            .iter()
             .filter(|copy| copy.server != bad)
             .filter(|copy| version.is_some_and(|version| copy.is_current(version)))
             .filter(|copy| self.servers.is_alive(copy.server))
             .count();
         if others > 0 {
-            self.servers.mark_bad(bad, chunk);
+            self.servers.mark_bad(bad, PartId::whole(chunk));
         }
     }
 
@@ -604,24 +660,33 @@ impl Master {
         let Some(one) = self.member.state().chunk(chunk) else {
             return;
         };
-        let leasing = self.mutations.is_granting(one.inode, one.index);
-        if !matches!(one.lease, LeaseState::Settled) || self.repair.is_running(chunk) || leasing {
+        let busy = self.mutations.is_granting(one.inode, one.index)
+            || self.repair.is_running(chunk)
+            || self.conversions.is_running(chunk);
+        if !matches!(one.lease, LeaseState::Settled) || busy {
             return;
+        }
+        if let Some(stripe) = one.stripe {
+            return self.trim_parts(chunk, &one, stripe);
         }
         let (version, policy) = (
             one.version,
-            self.member.state().class(one.class).keep.clone(),
+            self.member
+                .state()
+                .class(one.class)
+                .copied(one.archived)
+                .clone(),
         );
         let alive: Vec<Copy> = self
             .servers
-            .copies(chunk)
+            .held(chunk)
             .iter()
             .filter(|copy| self.servers.is_alive(copy.server) && !copy.suspect)
             .copied()
             .collect();
         let current: Vec<ServerId> = alive
             .iter()
-            .filter(|copy| copy.is_current(version))
+            .filter(|copy| copy.part == 0 && copy.is_current(version))
             .map(|copy| copy.server)
             .collect();
         // A server that means to be back counts towards the goal, but not here: only
@@ -633,6 +698,7 @@ impl Master {
         }
         let mut doomed: Vec<(ServerId, ChunkVersion)> = alive
             .iter()
+            .filter(|copy| copy.part == 0)
             .filter(|copy| copy.version < version || copy.bad && copy.version == version)
             // Every version below the current one is stale: a writer may have raised the
             // copy since it was last reported.
@@ -647,16 +713,19 @@ impl Master {
             self.marks.reach(Mark::SurplusDeleted);
         }
         doomed.extend(surplus.into_iter().map(|server| (server, version)));
+        for part in alive.iter().filter(|copy| copy.part > 0) {
+            self.delete_copy(part.server, part.id(chunk), part.version);
+        }
         for (server, version) in doomed {
-            self.delete_copy(server, chunk, version);
+            self.delete_copy(server, PartId::whole(chunk), version);
         }
     }
 
-    fn delete_copy(&mut self, server: ServerId, chunk: ChunkId, version: ChunkVersion) {
-        let copy = self.servers.copy(server, chunk).copied();
-        self.servers.drop_copy(server, chunk);
-        let parts = vec![(PartId::whole(chunk), version)];
-        let purpose = Purpose::Delete(copy.map(|copy| (chunk, copy)).into_iter().collect());
+    pub(super) fn delete_copy(&mut self, server: ServerId, id: PartId, version: ChunkVersion) {
+        let copy = self.servers.part(server, id).copied();
+        self.servers.drop_copy(server, id);
+        let parts = vec![(id, version)];
+        let purpose = Purpose::Delete(copy.map(|copy| (id.chunk, copy)).into_iter().collect());
         self.command(server, purpose, Command::Delete { parts });
     }
 
@@ -664,7 +733,7 @@ impl Master {
     /// is there they count for nothing, as it may do it yet; one that comes back tells.
     pub(super) fn on_delete_failed(&mut self, copies: Vec<(ChunkId, Copy)>) {
         for (chunk, copy) in copies {
-            if self.servers.copy(copy.server, chunk).is_none() {
+            if self.servers.part(copy.server, copy.id(chunk)).is_none() {
                 let bad = copy.bad || self.servers.is_alive(copy.server);
                 self.servers.set_copy(chunk, Copy { bad, ..copy });
                 self.judge_unknown(&[chunk]);
@@ -693,6 +762,7 @@ impl Master {
         self.servers.touch(chunk);
         self.servers.forget_chunk(chunk);
         self.leases.forget(chunk);
+        self.conversions.forget(chunk);
         // Who leads later judges by what was reported to it.
         if self.reign.is_some() {
             let due = self.now.mono + self.config.delete_grace;
@@ -754,12 +824,12 @@ impl Master {
                 self.member.state().chunk(chunk).is_none(),
                 "a chunk in use is never deleted"
             );
-            let holders = self.servers.copies(chunk).iter().copied();
+            let holders = self.servers.held(chunk).iter().copied();
             let alive: Vec<Copy> = holders
                 .filter(|copy| self.servers.is_alive(copy.server))
                 .collect();
             for copy in alive {
-                self.servers.drop_copy(copy.server, chunk);
+                self.servers.drop_copy(copy.server, copy.id(chunk));
                 let of_server = condemned.entry(copy.server).or_default();
                 of_server.push((chunk, copy));
             }
@@ -767,7 +837,7 @@ impl Master {
         for (server, copies) in condemned {
             self.marks.reach(Mark::ChunkDeleted);
             let parts = copies.iter();
-            let parts = parts.map(|(chunk, _)| (PartId::whole(*chunk), ChunkVersion(u64::MAX)));
+            let parts = parts.map(|(chunk, copy)| (copy.id(*chunk), ChunkVersion(u64::MAX)));
             let parts = parts.collect();
             self.command(server, Purpose::Delete(copies), Command::Delete { parts });
         }
@@ -809,7 +879,7 @@ impl Master {
 
 /// Where one more copy goes: into a slot that is empty, or nearer to where soft terms
 /// want it.
-fn next_copy(
+pub(super) fn next_copy(
     policy: &Policy,
     candidates: &[Candidate<'_>],
     present: &[&Labels],

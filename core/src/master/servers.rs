@@ -1,11 +1,12 @@
 //! What every member knows of the chunkservers, in soft state: who lives, what
 //! each holds, and for each chunk how healthy that makes it.
 //!
-//! Owns the table of copies; leaves deciding what to do about it to `repair`,
+//! Owns the table of copies, and of parts of erasure codes; leaves deciding what to do about it to `repair`,
 //! `lease` and `commands`. Invariant: `copies` and each server's `chunks` tell
 //! the same, from both ends.
 
-use crate::ids::{Address, BootId, ChunkId, ChunkVersion, DiskId, LinkId, ServerId};
+use crate::chunk::stripe::Stripe;
+use crate::ids::{Address, BootId, ChunkId, ChunkVersion, DiskId, Epoch, LinkId, PartId, ServerId};
 use crate::limits::REPAIR_BULK_MAX;
 use crate::placement::{Candidate, Labels, Policy};
 use crate::planted::{self, Planted};
@@ -39,7 +40,7 @@ pub(super) struct Server {
     pub(super) registered: bool,
     /// It said that it means to be back; cleared when it is, or when its grace ends.
     pub(super) leaving: Option<Instant>,
-    /// The chunks that it holds a copy of, of whatever version.
+    /// The chunks that it holds a copy or a part of, of whatever version.
     pub(super) chunks: BTreeSet<ChunkId>,
     /// A report under way.
     pub(super) incoming: Vec<PartReport>,
@@ -95,11 +96,15 @@ fn is_working(disk: &DiskStatus) -> bool {
     disk.failed.is_empty()
 }
 
-/// A copy somewhere.
+/// A copy somewhere, or a part.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Copy {
     pub(super) server: ServerId,
+    /// 0 for a whole copy; a part of an erasure code numbers from 1.
+    pub(super) part: u8,
     pub(super) version: ChunkVersion,
+    /// Of a part: which conversion made it.
+    pub(super) epoch: Epoch,
     pub(super) disk: DiskId,
     /// It was found damaged, or may be about to be deleted: it counts for nothing.
     pub(super) bad: bool,
@@ -109,10 +114,23 @@ pub(super) struct Copy {
 }
 
 impl Copy {
+    /// Its name, of a chunk.
+    pub(super) fn id(&self, chunk: ChunkId) -> PartId {
+        let part = self.part;
+        PartId { chunk, part }
+    }
+
     /// Whether it is a good copy of that version.
     pub(super) fn is_current(&self, version: ChunkVersion) -> bool {
         let planted = planted::is(Planted::CountStaleCopy) && self.version < version;
         (self.version == version || planted) && !self.bad && !self.suspect
+    }
+
+    /// Whether it is a part of the stripe at that version, good or not.
+    pub(super) fn is_of(&self, stripe: Stripe, version: ChunkVersion) -> bool {
+        let number = usize::from(self.part);
+        let is_part = (1..=stripe.shape.parts()).contains(&number);
+        is_part && (self.epoch, self.version) == (stripe.stamp, version)
     }
 
     /// Whether it is of that version on a disk that takes no writes any more.
@@ -181,12 +199,60 @@ impl Servers {
         self.counts(server) && self.table.get(&server).is_some_and(|one| one.boot == boot)
     }
 
-    pub(super) fn copies(&self, chunk: ChunkId) -> &[Copy] {
+    /// Everything that there is of a chunk.
+    pub(super) fn held(&self, chunk: ChunkId) -> &[Copy] {
         self.copies.get(&chunk).map_or(&[], Vec::as_slice)
     }
 
+    /// The whole copies of a chunk.
+    pub(super) fn copies(&self, chunk: ChunkId) -> impl Iterator<Item = &Copy> {
+        self.held(chunk).iter().filter(|copy| copy.part == 0)
+    }
+
     pub(super) fn copy(&self, server: ServerId, chunk: ChunkId) -> Option<&Copy> {
-        self.copies(chunk).iter().find(|copy| copy.server == server)
+        self.part(server, PartId::whole(chunk))
+    }
+
+    /// A server's copy or part of that number.
+    pub(super) fn part(&self, server: ServerId, id: PartId) -> Option<&Copy> {
+        let held = self.held(id.chunk).iter();
+        let mut own = held.filter(|copy| copy.server == server);
+        own.find(|copy| copy.part == id.part)
+    }
+
+    /// The good parts of a stripe.
+    pub(super) fn parts(
+        &self,
+        chunk: ChunkId,
+        version: ChunkVersion,
+        stripe: Stripe,
+    ) -> impl Iterator<Item = &Copy> {
+        let held = self.held(chunk).iter();
+        let own = held.filter(move |copy| copy.is_of(stripe, version));
+        own.filter(|copy| !copy.bad && !copy.suspect)
+    }
+
+    /// The parts of a stripe to read from, on servers that can be asked, by number: of
+    /// disks that take no writes any more only those that nobody else has.
+    pub(super) fn readable_parts(
+        &self,
+        chunk: ChunkId,
+        version: ChunkVersion,
+        stripe: Stripe,
+    ) -> Vec<Copy> {
+        let held = self.held(chunk).iter().copied();
+        let mut all: Vec<Copy> = held
+            .filter(|copy| copy.is_of(stripe, version) && !copy.bad)
+            .filter(|copy| self.is_alive(copy.server))
+            .collect();
+        all.sort_by_key(|copy| (copy.part, copy.suspect));
+        let good: BTreeSet<u8> = all
+            .iter()
+            .filter(|copy| !copy.suspect)
+            .map(|c| c.part)
+            .collect();
+        all.retain(|copy| !copy.suspect || !good.contains(&copy.part));
+        all
     }
 
     /// The good copies of that version.
@@ -195,7 +261,7 @@ impl Servers {
         chunk: ChunkId,
         version: ChunkVersion,
     ) -> impl Iterator<Item = &Copy> {
-        let copies = self.copies(chunk).iter();
+        let copies = self.copies(chunk);
         copies.filter(move |copy| copy.is_current(version))
     }
 
@@ -211,7 +277,7 @@ impl Servers {
         if !good.is_empty() {
             return good;
         }
-        let suspects = self.copies(chunk).iter().filter(alive);
+        let suspects = self.copies(chunk).filter(alive);
         suspects
             .filter(|copy| copy.is_suspect(version))
             .copied()
@@ -290,10 +356,13 @@ impl Servers {
 
     /// The chunk's end of `set_copy`.
     fn put_copy(&mut self, chunk: ChunkId, copy: Copy) {
-        self.lost.remove(&(chunk, copy.server));
-        self.hearsay.remove(&(chunk, copy.server));
+        if copy.part == 0 {
+            self.lost.remove(&(chunk, copy.server));
+            self.hearsay.remove(&(chunk, copy.server));
+        }
         let list = self.copies.entry(chunk).or_default();
-        match list.iter_mut().find(|known| known.server == copy.server) {
+        let same = |known: &&mut Copy| (known.server, known.part) == (copy.server, copy.part);
+        match list.iter_mut().find(same) {
             Some(known) => *known = copy,
             None => list.push(copy),
         }
@@ -308,7 +377,9 @@ impl Servers {
         }
         let fresh = Copy {
             server,
+            part: 0,
             version,
+            epoch: Epoch(0),
             disk: DiskId(0),
             bad: false,
             suspect: false,
@@ -341,18 +412,21 @@ impl Servers {
         known.max(heard).unwrap_or_default()
     }
 
-    /// A copy was found damaged.
-    pub(super) fn mark_bad(&mut self, server: ServerId, chunk: ChunkId) {
-        if let Some(copy) = self.copy(server, chunk).copied() {
-            self.set_copy(chunk, Copy { bad: true, ..copy });
+    /// A copy or a part was found damaged.
+    pub(super) fn mark_bad(&mut self, server: ServerId, id: PartId) {
+        if let Some(copy) = self.part(server, id).copied() {
+            self.set_copy(id.chunk, Copy { bad: true, ..copy });
         }
     }
 
-    /// The server says that it has the part no more.
-    pub(super) fn lose_copy(&mut self, server: ServerId, chunk: ChunkId) {
-        self.drop_copy(server, chunk);
-        self.hearsay.remove(&(chunk, server));
-        self.lost.insert((chunk, server));
+    /// The server says that it has the part no more. No record tells of parts, so of
+    /// copies alone it is remembered.
+    pub(super) fn lose_copy(&mut self, server: ServerId, id: PartId) {
+        self.drop_copy(server, id);
+        if id.part == 0 {
+            self.hearsay.remove(&(id.chunk, server));
+            self.lost.insert((id.chunk, server));
+        }
     }
 
     /// The chunk is not in the table any more: no record tells of its copies.
@@ -367,16 +441,18 @@ impl Servers {
         }
     }
 
-    /// A copy is gone, or must not be counted any more.
-    pub(super) fn drop_copy(&mut self, server: ServerId, chunk: ChunkId) {
-        if let Some(holder) = self.table.get_mut(&server) {
-            holder.chunks.remove(&chunk);
-        }
+    /// A copy or a part is gone, or must not be counted any more.
+    pub(super) fn drop_copy(&mut self, server: ServerId, id: PartId) {
+        let chunk = id.chunk;
         if let Some(list) = self.copies.get_mut(&chunk) {
-            list.retain(|copy| copy.server != server);
+            list.retain(|copy| (copy.server, copy.part) != (server, id.part));
             if list.is_empty() {
                 self.copies.remove(&chunk);
             }
+        }
+        let has_more = self.held(chunk).iter().any(|copy| copy.server == server);
+        if let Some(holder) = self.table.get_mut(&server).filter(|_| !has_more) {
+            holder.chunks.remove(&chunk);
         }
         self.touched.push(chunk);
     }
@@ -390,18 +466,21 @@ impl Servers {
         let old = std::mem::replace(&mut holder.chunks, new);
         self.lost.retain(|(_, loser)| *loser != server);
         self.hearsay.retain(|(_, holder), _| *holder != server);
+        let told: BTreeSet<PartId> = parts.iter().map(|report| report.part).collect();
         for report in parts {
             let chunk = report.part.chunk;
-            let known = self.copy(server, chunk);
+            let known = self.part(server, report.part);
             let was_bad = known.is_some_and(|copy| copy.bad && copy.version == report.version);
             let mut copy = copy_of(server, &report);
             copy.bad |= was_bad;
             self.put_copy(chunk, copy);
         }
         for chunk in old {
-            let is_held = self.table.get(&server);
-            if !is_held.is_some_and(|holder| holder.chunks.contains(&chunk)) {
-                self.drop_copy(server, chunk);
+            let own = self.held(chunk).iter().filter(|copy| copy.server == server);
+            let own = own.map(|copy| copy.id(chunk));
+            let gone: Vec<PartId> = own.filter(|id| !told.contains(id)).collect();
+            for id in gone {
+                self.drop_copy(server, id);
             }
         }
     }
@@ -432,10 +511,8 @@ impl Servers {
     pub(super) fn check_invariants(&self) {
         for (server, one) in &self.table {
             for chunk in &one.chunks {
-                let known = self
-                    .copies(*chunk)
-                    .iter()
-                    .any(|copy| copy.server == *server);
+                let held = self.held(*chunk);
+                let known = held.iter().any(|copy| copy.server == *server);
                 assert!(known, "{server} holds {chunk}, and the chunk knows it");
             }
         }
@@ -460,7 +537,9 @@ impl Servers {
 pub(super) fn copy_of(server: ServerId, report: &PartReport) -> Copy {
     Copy {
         server,
+        part: report.part.part,
         version: report.version,
+        epoch: report.epoch,
         disk: report.disk,
         bad: report.bad,
         suspect: report.suspect,

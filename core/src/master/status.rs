@@ -95,7 +95,7 @@ impl Master {
     fn chunk_info(&self, index: u32, id: ChunkId, valid: u32, chunk: &Chunk) -> ChunkInfo {
         let mut copies: Vec<CopyInfo> = self
             .servers
-            .copies(id)
+            .held(id)
             .iter()
             .filter_map(|copy| self.copy_info(copy, chunk))
             .collect();
@@ -107,8 +107,18 @@ impl Master {
             epoch: chunk.epoch,
             valid,
             lease: lease_name(&chunk.lease).to_owned(),
-            wanted: self.member.state().class(chunk.class).keep.copies,
+            wanted: match chunk.stripe {
+                Some(stripe) => u8::try_from(stripe.shape.parts()).expect("parts are few"),
+                None => {
+                    self.member
+                        .state()
+                        .class(chunk.class)
+                        .copied(chunk.archived)
+                        .copies
+                }
+            },
             copies,
+            stripe: chunk.stripe,
         }
     }
 
@@ -123,7 +133,11 @@ impl Master {
             (true, _) if copy.suspect => "suspect",
             (true, Some((_, boot))) if *boot == server.boot => "current",
             (true, Some(_)) => "doubtful",
-            (true, None) if copy.version == chunk.version => "current",
+            (true, None) if copy.part > 0 => match chunk.stripe {
+                Some(stripe) if copy.is_of(stripe, chunk.version) => "current",
+                _ => "stale",
+            },
+            (true, None) if copy.version == chunk.version && chunk.stripe.is_none() => "current",
             (true, None) => "stale",
         };
         Some(CopyInfo {
@@ -132,15 +146,16 @@ impl Master {
             version: copy.version,
             state: state.to_owned(),
             labels: server.labels.clone(),
+            part: copy.part,
         })
     }
 
     /// Copies of the write set that have not been reported yet.
     fn leased_copies(&self, id: ChunkId, chunk: &Chunk) -> Vec<CopyInfo> {
-        let known = self.servers.copies(id);
+        let known = self.servers.held(id);
         let unknown = write_set(&chunk.lease)
             .iter()
-            .filter(|(server, _)| !known.iter().any(|c| c.server == *server));
+            .filter(|(server, _)| !known.iter().any(|c| c.part == 0 && c.server == *server));
         let fresh = unknown.filter_map(|(server, boot)| {
             let one = self.servers.get(*server)?;
             let state = if self.servers.lives(*server, *boot) {
@@ -154,6 +169,7 @@ impl Master {
                 version: chunk.version,
                 state: state.to_owned(),
                 labels: one.labels.clone(),
+                part: 0,
             })
         });
         fresh.collect()

@@ -72,15 +72,27 @@ impl Master {
         let chunk = self.member.state().chunk(id)?;
         let there = self.within_reach(id, &chunk);
         let left = there.iter().filter(|one| !servers.contains(one)).count();
-        let has_copy = |server: &ServerId| self.servers.copy(*server, id).is_some();
+        let held = self.servers.held(id);
+        let has_copy = |server: &ServerId| held.iter().any(|copy| copy.server == *server);
         if left == there.len() && !servers.iter().any(has_copy) {
             return None;
         }
-        let wanted = usize::from(self.member.state().class(chunk.class).keep.copies);
+        let wanted = match chunk.stripe {
+            Some(stripe) => stripe.shape.parts(),
+            None => usize::from(
+                self.member
+                    .state()
+                    .class(chunk.class)
+                    .copied(chunk.archived)
+                    .copies,
+            ),
+        };
+        // So many are what the chunk can be read of.
+        let least = chunk.stripe.map_or(1, |stripe| stripe.shape.data());
         let effect = match left {
             _ if left == there.len() => Effect::None,
-            0 => Effect::Unavailable,
-            1 if wanted > 1 && there.len() > 1 => Effect::Endangered,
+            _ if left < least => Effect::Unavailable,
+            _ if left == least && wanted > least && there.len() > least => Effect::Endangered,
             _ if left < wanted => Effect::UnderGoal,
             _ => Effect::None,
         };
@@ -89,6 +101,10 @@ impl Master {
 
     /// Servers from which a chunk can be read, or written, now.
     fn within_reach(&self, id: ChunkId, chunk: &Chunk) -> Vec<ServerId> {
+        if let Some(stripe) = chunk.stripe {
+            let parts = self.servers.readable_parts(id, chunk.version, stripe);
+            return parts.into_iter().map(|copy| copy.server).collect();
+        }
         if matches!(chunk.lease, LeaseState::Settled) {
             let readable = self.servers.readable(id, chunk.version);
             return readable.into_iter().map(|copy| copy.server).collect();

@@ -11,6 +11,7 @@ use super::record::{Choice, ClientRecord, Mutation, Outcome, Record, RecordBody,
 use super::rename::Route;
 use super::session::{Remembered, RememberedReply};
 use super::state::{Applied, Change, State};
+use super::stripes::Place;
 use crate::attributes::Credentials;
 use crate::errno::Errno;
 use crate::hash::{hash_bytes, mix};
@@ -133,6 +134,35 @@ impl State {
             }
             RecordBody::ServerLabels { server, labels } => {
                 self.configure_labels(step, *server, labels);
+            }
+            RecordBody::Archived { inodes } => self.archive(step, inodes),
+            &RecordBody::Converted {
+                chunk,
+                epoch,
+                version,
+                stripe,
+                ref servers,
+            } => {
+                let place = Place {
+                    chunk,
+                    epoch,
+                    version,
+                };
+                self.convert(step, place, stripe, servers);
+            }
+            &RecordBody::Restored {
+                chunk,
+                epoch,
+                version,
+                stamp,
+                ref servers,
+            } => {
+                let place = Place {
+                    chunk,
+                    epoch,
+                    version,
+                };
+                self.restore(step, place, stamp, servers);
             }
         }
     }

@@ -94,6 +94,8 @@ impl State {
             references: stored.references,
             class: stored.class,
             lease: self.leases.get(&chunk).cloned().unwrap_or_default(),
+            stripe: self.stripe(chunk),
+            archived: self.is_archived(stored.inode),
         })
     }
 
@@ -219,6 +221,7 @@ impl State {
         self.remove_extent(inode, index);
         self.set_lease(chunk, LeaseState::Settled);
         self.losses.remove(&chunk);
+        self.stripes.remove(&chunk);
         let gone = self
             .chunks
             .remove(&chunk)
@@ -264,6 +267,7 @@ impl State {
     /// Sets a file's length. What lies behind it is gone for good: also, whatever the
     /// old length, chunks that a writer has a lease on and did not commit yet.
     pub(crate) fn resize(&mut self, step: &mut Step<'_>, inode: InodeId, size: u64) {
+        self.unarchive(step, inode);
         let now = step.now;
         let old = self.change_inode(step, inode, |file| {
             file.modified(now);
@@ -298,6 +302,7 @@ impl State {
             .checked_add(length)
             .filter(|&end| end <= FILE_SIZE_MAX);
         let end = end.ok_or(Errno::EFBIG)?;
+        self.unarchive(step, inode);
         if matches!(
             mode,
             FallocateMode::Punch | FallocateMode::Zero | FallocateMode::ZeroKeep

@@ -56,7 +56,8 @@ impl Entity<ClassId> for StoredClass {
     }
 
     fn heap(&self, _: &ClassId) -> usize {
-        let policies = [Some(&self.class.keep), self.class.create.as_ref()];
+        let archive = self.class.archive.as_ref().map(|archive| &archive.policy);
+        let policies = [Some(&self.class.keep), self.class.create.as_ref(), archive];
         let policies = policies.into_iter().flatten().map(Policy::heap);
         self.name.heap() + size_of::<StorageClass>() + policies.sum::<usize>()
     }
@@ -131,6 +132,7 @@ impl State {
             Some(copies) => Cow::Owned(StorageClass {
                 create: None,
                 keep: Policy::copies(copies),
+                archive: None,
             }),
             None => {
                 let stored = self.classes.get(&class);
@@ -191,7 +193,7 @@ impl State {
     }
 
     /// The labels that hold for a server, as far as the log knows them.
-    fn labels(&self, server: ServerId) -> Labels {
+    pub(crate) fn labels(&self, server: ServerId) -> Labels {
         let known = self.servers.get(&server);
         known.map_or_else(Labels::new, |known| known.over(&known.configured))
     }
@@ -220,7 +222,7 @@ impl State {
 
 /// Whether these copies are enough for everything that is hard about a policy.
 #[must_use]
-fn meets_law(policy: &Policy, copies: &[&Labels]) -> bool {
+pub(crate) fn meets_law(policy: &Policy, copies: &[&Labels]) -> bool {
     let hard = policy.terms.iter().filter(|term| term.force == Force::Hard);
     let hard: u8 = hard.map(|term| term.count).sum();
     let filled = fill(policy, copies);
@@ -258,6 +260,7 @@ impl State {
             object.class = class;
             object.ctime = now;
         });
+        self.unarchive(step, inode);
         self.count_user(before, Counting::Down);
         self.count_user(class, Counting::Up);
         let chunks = self.extents_of(inode).map(|(_, extent)| extent.chunk);

@@ -22,10 +22,12 @@
 //! 12 classes    class                name, policies: of operators' classes
 //! 13 servers    server               labels as configured, labels set over them
 //! 14 losses     chunk                versions under which unsynced writes may be lost
+//! 15 stripes    chunk                its erasure code, units, stamp; whether it left its parts
+//! 16 archived   inode                nothing: the file has been left alone
 //! ```
 //!
 //! The counters have the cluster's feature level; where they have none it is 1. Tables 12
-//! and 13 came with level 2: below, the header does not name them.
+//! and 13 came with level 2, 15 and 16 with level 3: below, the header does not name them.
 //!
 //! Values are arrays with numbered fields (the `n` of each struct), so that fields
 //! can be added; what is not known is skipped.
@@ -35,6 +37,7 @@
 //! tables that agree with each other; anything else is an error, never a panic.
 //! A count is checked before anything is allocated for it.
 
+use super::archive::Archived;
 use super::chunks::{CHUNKS_MAX, Extent, StoredChunk};
 use super::class::{ServerLabels, StoredClass};
 use super::dentry::{COOKIE_MIN, Dentry, check_name};
@@ -43,6 +46,7 @@ use super::name::Name;
 use super::record::Loss;
 use super::session::{RememberedReply, Session};
 use super::state::{Derived, LeaseState, Scalars, State};
+use super::stripes::Coded;
 use super::table::{Entity, Table, TableRun};
 use super::xattr::XattrValue;
 use crate::attributes::FileKind;
@@ -61,6 +65,8 @@ const SECTION_ENTRIES: u64 = 4096;
 /// Tables that not every feature level has.
 const CLASSES: u8 = 12;
 const SERVERS: u8 = 13;
+const STRIPES: u8 = 15;
+const ARCHIVED: u8 = 16;
 const HEADER: SectionId = SectionId { table: 0, path: 0 };
 
 /// Names a section of one state's image; sections sort in the order of their content.
@@ -229,6 +235,8 @@ tables! {
     12 Classes classes: ClassId => StoredClass;
     13 Servers servers: ServerId => ServerLabels;
     14 Losses losses: ChunkId => Loss;
+    15 Stripes stripes: ChunkId => Coded;
+    16 Archived archived: InodeId => Archived;
 }
 
 impl State {
@@ -276,6 +284,7 @@ impl State {
 fn table_since(table: u8) -> FeatureLevel {
     match table {
         CLASSES | SERVERS => FeatureLevel::CLASSES,
+        STRIPES | ARCHIVED => FeatureLevel::CODES,
         _ => FeatureLevel::FIRST,
     }
 }
@@ -515,6 +524,18 @@ impl Sound<ChunkId> for LeaseState {
 impl Sound<ChunkId> for Loss {
     fn is_sound(&self, _: &ChunkId) -> bool {
         self.after < self.up_to
+    }
+}
+
+impl Sound<InodeId> for Archived {
+    fn is_sound(&self, _: &InodeId) -> bool {
+        true
+    }
+}
+
+impl Sound<ChunkId> for Coded {
+    fn is_sound(&self, _: &ChunkId) -> bool {
+        self.stripe.is_sound()
     }
 }
 

@@ -56,6 +56,8 @@ impl State {
         self.classes.check();
         self.servers.check();
         self.losses.check();
+        self.stripes.check();
+        self.archived.check();
         self.users.check();
     }
 
@@ -106,6 +108,11 @@ impl State {
         let classless = self.classes.len() + self.servers.len() == 0;
         hold(classless || level >= FeatureLevel::CLASSES, || {
             format!("there are storage classes or labels at feature level {level}")
+        })?;
+        let codes = self.classes().any(|(_, _, class)| class.has_codes());
+        let codeless = self.stripes.len() + self.archived.len() == 0 && !codes;
+        hold(codeless || level >= FeatureLevel::CODES, || {
+            format!("there are erasure codes at feature level {level}")
         })
     }
 
@@ -267,6 +274,13 @@ impl State {
             let chunk = self.chunks.get(id);
             let fits = chunk.is_some_and(|chunk| loss.up_to <= chunk.version);
             hold(fits, || format!("the losses of {id}"))?;
+        }
+        for (inode, _) in self.archived.iter() {
+            hold(self.inodes.has(inode), || format!("{inode} is archived"))?;
+        }
+        for (id, coded) in self.stripes.iter() {
+            let fits = coded.stripe.is_sound() && self.chunks.has(id) && !self.leases.has(id);
+            hold(fits, || format!("the parts of {id}"))?;
         }
         hold(holders == self.held.len(), || {
             "leases by session".to_owned()

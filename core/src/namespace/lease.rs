@@ -210,17 +210,25 @@ impl State {
         chunk: ChunkId,
         extent: Extent,
     ) -> Result<LeaseGrant, Errno> {
+        if self.stripe(chunk).is_some() {
+            return Err(Errno::EAGAIN);
+        }
+        let inode = self.chunks.get(&chunk).map(|stored| stored.inode);
         let law = self.judge_old_copies(chunk, &step.choice.copies)?;
         let before = self.leases.get(&chunk).map(|lease| lease.copies().len());
         if !self.turn(step, chunk, Event::Grant(step.session)) {
             return Err(Errno::EAGAIN);
         }
+        self.unarchive(step, inode.expect("what is granted is there"));
         let granted = self
             .chunk(chunk)
             .expect("a chunk of a file is in the table");
-        let wanted = before.unwrap_or_else(|| usize::from(self.class(granted.class).keep.copies));
+        let class = self.class(granted.class);
+        let wanted = before.unwrap_or_else(|| usize::from(class.copied(false).copies));
+        drop(class);
+        let was_coded = self.stripes.remove(&chunk).is_some();
         // By a law there may be more copies than wanted, and those outside left out.
-        if law || granted.lease.copies().len() < wanted {
+        if law || was_coded || granted.lease.copies().len() < wanted {
             // A copy that is left out falls behind: whoever knows of it drops that
             // before the first write (P6).
             step.changed(Change::Inode(granted.inode));
@@ -394,6 +402,8 @@ impl State {
         if newer && version.0 < self.scalars.epoch_floor.0 {
             self.chunks
                 .update(&chunk, |stored| stored.version = version);
+            // Parts are made of what is durable: a newer copy is one of whole content.
+            self.stripes.remove(&chunk);
             step.changed(Change::Lease(chunk));
         }
     }

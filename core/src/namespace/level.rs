@@ -5,7 +5,7 @@
 //! nothing of a higher one is in the state.
 
 use super::apply::Step;
-use super::record::{Mutation, Outcome, RecordBody, Reply};
+use super::record::{ClassChange, Mutation, Outcome, RecordBody, Reply};
 use super::state::{Change, State};
 use crate::errno::Errno;
 use crate::version::FeatureLevel;
@@ -15,6 +15,9 @@ impl Mutation {
     #[must_use]
     pub fn since(&self) -> FeatureLevel {
         match self {
+            Self::ChangeClass(
+                ClassChange::Create { class, .. } | ClassChange::Modify { class, .. },
+            ) if class.has_codes() => FeatureLevel::CODES,
             Self::SetClass { .. } | Self::ChangeClass(_) | Self::SetLabel { .. } => {
                 FeatureLevel::CLASSES
             }
@@ -30,6 +33,9 @@ impl RecordBody {
         match self {
             Self::Client(record) => record.mutation.since(),
             Self::ServerLabels { .. } => FeatureLevel::CLASSES,
+            Self::Converted { .. } | Self::Restored { .. } | Self::Archived { .. } => {
+                FeatureLevel::CODES
+            }
             _ => FeatureLevel::FIRST,
         }
     }

@@ -10,6 +10,7 @@
 //! hold it all in memory.
 
 mod apply;
+mod archive;
 mod chunks;
 mod class;
 mod dentry;
@@ -29,6 +30,7 @@ mod rename;
 mod session;
 mod setattr;
 mod state;
+mod stripes;
 mod table;
 mod xattr;
 

@@ -8,6 +8,7 @@
 use crate::attributes::{
     AttributeChange, Attributes, Credentials, FallocateMode, FileKind, RenameMode, XattrMode,
 };
+use crate::chunk::stripe::Stripe;
 use crate::errno::Errno;
 use crate::ids::{BootId, ChunkId, ChunkVersion, Epoch, InodeId, RequestId, ServerId, SessionId};
 use crate::placement::{Labels, StorageClass};
@@ -155,6 +156,55 @@ pub enum RecordBody {
         /// All of them.
         #[n(1)]
         labels: Labels,
+    },
+    /// A chunk at rest lies in the parts of an erasure code now, each durable, and
+    /// verified, on its server. Ignored when it is not at rest as it was, its class does
+    /// not want that code, or the parts lie against its law.
+    #[n(12)]
+    Converted {
+        /// The chunk.
+        #[n(0)]
+        chunk: ChunkId,
+        /// Its epoch when it was converted.
+        #[n(1)]
+        epoch: Epoch,
+        /// Its version, which its parts have.
+        #[n(2)]
+        version: ChunkVersion,
+        /// Which parts.
+        #[n(3)]
+        stripe: Stripe,
+        /// Who has each of them, in order.
+        #[n(4)]
+        servers: Vec<ServerId>,
+    },
+    /// A chunk in parts lies in whole copies again: these servers have one, durable, at
+    /// the version and epoch that the chunk gets by this. Ignored when it is not as it was.
+    #[n(13)]
+    Restored {
+        /// The chunk.
+        #[n(0)]
+        chunk: ChunkId,
+        /// Its epoch until now.
+        #[n(1)]
+        epoch: Epoch,
+        /// Its version until now.
+        #[n(2)]
+        version: ChunkVersion,
+        /// Of which parts the copies were made.
+        #[n(3)]
+        stamp: Epoch,
+        /// Who has a copy.
+        #[n(4)]
+        servers: Vec<ServerId>,
+    },
+    /// Files have been left alone for as long as their class says: its archive policy
+    /// holds for them. Those that were not, by the time of the record, are passed over.
+    #[n(14)]
+    Archived {
+        /// Which.
+        #[n(0)]
+        inodes: Vec<InodeId>,
     },
 }
 

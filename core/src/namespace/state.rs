@@ -6,6 +6,7 @@
 //! through `image`. Invariant: the state is a function of the records applied,
 //! and so is the digest; a clone is O(1) and never changes.
 
+use super::archive::Archived;
 use super::chunks::{Extent, StoredChunk};
 use super::class::{ServerLabels, StoredClass};
 use super::dentry::Dentry;
@@ -14,8 +15,10 @@ use super::inode::{Inode, Orphan};
 use super::name::Name;
 use super::record::{Loss, Outcome};
 use super::session::{RememberedReply, Session};
+use super::stripes::Coded;
 use super::table::{Entity, Table};
 use super::xattr::XattrValue;
+use crate::chunk::stripe::Stripe;
 use crate::ids::{
     BootId, ChunkId, ChunkVersion, Epoch, Incarnation, InodeId, LogPosition, RequestId, ServerId,
     SessionId,
@@ -52,6 +55,10 @@ pub struct State {
     pub(super) servers: Table<ServerId, ServerLabels>,
     /// What reconciliations may have lost, of chunks that are there.
     pub(super) losses: Table<ChunkId, Loss>,
+    /// Of every chunk that lies in parts, or did when it had its last lease.
+    pub(super) stripes: Table<ChunkId, Coded>,
+    /// Files that have been left alone.
+    pub(super) archived: Table<InodeId, Archived>,
     // Derived from the tables above, neither in the digest nor in images:
     /// Sessions by nonce.
     pub(super) nonces: Table<u64, Derived<SessionId>>,
@@ -157,6 +164,10 @@ pub struct Chunk {
     pub class: ClassId,
     /// Who may write it, and what of it is not yet known durable and equal.
     pub lease: LeaseState,
+    /// In which parts it lies; `None`: in copies.
+    pub stripe: Option<Stripe>,
+    /// Its file is archived.
+    pub archived: bool,
 }
 
 /// A server in one life of it.
@@ -348,6 +359,8 @@ pub enum Change {
     Lease(ChunkId),
     /// A chunk is of another class.
     Copies(ChunkId),
+    /// A chunk came to lie in parts, or in copies again.
+    Stripe(ChunkId),
     /// A class was made, changed or removed: what its chunks want is another thing.
     Class(ClassId),
     /// A server's labels are others.
@@ -396,9 +409,16 @@ impl State {
             0 => base,
             _ => digest::words(16, &[base, self.classes.digest(), self.servers.digest()]),
         };
-        match self.losses.len() {
+        let losses = match self.losses.len() {
             0 => classes,
             _ => digest::words(18, &[classes, self.losses.digest()]),
+        };
+        match self.stripes.len() + self.archived.len() {
+            0 => losses,
+            _ => {
+                let late = [losses, self.stripes.digest(), self.archived.digest()];
+                digest::words(21, &late)
+            }
         }
     }
 
@@ -422,6 +442,8 @@ impl State {
             + self.classes.bytes()
             + self.servers.bytes()
             + self.losses.bytes()
+            + self.stripes.bytes()
+            + self.archived.bytes()
             + self.users.bytes();
         bytes as u64
     }

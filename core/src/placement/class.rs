@@ -2,10 +2,13 @@
 //!
 //! Owns the policies and the classes' numbers; how a policy is written is in
 //! `grammar`, which servers it leads to in `choose`. A class has a policy for
-//! chunks that are written and one for those that are at rest. Invariant: what
+//! chunks that are written, one for those that are at rest, and maybe one for files that
+//! have been left alone. Where a policy is of
+//! an erasure code, what it says of copies is meant of parts. Invariant: what
 //! `Policy::is_sound` accepts has at least one copy and a slot for each.
 
 use super::label::{Expression, Labels, label};
+use crate::chunk::geometry::StripeShape;
 use crate::limits::COPIES_MAX;
 use minicbor::{Decode, Encode};
 use std::fmt;
@@ -126,6 +129,14 @@ pub struct Term {
     pub force: Force,
 }
 
+impl Term {
+    /// Whether it is a law.
+    #[must_use]
+    pub fn is_hard(&self) -> bool {
+        self.force == Force::Hard
+    }
+}
+
 impl fmt::Display for Term {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} in {} {}", self.count, self.place, self.force)
@@ -147,7 +158,7 @@ pub struct Differ {
 /// or one of those that no term speaks of, where any server will do.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Encode, Decode)]
 pub struct Policy {
-    /// How many copies, 1..=`COPIES_MAX`.
+    /// How many copies, 1..=`COPIES_MAX`; of a code how many parts it has.
     #[n(0)]
     pub copies: u8,
     /// Where, for as many of them as the terms count.
@@ -156,7 +167,14 @@ pub struct Policy {
     /// What they must not share; without it they spread over `dc`, then `rack`.
     #[n(2)]
     pub differ: Option<Differ>,
+    /// Of which erasure code they are parts; `None` for whole copies.
+    #[n(3)]
+    pub stripe: Option<StripeShape>,
 }
+
+/// Ways to fill the slots of a policy that are looked at, at most: a policy with more
+/// would be slow to meet.
+const FILLS_MAX: usize = 1 << 12;
 
 impl Policy {
     /// So many copies anywhere.
@@ -166,6 +184,16 @@ impl Policy {
             copies,
             terms: Vec::new(),
             differ: None,
+            stripe: None,
+        }
+    }
+
+    /// The parts of a code anywhere.
+    #[must_use]
+    pub fn parts(shape: StripeShape) -> Self {
+        Self {
+            stripe: Some(shape),
+            ..Self::copies(u8::try_from(shape.parts()).expect("parts are few"))
         }
     }
 
@@ -174,9 +202,23 @@ impl Policy {
     pub fn is_sound(&self) -> bool {
         let fits = |term: &Term| term.count > 0 && term.place.is_sound();
         let counted: usize = self.terms.iter().map(|term| usize::from(term.count)).sum();
-        (1..=COPIES_MAX).contains(&self.copies)
-            && counted <= usize::from(self.copies)
-            && self.terms.iter().all(fits)
+        let copies = usize::from(self.copies);
+        let right = match self.stripe {
+            None => (1..=usize::from(COPIES_MAX)).contains(&copies),
+            Some(shape) => copies == shape.parts(),
+        };
+        right && counted <= copies && self.terms.iter().all(fits) && self.is_simple()
+    }
+
+    /// Whether it has so few ways to be filled that the best is found at once.
+    pub(crate) fn is_simple(&self) -> bool {
+        let counts = self.terms.iter().map(|term| usize::from(term.count));
+        let counted: usize = counts.clone().sum();
+        let rest = usize::from(self.copies).saturating_sub(counted);
+        let mut fills = counts.chain([rest]).map(|count| count + 1);
+        fills
+            .try_fold(1_usize, |all, one| all.checked_mul(one))
+            .is_some_and(|all| all <= FILLS_MAX)
     }
 
     /// Slots that no term speaks of.
@@ -227,7 +269,9 @@ impl Policy {
 impl fmt::Display for Policy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut items = Vec::new();
-        if self.terms.is_empty() || self.anywhere() > 0 {
+        if let Some(shape) = self.stripe {
+            items.push(format!("ec({shape})"));
+        } else if self.terms.is_empty() || self.anywhere() > 0 {
             items.push(format!("copies({})", self.copies));
         }
         items.extend(self.terms.iter().map(Term::to_string));
@@ -248,6 +292,58 @@ pub(crate) fn domain_of(labels: &Labels, domain: Domain) -> (Option<&str>, Optio
     }
 }
 
+/// Which of a file's times counts.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Encode, Decode)]
+pub enum Clock {
+    /// When its content changed.
+    #[n(0)]
+    Mtime,
+    /// When anything of it changed.
+    #[n(1)]
+    Ctime,
+    /// When it was read: it moves only by utimensat(2), as with `noatime`.
+    #[n(2)]
+    Atime,
+}
+
+impl fmt::Display for Clock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Mtime => "mtime",
+            Self::Ctime => "ctime",
+            Self::Atime => "atime",
+        })
+    }
+}
+
+/// What holds for files that have been left alone, until they are written again.
+#[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
+pub struct Archive {
+    /// For their chunks.
+    #[n(0)]
+    pub policy: Policy,
+    /// For how many seconds they were.
+    #[n(1)]
+    pub after: u64,
+    /// By which time.
+    #[n(2)]
+    pub by: Clock,
+    /// Of files with at least so many bytes.
+    #[n(3)]
+    pub above: u64,
+}
+
+impl fmt::Display for Archive {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (policy, after, by) = (&self.policy, self.after, self.by);
+        write!(f, "{policy} after {after}s by {by}")?;
+        match self.above {
+            0 => Ok(()),
+            above => write!(f, " above {above}"),
+        }
+    }
+}
+
 /// A storage class: a policy for each state of a chunk's life.
 #[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
 pub struct StorageClass {
@@ -257,13 +353,48 @@ pub struct StorageClass {
     /// For chunks at rest.
     #[n(1)]
     pub keep: Policy,
+    /// For those of files that have been left alone, instead of `keep`.
+    #[n(2)]
+    pub archive: Option<Archive>,
 }
 
 impl StorageClass {
     /// Whether it keeps the bounds that the type can't.
     #[must_use]
     pub fn is_sound(&self) -> bool {
-        self.keep.is_sound() && self.create.as_ref().is_none_or(Policy::is_sound)
+        let making = self.create.iter().chain([&self.keep]);
+        let mut all = making.chain(self.archive.iter().map(|archive| &archive.policy));
+        all.all(Policy::is_sound) && self.making().stripe.is_none()
+    }
+
+    /// What holds for a chunk at rest, of a file that is archived or not.
+    #[must_use]
+    pub fn resting(&self, archived: bool) -> &Policy {
+        let archive = self.archive.as_ref().filter(|_| archived);
+        archive.map_or(&self.keep, |archive| &archive.policy)
+    }
+
+    /// What holds for whole copies of a chunk at rest, until it lies in parts where it is
+    /// to.
+    #[must_use]
+    pub fn copied(&self, archived: bool) -> &Policy {
+        let resting = self.resting(archived);
+        match resting.stripe {
+            None => resting,
+            Some(_) => self.making(),
+        }
+    }
+
+    /// Whether it says what came with erasure codes: parts, or archives.
+    #[must_use]
+    pub fn has_codes(&self) -> bool {
+        self.keep.stripe.is_some() || self.archive.is_some()
+    }
+
+    /// The policy for a chunk at rest, if it is of that code.
+    #[must_use]
+    pub fn coded(&self, archived: bool, shape: StripeShape) -> Option<&Policy> {
+        Some(self.resting(archived)).filter(|policy| policy.stripe == Some(shape))
     }
 
     /// What holds for a chunk that is made.
@@ -275,21 +406,25 @@ impl StorageClass {
     /// Whether a copy may ever lie there, being written or at rest.
     #[must_use]
     pub fn permits(&self, labels: &Labels) -> bool {
-        self.keep.permits(labels) || self.making().permits(labels)
+        let archive = self.resting(true).permits(labels);
+        self.keep.permits(labels) || self.making().permits(labels) || archive
     }
 
     /// Whether something of it is a law.
     #[must_use]
     pub fn has_law(&self) -> bool {
-        self.keep.has_law() || self.making().has_law()
+        self.keep.has_law() || self.making().has_law() || self.resting(true).has_law()
     }
 }
 
 impl fmt::Display for StorageClass {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "keep {}", self.keep)?;
-        match &self.create {
-            Some(create) => write!(f, "; create {create}"),
+        if let Some(create) = &self.create {
+            write!(f, "; create {create}")?;
+        }
+        match &self.archive {
+            Some(archive) => write!(f, "; archive {archive}"),
             None => Ok(()),
         }
     }

@@ -3,6 +3,7 @@
 //! ```text
 //! policy     = item { "," item }
 //! item       = "copies" "(" N ")"                      copies in all
+//!            | "ec" "(" K "+" M ")"                    K data and M parity parts instead
 //!            | N "in" expression [ force ]             a term
 //!            | "differ" "by" domain [ force ]          at most once
 //! force      = "hard" | "soft"                         hard unless said otherwise
@@ -10,18 +11,31 @@
 //! expression = both { "or" both }
 //! both       = one { "and" one }
 //! one        = "not" one | "(" expression ")" | KEY "=" VALUE
+//! archive    = policy "after" AGE [ "by" clock ] [ "above" SIZE ]
+//! clock      = "mtime" | "ctime" | "atime"              mtime unless said otherwise
+//! AGE        = N ( "s" | "min" | "h" | "d" )            SIZE = N [ "KiB" | "MiB" | "GiB" | "TiB" ]
 //! ```
 //!
-//! Without `copies(..)` there are as many copies as the terms count. Owns the
+//! Without `copies(..)` there are as many copies as the terms count; behind `ec(..)` the
+//! terms count parts. Owns the
 //! text alone; the bounds of a policy are `class`'s. Invariant: what a policy is
 //! displayed as reads as that policy.
 
-use super::class::{Differ, Domain, Force, Policy, Term};
+use super::class::{Archive, Clock, Differ, Domain, Force, Policy, Term};
 use super::label::{Expression, OPERATIONS_MAX, Operation, is_label, is_label_byte};
-use crate::limits::COPIES_MAX;
+use crate::chunk::geometry::StripeShape;
+use crate::limits::{COPIES_MAX, PARTS_MAX};
 use std::fmt;
 use std::str::FromStr;
 
+const AGES: &[(&str, u64)] = &[("s", 1), ("min", 60), ("h", 3600), ("d", 86_400)];
+const SIZES: &[(&str, u64)] = &[
+    ("", 1),
+    ("KiB", 1 << 10),
+    ("MiB", 1 << 20),
+    ("GiB", 1 << 30),
+    ("TiB", 1 << 40),
+];
 /// Parentheses and `not` one in the other.
 const NESTING_MAX: usize = 32;
 
@@ -47,6 +61,32 @@ impl FromStr for Policy {
 
     fn from_str(text: &str) -> Result<Self, Mistake> {
         Parser::new(text)?.policy()
+    }
+}
+
+impl FromStr for Archive {
+    type Err = Mistake;
+
+    fn from_str(text: &str) -> Result<Self, Mistake> {
+        let mut parser = Parser::new(text)?;
+        let policy = parser.items()?;
+        parser.demand("after")?;
+        let after = parser.quantity(AGES, "an age as 12h or 30d")?;
+        let by = match parser.accept("by") {
+            true => parser.clock()?,
+            false => Clock::Mtime,
+        };
+        let above = match parser.accept("above") {
+            true => parser.quantity(SIZES, "a size as 1MiB")?,
+            false => 0,
+        };
+        parser.end()?;
+        Ok(Self {
+            policy,
+            after,
+            by,
+            above,
+        })
     }
 }
 
@@ -79,6 +119,7 @@ struct Parser<'t> {
 #[derive(Default)]
 struct Draft {
     copies: Option<(usize, u8)>,
+    stripe: Option<(usize, StripeShape)>,
     terms: Vec<Term>,
     differ: Option<Differ>,
 }
@@ -95,54 +136,120 @@ impl<'t> Parser<'t> {
     }
 
     fn policy(mut self) -> Result<Policy, Mistake> {
+        let policy = self.items()?;
+        self.end()?;
+        Ok(policy)
+    }
+
+    fn items(&mut self) -> Result<Policy, Mistake> {
         let mut draft = Draft::default();
         loop {
             self.item(&mut draft)?;
             if !self.accept(",") {
-                break;
+                return self.sum_up(draft);
             }
         }
-        self.end()?;
-        self.sum_up(draft)
+    }
+
+    /// A number with a unit behind it, in the least unit.
+    fn quantity(&mut self, units: &[(&str, u64)], wanted: &str) -> Result<u64, Mistake> {
+        let token = self.word(wanted)?;
+        let digits = token.text.bytes().take_while(u8::is_ascii_digit).count();
+        let (number, unit) = token.text.split_at(digits);
+        let known = units.iter().find(|(name, _)| *name == unit);
+        let number: Option<u64> = number.parse().ok();
+        let quantity = number
+            .zip(known)
+            .and_then(|(number, (_, factor))| number.checked_mul(*factor));
+        quantity.ok_or_else(|| wrong(token, format!("`{}` is not {wanted}", token.text)))
+    }
+
+    fn clock(&mut self) -> Result<Clock, Mistake> {
+        let token = self.word("`mtime`, `ctime` or `atime`")?;
+        match token.text {
+            "mtime" => Ok(Clock::Mtime),
+            "ctime" => Ok(Clock::Ctime),
+            "atime" => Ok(Clock::Atime),
+            text => Err(wrong(
+                token,
+                format!("`{text}` is not `mtime`, `ctime` or `atime`"),
+            )),
+        }
     }
 
     fn sum_up(&self, draft: Draft) -> Result<Policy, Mistake> {
         let counted: u32 = draft.terms.iter().map(|term| u32::from(term.count)).sum();
-        let (column, copies) = match draft.copies {
-            Some((column, copies)) => (column, u32::from(copies)),
-            None => (1, counted),
+        let (column, copies, most) = match (draft.stripe, draft.copies) {
+            (Some((column, _)), Some(_)) => {
+                let reason = "`ec` and `copies` exclude each other".to_owned();
+                return Err(Mistake { column, reason });
+            }
+            (Some((column, shape)), None) => (column, shape.parts() as u32, PARTS_MAX),
+            (None, Some((column, copies))) => (column, u32::from(copies), COPIES_MAX),
+            (None, None) => (1, counted, COPIES_MAX),
         };
+        let wrong = |reason| Mistake { column, reason };
         if copies == 0 {
             return Err(self.wrong_here("it says nowhere how many copies"));
         }
+        let what = draft.stripe.map_or("copies", |_| "parts");
         if counted > copies {
-            let reason = format!("the terms count {counted} copies, more than {copies}");
-            return Err(Mistake { column, reason });
+            let reason = format!("the terms count {counted} {what}, more than {copies}");
+            return Err(wrong(reason));
         }
-        let copies = u8::try_from(copies).ok().filter(|n| *n <= COPIES_MAX);
-        let copies = copies.ok_or_else(|| Mistake {
-            column,
-            reason: format!("{counted} copies: {COPIES_MAX} at most"),
-        })?;
-        Ok(Policy {
+        let copies = u8::try_from(copies).ok().filter(|n| *n <= most);
+        let copies =
+            copies.ok_or_else(|| wrong(format!("{counted} {what}: {COPIES_MAX} at most")))?;
+        let policy = Policy {
             copies,
             terms: draft.terms,
             differ: draft.differ,
+            stripe: draft.stripe.map(|(_, shape)| shape),
+        };
+        match policy.is_simple() {
+            true => Ok(policy),
+            false => Err(wrong("it has too many terms for so many parts".to_owned())),
+        }
+    }
+
+    /// `(K+M)` behind `ec`.
+    fn shape(&mut self) -> Result<StripeShape, Mistake> {
+        self.demand("(")?;
+        let data = self.word("a number of data parts")?;
+        self.demand("+")?;
+        let parity = self.word("a number of parity parts")?;
+        self.demand(")")?;
+        let numbers = data.text.parse().ok().zip(parity.text.parse().ok());
+        let shape = numbers.and_then(|(data, parity)| StripeShape::new(data, parity).ok());
+        shape.ok_or_else(|| {
+            let text = format!("{}+{}", data.text, parity.text);
+            wrong(
+                data,
+                format!("`{text}` is no code: 2 to 32 data parts + 1 to 8 parity parts"),
+            )
         })
     }
 
     fn item(&mut self, draft: &mut Draft) -> Result<(), Mistake> {
         let Some(token) = self.peek() else {
-            return Err(self.wrong_here("`copies(N)`, `N in ...` or `differ by ...` is missing"));
+            return Err(
+                self.wrong_here("`copies(N)`, `ec(K+M)`, `N in ...` or `differ by ...` is missing")
+            );
         };
         match token.text {
             "copies" => {
                 self.next += 1;
                 self.demand("(")?;
-                let copies = self.count()?;
+                let copies = self.count(COPIES_MAX)?;
                 self.demand(")")?;
                 let twice = draft.copies.replace((token.column, copies)).is_some();
                 refuse(twice, token, "`copies` is there twice")
+            }
+            "ec" => {
+                self.next += 1;
+                let shape = self.shape()?;
+                let twice = draft.stripe.replace((token.column, shape)).is_some();
+                refuse(twice, token, "`ec` is there twice")
             }
             "differ" => {
                 self.next += 1;
@@ -153,7 +260,7 @@ impl<'t> Parser<'t> {
                 refuse(twice, token, "`differ by` is there twice")
             }
             text if text.bytes().all(|byte| byte.is_ascii_digit()) => {
-                let count = self.count()?;
+                let count = self.count(PARTS_MAX)?;
                 self.demand("in")?;
                 let (place, force) = (self.expression()?, self.force());
                 draft.terms.push(Term {
@@ -165,21 +272,18 @@ impl<'t> Parser<'t> {
             }
             text => Err(wrong(
                 token,
-                format!("`{text}` is not `copies(N)`, `N in ...` or `differ by ...`"),
+                format!("`{text}` is not `copies(N)`, `ec(K+M)`, `N in ...` or `differ by ...`"),
             )),
         }
     }
 
-    fn count(&mut self) -> Result<u8, Mistake> {
+    fn count(&mut self, most: u8) -> Result<u8, Mistake> {
         let token = self.word("a number of copies")?;
         let count = token.text.parse().ok();
-        let count = count.filter(|count| (1..=COPIES_MAX).contains(count));
+        let count = count.filter(|count| (1..=most).contains(count));
         count.ok_or_else(|| {
             let text = token.text;
-            wrong(
-                token,
-                format!("`{text}` is not a number from 1 to {COPIES_MAX}"),
-            )
+            wrong(token, format!("`{text}` is not a number from 1 to {most}"))
         })
     }
 
@@ -355,7 +459,7 @@ fn tokens(text: &str) -> Result<Vec<Token<'_>>, Mistake> {
                 at += 1;
                 continue;
             }
-            b',' | b'(' | b')' | b'=' => 1,
+            b',' | b'(' | b')' | b'=' | b'+' => 1,
             byte if is_label_byte(byte) => {
                 let rest = bytes[at..].iter();
                 rest.take_while(|byte| is_label_byte(**byte)).count()

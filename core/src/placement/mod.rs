@@ -14,6 +14,6 @@ pub mod reason;
 pub mod slots;
 
 pub use choose::{Candidate, choose, homecoming, surplus};
-pub use class::{ClassId, Policy, StorageClass};
+pub use class::{Archive, ClassId, Clock, Policy, StorageClass};
 pub use label::{Labels, distance};
 pub use slots::{Fill, admits, fill};

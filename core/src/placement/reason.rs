@@ -44,6 +44,7 @@ fn lone(policy: &Policy, term: &Term, servers: &[&Labels]) -> Option<String> {
             ..term.clone()
         }],
         differ: policy.differ,
+        stripe: None,
     };
     let have = fill(&alone, servers).filled;
     (have < term.count).then(|| format!("`{term}`: {have} of {} copies have a place", term.count))

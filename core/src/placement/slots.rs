@@ -22,11 +22,11 @@ pub struct Fill {
 }
 
 /// Which terms hold at a place: bit `n` for term `n`.
-type Mask = u16;
+type Mask = u64;
 
 const _: () = assert!(
-    crate::limits::COPIES_MAX as u32 <= Mask::BITS,
-    "a policy has as many terms as copies at most"
+    crate::limits::PARTS_MAX as u32 <= Mask::BITS,
+    "a policy has as many terms as parts at most"
 );
 
 /// How well these copies fill the slots of a policy, if the best of them do.

@@ -1,6 +1,7 @@
 //! Between a chunkserver and every member of the masters' group: the server
 //! reports what it holds to all of them, and obeys the leader of the newest term.
 
+use crate::chunk::stripe::Stripe;
 use crate::ids::{
     Address, BootId, ChunkVersion, DiskId, Epoch, Incarnation, PartId, ServerId, Term,
 };
@@ -230,6 +231,31 @@ pub enum Command {
         /// Which.
         #[n(0)]
         parts: Vec<(PartId, ChunkVersion)>,
+    },
+    /// Makes a part of an erasure code, or a whole copy of the chunk, of others: reads
+    /// what it takes of the sources, durably keeps what comes of it with this version and
+    /// epoch, replacing what is here, and reads it back. Result: `Parts` with one.
+    #[n(5)]
+    Build {
+        /// What is made: a part of `stripe`, or a whole copy.
+        #[n(0)]
+        part: PartId,
+        /// The version that it gets.
+        #[n(1)]
+        version: ChunkVersion,
+        /// The epoch that it gets.
+        #[n(2)]
+        epoch: Epoch,
+        /// In which parts the chunk lies, or is to lie.
+        #[n(3)]
+        stripe: Stripe,
+        /// Of what version the sources are. One of another version is none.
+        #[n(4)]
+        from: ChunkVersion,
+        /// Whole copies, or parts of the stripe, best first; capabilities to read are in
+        /// them.
+        #[n(5)]
+        sources: Vec<LocatedCopy>,
     },
 }
 

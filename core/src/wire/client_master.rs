@@ -2,6 +2,7 @@
 //! parent module, the meaning of mutations in `namespace::record`.
 
 use crate::attributes::{Attributes, Credentials, DirectoryEntry};
+use crate::chunk::stripe::Stripe;
 use crate::errno::Errno;
 use crate::ids::{
     Address, BootId, ChunkId, ChunkVersion, DiskId, Epoch, InodeId, LogPosition, PartId, RequestId,
@@ -529,6 +530,9 @@ pub struct LocatedChunk {
     /// Its copies, nearest first; empty when none can be read now (try again later).
     #[n(3)]
     pub copies: Vec<LocatedCopy>,
+    /// In which parts it lies: then `copies` are those of them that can be read.
+    #[n(4)]
+    pub stripe: Option<Stripe>,
 }
 
 /// A write lease with all that the writer needs.
@@ -678,6 +682,10 @@ pub struct Health {
     #[n(6)]
     #[cbor(default)]
     pub misplaced: u64,
+    /// In whole copies where the storage class wants parts, or the other way round.
+    #[n(7)]
+    #[cbor(default)]
+    pub unshaped: u64,
 }
 
 /// A storage class.
@@ -810,12 +818,15 @@ pub struct ChunkInfo {
     /// `settled`, `open`, `closing`, `broken` or `reconciling`.
     #[n(5)]
     pub lease: String,
-    /// Copies wanted.
+    /// Copies wanted, or parts.
     #[n(6)]
     pub wanted: u8,
     /// Each known copy.
     #[n(7)]
     pub copies: Vec<CopyInfo>,
+    /// In which parts it lies; `None`: in copies.
+    #[n(8)]
+    pub stripe: Option<Stripe>,
 }
 
 /// One copy, for operators.
@@ -836,4 +847,8 @@ pub struct CopyInfo {
     /// Where the server stands.
     #[n(4)]
     pub labels: Vec<(String, String)>,
+    /// Which part of an erasure code it is, from 1; 0 for a whole copy.
+    #[n(5)]
+    #[cbor(default)]
+    pub part: u8,
 }

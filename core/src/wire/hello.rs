@@ -677,7 +677,7 @@ mod tests {
         responder.receive(&bytes);
         assert_eq!(
             error(responder.poll_outcome()).to_string(),
-            "no common version of the protocol: here 1 to 2, there 40 to 41"
+            "no common version of the protocol: here 1 to 3, there 40 to 41"
         );
     }
 

@@ -7,7 +7,8 @@
 //! old link carries what it always did; a variant must not be sent at all: machines
 //! ask [`Message::since`] before.
 
-use super::client_master::{Answer, ClientToMaster, MasterToClient, Query, Status};
+use super::chunk_master::{Command, MasterToChunk};
+use super::client_master::{Answer, ClientToMaster, LocatedChunk, MasterToClient, Query, Status};
 use super::{Message, WireError};
 use crate::version::FeatureLevel;
 
@@ -16,6 +17,7 @@ impl Query {
     #[must_use]
     pub fn since(&self) -> FeatureLevel {
         match self {
+            Self::PlanClass { class, .. } if class.has_codes() => FeatureLevel::CODES,
             Self::PlanClass { .. } => FeatureLevel::CLASSES,
             _ => FeatureLevel::FIRST,
         }
@@ -33,6 +35,10 @@ impl Message {
                 result: Ok(Answer::Plan(_)),
                 ..
             }) => FeatureLevel::CLASSES,
+            Self::MasterToChunk(MasterToChunk::Command {
+                body: Command::Build { .. },
+                ..
+            }) => FeatureLevel::CODES,
             _ => FeatureLevel::FIRST,
         }
     }
@@ -50,19 +56,49 @@ impl Message {
 
     /// Leaves out the fields that came with a version above `version`.
     pub fn lower(&mut self, version: FeatureLevel) {
-        if version >= FeatureLevel::CLASSES {
-            return;
-        }
-        if let Self::MasterToClient(MasterToClient::Answer {
+        let Self::MasterToClient(MasterToClient::Answer {
             result: Ok(answer), ..
         }) = self
-        {
+        else {
+            return;
+        };
+        if version < FeatureLevel::CODES {
+            leave_codes_out(answer);
+        }
+        if version < FeatureLevel::CLASSES {
             match answer {
                 Answer::Status(status) => leave_classes_out(status),
                 Answer::Info(info) => info.class.clear(),
                 _ => {}
             }
         }
+    }
+}
+
+/// Who does not know of parts would take them for copies: it is told of none, and asks
+/// again as if nobody could be read from, while the leader brings them back to copies.
+fn leave_codes_out(answer: &mut Answer) {
+    let hide = |chunk: &mut LocatedChunk| {
+        if chunk.stripe.take().is_some() {
+            chunk.copies.clear();
+        }
+    };
+    match answer {
+        Answer::Located(chunks) => chunks.iter_mut().for_each(hide),
+        Answer::Opened {
+            first: Some(first), ..
+        } => hide(first),
+        Answer::Status(status) => {
+            status.classes.retain(|one| !one.class.has_codes());
+            status.health.unshaped = 0;
+        }
+        Answer::Info(info) => {
+            for chunk in &mut info.chunks {
+                chunk.stripe = None;
+                chunk.copies.retain(|copy| copy.part == 0);
+            }
+        }
+        _ => {}
     }
 }
 

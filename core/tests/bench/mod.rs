@@ -172,10 +172,19 @@ impl Bench {
     pub(crate) fn pass(&mut self, time: Duration) {
         let end = self.now.mono + time;
         while let Some(due) = self.master.poll_timeout().filter(|due| *due <= end) {
-            self.now.mono = due.max(self.now.mono);
+            self.set_time(due.max(self.now.mono));
             self.input(Input::Timeout);
         }
-        self.now.mono = end;
+        self.set_time(end);
+    }
+
+    /// Both clocks go alike.
+    fn set_time(&mut self, mono: Instant) {
+        let passed = mono.since(self.now.mono).as_nanos() as u64;
+        let nanos = u64::from(self.now.wall.nanos) + passed;
+        self.now.wall.seconds += (nanos / 1_000_000_000) as i64;
+        self.now.wall.nanos = (nanos % 1_000_000_000) as u32;
+        self.now.mono = mono;
     }
 
     pub(crate) fn accept(&mut self, role: Role, id: u64) -> LinkId {

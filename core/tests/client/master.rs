@@ -629,6 +629,7 @@ impl Master {
                 chunk: None,
                 valid: 0,
                 copies: Vec::new(),
+                stripe: None,
             });
         };
         let one = self.state.chunk(chunk).expect("a file's chunk");
@@ -648,6 +649,7 @@ impl Master {
             chunk: Some(chunk),
             valid,
             copies: copies.collect(),
+            stripe: None,
         })
     }
 

@@ -13,6 +13,7 @@ fn class(keep: &str) -> StorageClass {
     StorageClass {
         create: None,
         keep: keep.parse().expect("the policy is well written"),
+        archive: None,
     }
 }
 
@@ -278,6 +279,7 @@ fn what_is_made_may_be_judged_by_another_policy_than_what_rests() {
     let fast = StorageClass {
         create: Some("1 in dc=west".parse::<Policy>().expect("well written")),
         keep: "1 in dc=west, 1 in dc=east".parse().expect("well written"),
+        archive: None,
     };
     let (name, class) = ("fast".to_owned(), fast);
     let change = ClassChange::Create { name, class };

@@ -21,6 +21,7 @@ fn late() -> [Mutation; 3] {
     let class = StorageClass {
         create: None,
         keep: "2 in dc=west".parse().expect("it is well written"),
+        archive: None,
     };
     let name = "home".to_owned();
     [
@@ -106,7 +107,9 @@ fn an_image_has_the_level_and_at_the_first_one_no_later_table() {
             .filter(|n| ![12, 13].contains(n))
             .collect::<Vec<u8>>()
     );
-    assert_eq!(tables_named(&new.state), (1..=14).collect::<Vec<u8>>());
+    let two = World::at(FeatureLevel::CLASSES);
+    assert_eq!(tables_named(&two.state), (1..=14).collect::<Vec<u8>>());
+    assert_eq!(tables_named(&new.state), (1..=16).collect::<Vec<u8>>());
 }
 
 /// The tables that the header of an image names.

@@ -13,5 +13,6 @@ mod orphans;
 mod posix;
 mod recover;
 mod session;
+mod stripes;
 mod total;
 mod world;

@@ -5,6 +5,8 @@ use crate::world::{World, alice, bob, image, load, root};
 use antler_core::attributes::{
     AttributeChange, FallocateMode, FileKind, RenameMode, TimeChange, XattrMode,
 };
+use antler_core::chunk::geometry::StripeShape;
+use antler_core::chunk::stripe::Stripe;
 use antler_core::ids::{
     BootId, ChunkId, ChunkVersion, Epoch, InodeId, RequestId, ServerId, SessionId,
 };
@@ -215,13 +217,22 @@ impl Draw {
             "copies(2), 1 in dc=west, differ by dc",
             "1 in not dc=west soft",
             "copies(3)",
+            "ec(2+1)",
+            "ec(2+1), 2 in dc=west",
         ]);
         let mut keep: Policy = policy.parse().expect("it is well written");
         if self.0.one_in(9) {
             keep.copies = self.number(12) as u8;
         }
         let create = self.0.one_in(3).then(|| Policy::copies(1));
-        StorageClass { create, keep }
+        StorageClass {
+            create,
+            keep,
+            archive: self
+                .0
+                .one_in(3)
+                .then(|| "ec(2+1) after 1s".parse().expect("well written")),
+        }
     }
 
     fn class_mutation(&mut self) -> Mutation {
@@ -313,6 +324,30 @@ impl Draw {
                 server: ServerId(self.number(3)),
                 labels: vec![("dc".to_owned(), self.pick(&["west", "east", ""]).to_owned())],
             },
+            16 => RecordBody::Archived {
+                inodes: self.list(|draw| draw.inode()),
+            },
+            14 => RecordBody::Converted {
+                chunk: self.chunk(),
+                epoch: self.epoch(),
+                version: ChunkVersion(self.number(4)),
+                stripe: Stripe {
+                    shape: StripeShape::new(2, 1).expect("a good one"),
+                    units: self.number(3) as u32,
+                    stamp: Epoch(self.number(3)),
+                },
+                servers: self
+                    .pick(&[[1, 2, 3], [3, 2, 1], [1, 1, 2]])
+                    .map(ServerId)
+                    .to_vec(),
+            },
+            15 => RecordBody::Restored {
+                chunk: self.chunk(),
+                epoch: self.epoch(),
+                version: ChunkVersion(self.number(4)),
+                stamp: Epoch(self.number(3)),
+                servers: self.list(|draw| ServerId(draw.number(3))),
+            },
             12 => RecordBody::Found {
                 capability_secret: Vec::new(),
                 copies: 0,
@@ -354,10 +389,17 @@ fn follow(chunks: &mut BTreeSet<ChunkId>, changes: &[Change], before: &State, af
     for &chunk in chunks.iter() {
         let same = before.chunk(chunk) == after.chunk(chunk);
         let told = changes.iter().any(|change| match change {
-            Change::ChunkMade(told) | Change::Lease(told) | Change::Copies(told) => *told == chunk,
+            Change::ChunkMade(told)
+            | Change::Lease(told)
+            | Change::Copies(told)
+            | Change::Stripe(told) => *told == chunk,
             _ => false,
         });
-        assert!(same || told, "{chunk} changed and nobody was told");
+        let (was, is) = (before.chunk(chunk), after.chunk(chunk));
+        assert!(
+            same || told,
+            "{chunk}: nobody was told that {was:?} became {is:?}"
+        );
     }
 }
 

@@ -13,7 +13,7 @@
 
 use antler_core::ids::ServerId;
 use antler_core::placement::reason::unmet;
-use antler_core::placement::{self, Candidate, Labels, Policy};
+use antler_core::placement::{self, Archive, Candidate, Labels, Policy};
 use antler_core::rng::Rng;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -197,4 +197,53 @@ fn join(numbers: &[u64], between: &str) -> String {
     }
     let texts: Vec<String> = numbers.iter().map(u64::to_string).collect();
     texts.join(between)
+}
+
+#[test]
+fn archives_read_as_they_are_shown_and_mistakes_are_told() {
+    for (text, shown) in [
+        ("ec(4+2) after 30d", "ec(4+2) after 2592000s by mtime"),
+        (
+            "copies(2), 1 in dc=west after 12h by atime above 1MiB",
+            "copies(2), 1 in dc=west hard after 43200s by atime above 1048576",
+        ),
+        (
+            "copies(1) after 90s by ctime",
+            "copies(1) after 90s by ctime",
+        ),
+    ] {
+        let archive: Archive = text.parse().expect("it is well written");
+        assert_eq!(archive.to_string(), shown);
+        assert_eq!(shown.parse::<Archive>().as_ref(), Ok(&archive));
+    }
+    for (text, mistake) in [
+        ("ec(4+2)", "column 8: `after` is missing"),
+        (
+            "ec(4+2) after 30",
+            "column 15: `30` is not an age as 12h or 30d",
+        ),
+        (
+            "ec(4+2) after 3w",
+            "column 15: `3w` is not an age as 12h or 30d",
+        ),
+        (
+            "copies(2) after 1d by btime",
+            "column 23: `btime` is not `mtime`, `ctime` or `atime`",
+        ),
+        (
+            "copies(2) after 1d above 1MB",
+            "column 26: `1MB` is not a size as 1MiB",
+        ),
+        (
+            "copies(2) after 99999999999999999999d",
+            "column 17: `99999999999999999999d` is not an age as 12h or 30d",
+        ),
+        (
+            "copies(2) after 1d for",
+            "column 20: `for` makes no sense here",
+        ),
+    ] {
+        let told = text.parse::<Archive>().expect_err("it is wrong");
+        assert_eq!(told.to_string(), mistake, "{text}");
+    }
 }

@@ -1,6 +1,7 @@
 //! The choice against an oracle that tries everything: on small clusters every set of
 //! servers and every way to put it into slots.
 
+use antler_core::chunk::geometry::StripeShape;
 use antler_core::ids::ServerId;
 use antler_core::placement::class::{Differ, Domain, Force, Term};
 use antler_core::placement::label::{Expression, Operation, label};
@@ -139,14 +140,16 @@ fn policy() -> impl Strategy<Value = Policy> {
         prop::collection::vec(term, 0..3),
         0..3_u8,
         prop::option::of(differ),
+        any::<bool>(),
     );
-    parts.prop_map(|(terms, anywhere, differ)| {
+    parts.prop_map(|(terms, anywhere, differ, coded)| {
         let counted: u8 = terms.iter().map(|term| term.count).sum();
         let copies = (counted + anywhere).max(1);
         Policy {
             copies,
             terms,
             differ,
+            stripe: StripeShape::new(copies - 1, 1).ok().filter(|_| coded),
         }
     })
 }

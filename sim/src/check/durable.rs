@@ -2,12 +2,16 @@
 //! mutation's record lies in the logs of a quorum, the bytes of an fsync on every
 //! copy, the file's length with the master.
 
+use super::copies::is_part;
 use super::disks::{DiskReader, Disks, MemberDisk, ServerDisk};
 use super::members::MembersJudge;
 use crate::model::bytes::FileBytes;
 use crate::model::content::Source;
 use crate::network::Nanos;
 use crate::workload::FileKey;
+use antler_core::chunk::erasure::StripeCoder;
+use antler_core::chunk::geometry::PartSet;
+use antler_core::chunk::stripe::Stripe;
 use antler_core::ids::{ChunkId, LogPosition, PartId, RequestId, ServerId, SessionId};
 use antler_core::limits::CHUNK_SIZE;
 use antler_core::namespace::State;
@@ -172,6 +176,13 @@ impl Range {
         if u64::from(valid) < self.to - u64::from(index) * CHUNK_SIZE {
             return Err(self.describe(&format!("lies beyond the {valid} valid bytes of {chunk}")));
         }
+        if let Some(stripe) = look.state.stripe(chunk) {
+            return self.check_parts((chunk, stripe), look).or_else(|_| {
+                // What was read on may have missed it: recovery itself decides.
+                look.reader.recover_again(look.disks.servers.iter());
+                self.check_parts((chunk, stripe), look)
+            });
+        }
         if self.count_copies(chunk, look)? > 0 {
             return Ok(());
         }
@@ -179,6 +190,66 @@ impl Range {
         match self.count_copies(chunk, look)? {
             0 => Err(self.describe(&format!("is on no copy of {chunk}"))),
             _ => Ok(()),
+        }
+    }
+
+    /// Of a chunk in parts: whether as many as it takes are durable, and any of them give
+    /// the range. Who can't be held to its word may have what is missing.
+    fn check_parts(
+        &self,
+        (chunk, stripe): (ChunkId, Stripe),
+        look: &mut Look<'_>,
+    ) -> Result<(), String> {
+        let version = look.state.chunk(chunk).map(|one| one.version);
+        let mut found: BTreeMap<usize, &ServerDisk> = BTreeMap::new();
+        for disk in look.disks.servers.iter().filter(|disk| disk.is_trusted()) {
+            for stored in look.reader.parts(look.now, disk)? {
+                let is_of = stored.part.chunk == chunk
+                    && is_part(&stored, stripe, version.unwrap_or_default());
+                if is_of && let Some(index) = stripe.shape.index_of(stored.part) {
+                    found.insert(index, disk);
+                }
+            }
+        }
+        let data = stripe.shape.data();
+        if found.len() < data {
+            return match look.disks.servers.iter().all(ServerDisk::is_trusted) {
+                true => Err(self.describe(&format!("is on {} parts of {chunk}", found.len()))),
+                false => Ok(()),
+            };
+        }
+        let all: PartSet = found.keys().copied().collect();
+        let last = found.keys().rev().take(data).copied().collect();
+        for there in [all, last] {
+            self.check_decoded((chunk, stripe), &found, there, look)?;
+        }
+        Ok(())
+    }
+
+    fn check_decoded(
+        &self,
+        (chunk, stripe): (ChunkId, Stripe),
+        found: &BTreeMap<usize, &ServerDisk>,
+        there: PartSet,
+        look: &mut Look<'_>,
+    ) -> Result<(), String> {
+        let from = (self.from % CHUNK_SIZE) as u32;
+        let range = from..from + self.expected.len() as u32;
+        let plan = stripe.layout().plan(range, there);
+        let plan = plan.map_err(|error| self.describe(&error.to_string()))?;
+        let mut read = Vec::new();
+        for part in &plan.reads {
+            let name = stripe.shape.part_id(chunk, part.part);
+            let (offset, length) = (u64::from(part.range.start), part.range.len() as u64);
+            let disk = found[&part.part];
+            read.push(look.reader.read(look.now, disk, name, offset, length)?);
+        }
+        let read: Vec<&[u8]> = read.iter().map(|bytes| &bytes[..]).collect();
+        let mut bytes = vec![0; plan.range.len()];
+        StripeCoder::new(stripe.layout()).assemble(&plan, &read, &mut bytes);
+        match bytes == self.expected {
+            true => Ok(()),
+            false => Err(self.describe(&format!("is not what parts {there:?} of {chunk} give"))),
         }
     }
 

@@ -169,7 +169,7 @@ impl LeasesJudge {
                 self.fences.insert((connection, *command), *part);
                 Seen::Nothing
             }
-            Command::Replicate { .. } => Seen::RepairBegun,
+            Command::Replicate { .. } | Command::Build { .. } => Seen::RepairBegun,
             _ => Seen::Nothing,
         }
     }

@@ -124,7 +124,7 @@ impl ResidencyJudge {
             return Ok(());
         };
         match body {
-            Command::Replicate { part, .. } => {
+            Command::Replicate { part, .. } | Command::Build { part, .. } => {
                 self.judge(part.chunk, server, "a copy is commanded")
             }
             _ => Ok(()),

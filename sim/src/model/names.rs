@@ -355,6 +355,15 @@ impl Names {
         if is_late && self.level < FeatureLevel(2) {
             return Err(Errno::EOPNOTSUPP);
         }
+        let is_later = match &record.mutation {
+            Mutation::ChangeClass(
+                ClassChange::Create { class, .. } | ClassChange::Modify { class, .. },
+            ) => class.keep.stripe.is_some() || class.archive.is_some(),
+            _ => false,
+        };
+        if is_later && self.level < FeatureLevel(3) {
+            return Err(Errno::EOPNOTSUPP);
+        }
         match &record.mutation {
             Mutation::Create {
                 parent,

@@ -440,6 +440,7 @@ impl StoragePlan {
                 name: Self::CLASS.to_owned(),
                 keep: self.keep.clone(),
                 create: self.create.clone(),
+                archive: None,
             },
             FileOperation::SetClass {
                 path: "/".to_owned(),
@@ -572,6 +573,7 @@ fn operation_of(order: &Order, server: u64) -> FileOperation {
             name: name.clone(),
             keep: keep.clone(),
             create: order.create.clone(),
+            archive: order.archive.clone(),
         };
     }
     if let (Some(class), Some(path)) = (&order.set, &order.path) {

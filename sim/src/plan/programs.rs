@@ -138,6 +138,8 @@ pub enum FileOperation {
         name: String,
         keep: String,
         create: Option<String>,
+        #[serde(default)]
+        archive: Option<String>,
     },
     SetClass {
         path: String,

@@ -19,7 +19,7 @@ pub use site::{Link, Site};
 pub use who::Who;
 pub use year::{Each, Rate, Storage, Year};
 
-use antler_core::placement::Policy;
+use antler_core::placement::{Archive, Policy};
 use antler_core::version::FeatureLevel;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -268,6 +268,10 @@ pub struct Order {
     /// What its chunks are made as.
     #[serde(default)]
     pub create: Option<String>,
+    /// What holds for files of the class that have been left alone:
+    /// `"ec(4+2) after 30d by mtime above 1MiB"`.
+    #[serde(default)]
+    pub archive: Option<String>,
     /// Puts `path` into this class.
     #[serde(default)]
     pub set: Option<String>,
@@ -576,6 +580,11 @@ impl Order {
             policy
                 .parse::<Policy>()
                 .map_err(|mistake| format!("{policy:?}: {mistake}"))?;
+        }
+        if let Some(archive) = &self.archive {
+            archive
+                .parse::<Archive>()
+                .map_err(|mistake| format!("{archive:?}: {mistake}"))?;
         }
         match said {
             (Some(_), None, None, false) if self.keep.is_some() => Ok(()),

@@ -7,6 +7,8 @@ use crate::network::Nanos;
 use crate::node::Node;
 use crate::operator::LOOKS_EVERY;
 use crate::workload::Runner;
+use antler_core::machine::Role;
+use antler_core::version::FeatureLevel;
 
 impl World {
     pub(super) fn tick(&mut self) {
@@ -132,7 +134,11 @@ impl World {
                 let in_use = |disk: &ServerDisk| {
                     !disk.disk.faults().vanished && !nodes[disk.node].gave_up(disk.number)
                 };
-                crate::check::copies::missing(self.now, state, &self.disks, &in_use, reader)
+                let is_old =
+                    |node: &Node| node.role == Role::Client && node.version < FeatureLevel::CODES;
+                let converts = !nodes.iter().any(is_old);
+                let disks = (&self.disks, converts);
+                crate::check::copies::missing(self.now, state, disks, &in_use, reader)
             }
             None => vec!["nobody leads".to_owned()],
         };
