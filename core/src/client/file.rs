@@ -115,8 +115,6 @@ pub(super) struct ChunkWrite {
     pub(super) is_uncommitted: bool,
     /// The next write drops everything from here on first.
     pub(super) drop_from: Option<u32>,
-    /// What the copies dropped and no sync covers: dropped again after a failure.
-    pub(super) dropped_from: Option<u32>,
     /// Some copies may have what others do not, until it is written again.
     pub(super) is_resent: bool,
     /// Some of that was cut before it was written again: the copies differ behind the end
@@ -162,7 +160,6 @@ impl ChunkWrite {
             asked_end: 0,
             is_uncommitted: false,
             drop_from: None,
-            dropped_from: None,
             is_resent: false,
             has_strayed: false,
             owed: None,
@@ -266,7 +263,6 @@ impl ChunkWrite {
         self.end_sync();
         self.is_acknowledged = true;
         self.is_synced = self.acknowledged.is_none();
-        self.dropped_from = None;
         self.owed = None;
         self.end_failure();
     }

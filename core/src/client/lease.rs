@@ -673,7 +673,6 @@ fn apply_grant(chunk: &mut ChunkWrite, grant: LeasedChunk) {
     if !chunk.grant.as_ref().is_some_and(follows) {
         chunk.written_end = grant.valid;
         chunk.drop_from = Some(grant.valid);
-        chunk.dropped_from = None;
     }
     chunk.written_end = chunk.written_end.max(grant.valid);
     chunk.committed_end = grant.valid;
@@ -688,7 +687,9 @@ fn apply_grant(chunk: &mut ChunkWrite, grant: LeasedChunk) {
 }
 
 /// Everything not durable is to be sent again, on behalf of whoever waits longest: as
-/// of a generation, or of an older one that is not durable.
+/// of a generation, or of an older one that is not durable. What every copy has dropped is
+/// not dropped again: it would take with it what they acknowledged since, and others may
+/// get to see the copies, or the leader may choose among them, before that is there again.
 pub(super) fn restart_writes(chunk: &mut ChunkWrite, generation: u64) {
     let oldest = chunk.oldest_unsynced();
     chunk.is_resent |= !chunk.pieces.is_empty();
@@ -697,8 +698,6 @@ pub(super) fn restart_writes(chunk: &mut ChunkWrite, generation: u64) {
     chunk.syncing = None;
     let oldest = oldest.map_or(generation, |oldest| oldest.min(generation));
     chunk.extents.dirty_all(oldest);
-    let dropped = chunk.drop_from.into_iter().chain(chunk.dropped_from.take());
-    chunk.drop_from = dropped.min();
     if chunk.lease != Lease::Asked {
         chunk.lease = Lease::None;
     }
@@ -736,7 +735,6 @@ fn end_tenure(chunk: &mut ChunkWrite) {
     chunk
         .extents
         .drop_up_to(u32::MAX, super::extents::Progress::Synced);
-    chunk.dropped_from = None;
     (chunk.is_resent, chunk.has_strayed) = (false, false);
     chunk.owed = None;
     chunk.lease = Lease::None;

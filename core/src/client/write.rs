@@ -549,9 +549,8 @@ fn finish_piece(chunk: &mut ChunkWrite, start: u32, piece: &Piece) {
     chunk.is_acknowledged = true;
     chunk.vouch(piece.sent_in);
     chunk.end_failure();
-    if let Some(from) = piece.drop_from {
+    if piece.drop_from.is_some() {
         chunk.drop_from = None;
-        chunk.dropped_from = Some(from.min(chunk.dropped_from.unwrap_or(from)));
     }
     if matches!(piece.content, Content::Data(_)) {
         chunk.written_end = chunk.written_end.max(end);
