@@ -341,6 +341,8 @@ fn a_lost_part_is_made_elsewhere_and_one_loss_more_is_told_as_loss() {
     assert!(cold.bench.master.marks().has(Mark::PartRepaired));
     cold.lose(server);
     cold.lose(holders[1]);
+    // What was begun between the two comes to nothing without its sources.
+    assert!(cold.build_all(false).len() <= 1);
     let health = cold.health();
     assert_eq!((health.endangered, health.missing), (0, 1));
     assert_eq!(cold.locate().copies.len(), 1, "too few to make data of");
@@ -417,4 +419,40 @@ fn a_part_of_another_conversion_never_counts() {
     cold.bench.tell(link, ChunkToMaster::Gained { parts });
     assert_eq!(cold.health().endangered, 1);
     assert_eq!(cold.locate().copies.len(), 2);
+}
+
+#[test]
+fn a_part_that_is_there_twice_makes_room_for_one_that_is_lost() {
+    let mut cold = Cold::converted();
+    let holders = cold.holders();
+    let version = cold.bench.master.state().chunk(cold.chunk);
+    let version = version.expect("there").version;
+    let stripe = cold.bench.master.state().stripe(cold.chunk);
+    let stripe = stripe.expect("in parts");
+    cold.lose(holders[1]);
+    // The two others turn out to have the first part too, while one of them makes the lost.
+    let others: Vec<u64> = (1..=5).filter(|server| !holders.contains(server)).collect();
+    for other in &others {
+        let report = PartReport {
+            part: stripe.shape.part_id(cold.chunk, 0),
+            version,
+            epoch: stripe.stamp,
+            disk: DiskId(0),
+            bad: false,
+            suspect: false,
+        };
+        let parts = vec![report];
+        let link = cold.link(*other);
+        cold.bench.tell(link, ChunkToMaster::Gained { parts });
+    }
+    assert_eq!(cold.build_all(false).len(), 1);
+    cold.pass(3);
+    assert_eq!(cold.delete_all(), BTreeSet::from([1]));
+    cold.pass(3);
+    let built = cold.build_all(true);
+    assert!(
+        matches!(built[..], [(part, _)] if part.part == 2),
+        "{built:?}"
+    );
+    assert_eq!(cold.health().missing + cold.health().endangered, 0);
 }

@@ -3,8 +3,8 @@
 //!
 //! Owns what is decided; `repair` has the queue, `convert` the way into parts and back.
 //! Invariants: a part counts only if it is of the conversion that the log knows; two
-//! parts of a chunk are never put on one server; nothing is deleted unless every part
-//! can be reached without it.
+//! parts of a chunk are never put on one server; a part is deleted only where another of
+//! the same number can be reached, and whole copies only where every part can be.
 
 use super::Master;
 use super::classes::labels_of;
@@ -150,7 +150,10 @@ impl Master {
         let source = readable[0].server;
         match self.next_part((id, chunk.version, stripe), &policy, bulk) {
             Next::Busy => Begun::NoRoom,
-            Next::Nothing => self.repair.put_off(class, id, later),
+            Next::Nothing => {
+                self.make_room(id, chunk, stripe);
+                self.repair.put_off(class, id, later)
+            }
             Next::Part { number, target } => {
                 let (part, version) = (
                     PartId {
@@ -356,6 +359,18 @@ impl Master {
             many.extend(same);
         }
         many
+    }
+
+    /// A part that nobody has found no server: those go that are there twice, and keep the
+    /// servers that have them from taking it.
+    fn make_room(&mut self, id: ChunkId, chunk: &Chunk, stripe: Stripe) {
+        let good = self.servers.parts(id, chunk.version, stripe).copied();
+        let good: Vec<Copy> = good
+            .filter(|copy| self.servers.is_alive(copy.server))
+            .collect();
+        for copy in self.parts_too_many(id, chunk, stripe, &good) {
+            self.delete_copy(copy.server, copy.id(id), copy.version);
+        }
     }
 
     /// Whether the parts on these servers would be as a policy wants them.
