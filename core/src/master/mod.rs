@@ -621,7 +621,7 @@ impl Master {
                 Change::Class(_) => self.on_class_changed(),
                 Change::Labels(server) => self.on_labels_changed(*server),
                 Change::Level(level) => self.on_level_raised(*level),
-                Change::Inode(_) | Change::Dentry { .. } => {}
+                Change::Inode(_) | Change::Dentry { .. } | Change::Synced(_) => {}
             }
         }
         self.note_orphans(record);

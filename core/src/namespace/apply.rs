@@ -249,7 +249,7 @@ impl State {
                     return Err(Errno::ESTALE);
                 }
                 match *unchanged && self.feature_level() >= FeatureLevel::SYNCS {
-                    true => self.commit_syncs(step.session, *inode, extents)?,
+                    true => self.commit_syncs(step, *inode, extents)?,
                     false => self.commit_write(step, *inode, *size, extents)?,
                 }
                 self.release(step, release);
@@ -321,7 +321,7 @@ impl State {
         for session in sessions {
             self.end_session(step, session, true);
         }
-        self.forget_syncs();
+        self.forget_syncs(step);
         let scalars = &mut self.scalars;
         let first_lost = scalars.last_chunk.next();
         scalars.incarnation = incarnation;

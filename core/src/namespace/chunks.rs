@@ -375,7 +375,7 @@ impl State {
         for written in extents {
             self.raise_valid(inode, size, written);
         }
-        self.note_syncs(extents);
+        self.note_syncs(step, extents);
         if !who.is_root() {
             self.drop_capability(inode);
         }
@@ -385,21 +385,21 @@ impl State {
     /// `Mutation::CommitWrite` of a mount that wrote nothing since the last one.
     pub(crate) fn commit_syncs(
         &mut self,
-        session: SessionId,
+        step: &mut Step<'_>,
         inode: InodeId,
         extents: &[WrittenExtent],
     ) -> Result<(), Errno> {
         let file = self.regular(inode)?;
         for written in extents {
-            self.judge_extent(session, file, inode, written)?;
+            self.judge_extent(step.session, file, inode, written)?;
         }
-        self.note_syncs(extents);
+        self.note_syncs(step, extents);
         Ok(())
     }
 
-    fn note_syncs(&mut self, extents: &[WrittenExtent]) {
+    fn note_syncs(&mut self, step: &mut Step<'_>, extents: &[WrittenExtent]) {
         for written in extents.iter().filter(|written| written.synced) {
-            self.note_sync(written.chunk);
+            self.note_sync(step, written.chunk);
         }
     }
 

@@ -171,22 +171,24 @@ impl State {
     }
 
     /// What the holder syncs may be vouched for from now on.
-    pub(crate) fn note_sync(&mut self, chunk: ChunkId) {
+    pub(crate) fn note_sync(&mut self, step: &mut Step<'_>, chunk: ChunkId) {
         let version = self.chunks.get(&chunk).map(|stored| stored.version);
         let lease = self.leases.get(&chunk).cloned();
         if let (Some(version), Some(mut lease)) = (version, lease) {
             lease.note_sync(version);
             self.set_lease(chunk, lease);
+            step.changed(Change::Synced(chunk));
         }
     }
 
     /// The end of the log may be lost, and with it what was vouched for.
-    pub(crate) fn forget_syncs(&mut self) {
+    pub(crate) fn forget_syncs(&mut self, step: &mut Step<'_>) {
         let leased: Vec<ChunkId> = self.leases.iter().map(|(chunk, _)| *chunk).collect();
         for chunk in leased {
             let lease = self.leases.get(&chunk).expect("it was just seen");
             let forgotten = lease.clone().without_syncs();
             self.set_lease(chunk, forgotten);
+            step.changed(Change::Synced(chunk));
         }
     }
 

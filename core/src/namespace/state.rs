@@ -357,6 +357,8 @@ pub enum Change {
     ChunkGone(ChunkId),
     /// A chunk's lease state, epoch or version changed.
     Lease(ChunkId),
+    /// More may have been synced under a chunk's lease, or nobody knows any more what was.
+    Synced(ChunkId),
     /// A chunk is of another class.
     Copies(ChunkId),
     /// A chunk came to lie in parts, or in copies again.

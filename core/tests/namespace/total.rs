@@ -391,6 +391,7 @@ fn follow(chunks: &mut BTreeSet<ChunkId>, changes: &[Change], before: &State, af
         let told = changes.iter().any(|change| match change {
             Change::ChunkMade(told)
             | Change::Lease(told)
+            | Change::Synced(told)
             | Change::Copies(told)
             | Change::Stripe(told) => *told == chunk,
             _ => false,
