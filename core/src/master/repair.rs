@@ -90,6 +90,8 @@ pub(super) struct Repair {
     queue: BTreeSet<(Class, ChunkId)>,
     later: BTreeSet<(Instant, ChunkId)>,
     running: BTreeMap<ChunkId, Running>,
+    /// What could not be made a moment ago, and until when it is left alone.
+    failed: BTreeMap<ChunkId, Instant>,
     /// Servers had no room for what is first in the queue: nothing is looked at until
     /// one may have.
     rests: bool,
@@ -113,6 +115,7 @@ impl Repair {
         self.begin = None;
         self.rests = false;
         self.running.clear();
+        self.failed.clear();
         self.later.clear();
         self.quarantined.clear();
         self.doomed.clear();
@@ -399,6 +402,9 @@ impl Master {
             .state()
             .chunk(chunk)
             .expect("what is classified is in the table");
+        if let Some(until) = self.repair.failed.get(&chunk).copied() {
+            return self.repair.put_off(class, chunk, until);
+        }
         let bulk = self.is_bulk(chunk, &one);
         let later = match class {
             Class::Misplaced => self.now.mono + HOME_AGAIN,
@@ -621,7 +627,10 @@ impl Master {
             }
         }
         self.servers.touch(chunk);
-        self.repair.later.insert((self.now.mono, chunk));
+        let due = self.repair.failed.get(&chunk).copied();
+        self.repair
+            .later
+            .insert((due.unwrap_or(self.now.mono), chunk));
         self.recheck = true;
     }
 
@@ -636,7 +645,12 @@ impl Master {
             Level::Warn,
             format!("a copy of {chunk} could not be made on {server}: {reason}"),
         );
-        let Some(bad) = bad_source else { return };
+        let Some(bad) = bad_source else {
+            // A full disk, say: another attempt would end as this one did.
+            let until = self.now.mono + AGAIN;
+            self.repair.failed.insert(chunk, until);
+            return;
+        };
         if self.member.state().stripe(chunk).is_some() {
             return self.doubt_part(bad, chunk);
         }
@@ -744,6 +758,7 @@ impl Master {
     pub(super) fn watch_repairs(&mut self) {
         let now = self.now.mono;
         self.repair.rests = false;
+        self.repair.failed.retain(|_, until| *until > now);
         while let Some((due, chunk)) = self.repair.later.first().copied() {
             if due > now {
                 break;
