@@ -665,7 +665,14 @@ impl Master {
         }
         let proven = self.leases.never_synced.contains(&chunk) || self.is_uncommitted(chunk);
         let never_synced = is_first && proven;
-        let is_hopeless = all || (waited >= self.config.repair_delay && !patient);
+        let is_gone = waited >= self.config.repair_delay && !patient;
+        let has_none = |(server, _): &(ServerId, BootId)| match one.answers.get(server) {
+            // It could not say, and has no disk that is gone: a full one is not for good.
+            Some(Answer::Unknown) => self.servers.has_failed_disk(*server),
+            Some(Answer::Has(_) | Answer::Absent) => true,
+            None => is_gone && !self.servers.is_alive(*server),
+        };
+        let is_hopeless = one.copies.iter().all(has_none);
         match source {
             Some((source, kept)) if enough => self.equalize(chunk, source, kept),
             None if enough && never_synced => self.make_empty(chunk),

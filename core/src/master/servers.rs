@@ -284,6 +284,12 @@ impl Servers {
             .collect()
     }
 
+    /// Whether the server gave up a disk.
+    pub(super) fn has_failed_disk(&self, server: ServerId) -> bool {
+        let one = self.table.get(&server);
+        one.is_some_and(|one| one.disks.iter().any(|disk| !disk.failed.is_empty()))
+    }
+
     /// Whether the server said that it has no good copy.
     pub(super) fn has_lost(&self, server: ServerId, chunk: ChunkId) -> bool {
         self.lost.contains(&(chunk, server))
