@@ -12,12 +12,13 @@ use super::lease::{fences, is_ready};
 use super::then::Then;
 use super::timers::Timer;
 use super::vouch::is_vouch_awaited;
+use super::write::Place;
 use crate::attributes::{Attributes, Credentials};
 use crate::errno::Errno;
-use crate::ids::InodeId;
+use crate::ids::{ChunkId, Epoch, InodeId};
 use crate::marks::Mark;
 use crate::namespace::record::{Mutation, WrittenExtent};
-use crate::wire::client_master::Answer;
+use crate::wire::client_master::{Answer, ClientToMaster};
 
 impl Client {
     /// Sends a commit if somebody waits for one and everything it must cover is there.
@@ -118,15 +119,16 @@ impl Client {
             .generation
             .unwrap_or_else(|| self.files[&inode].generation);
         for (index, _, _) in commit.chunks {
-            let is_kept = self.edit((inode, index), |chunk| {
+            let left = self.edit((inode, index), |chunk| {
                 super::lease::restart_writes(chunk, generation);
-                chunk.grant = None;
+                let grant = chunk.grant.take();
                 chunk.acknowledged = chunk.acknowledged.filter(|_| chunk.owed.is_some());
-                chunk.extents.is_dirty() || chunk.owed.is_some()
+                let is_kept = chunk.extents.is_dirty() || chunk.owed.is_some();
+                (is_kept, grant.map(|grant| (grant.chunk, grant.epoch)))
             });
-            match is_kept {
-                Some(true) => self.want_lease((inode, index)),
-                Some(false) => self.remove_chunk((inode, index)),
+            match left {
+                Some((true, _)) => self.want_lease((inode, index)),
+                Some((false, lease)) => self.drop_lease((inode, index), lease),
                 None => {}
             }
         }
@@ -138,6 +140,15 @@ impl Client {
         file.close_generation();
         self.cache.forget_attributes(inode);
         self.drop_locations(inode);
+    }
+
+    /// A chunk of which nothing is left to be written goes. Its lease may be a good one, as
+    /// another chunk of the commit was the stale one: the leader would take it for held.
+    fn drop_lease(&mut self, place: Place, lease: Option<(ChunkId, Epoch)>) {
+        self.remove_chunk(place);
+        if let Some((chunk, epoch)) = lease {
+            self.tell_master(ClientToMaster::NotHeld { chunk, epoch });
+        }
     }
 
     /// Everything unwritten of a file is lost.

@@ -98,8 +98,12 @@ impl Client {
         let Some(fetch) = self.fetches.get(&id) else {
             return;
         };
-        let (place, rounds) = (fetch.place, fetch.rounds);
-        if let Some((epoch, source)) = self.own_source(place, rounds) {
+        let (place, rounds, offset) = (fetch.place, fetch.rounds, fetch.offset);
+        let own = self.own_source(place, rounds);
+        // That there is nothing is for the leader to say: no copy would tell that the lease
+        // is void.
+        let own = own.filter(|(_, source)| source.valid > offset);
+        if let Some((epoch, source)) = own {
             self.begin_round(id, Told::Lease(epoch), source);
         } else if let Some(source) = self.cached_location(place).filter(|_| rounds == 0) {
             self.on_fetch_located(id, Ok(source));
