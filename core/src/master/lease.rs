@@ -668,7 +668,9 @@ impl Master {
         let is_gone = waited >= self.config.repair_delay && !patient;
         let has_none = |(server, _): &(ServerId, BootId)| match one.answers.get(server) {
             // It could not say, and has no disk that is gone: a full one is not for good.
-            Some(Answer::Unknown) => self.servers.has_failed_disk(*server),
+            Some(Answer::Unknown) => {
+                self.servers.has_failed_disk(*server) || self.servers.has_lost(*server, chunk)
+            }
             Some(Answer::Has(_) | Answer::Absent) => true,
             None => is_gone && !self.servers.is_alive(*server),
         };
