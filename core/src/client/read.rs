@@ -317,12 +317,10 @@ impl Client {
         chunk.map_or_else(Vec::new, |chunk| chunk.extents.unwritten_slices(from, to))
     }
 
-    /// What is kept of a chunk and nobody else can have written over. A lease that is on
-    /// its way back may be another mount's already: what was acknowledged under it is at the
-    /// copies, and perhaps something newer.
+    /// What is kept of a chunk. Of a lease that is on its way back too: its copies may lose
+    /// power before they are synced, and a read waits for the commit that goes with it.
     fn kept_in(&self, place: Place, from: u32, to: u32) -> Vec<(u32, Content)> {
         match self.chunk(place) {
-            Some(chunk) if chunk.lease == Lease::Ending => chunk.extents.unwritten_slices(from, to),
             Some(chunk) => chunk.extents.slices(from, to),
             None => Vec::new(),
         }
