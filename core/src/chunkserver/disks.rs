@@ -444,7 +444,7 @@ impl ChunkServer {
                 self.on_digest(disk, command, at, part, result);
             }
             Issued::Receive { key } => self.on_receive_step(disk, key, result),
-            Issued::Verify { key } => self.on_verified(disk, key, result),
+            Issued::Verify { key } => self.on_verified(key, result),
         }
     }
 

@@ -87,6 +87,8 @@ struct Replication {
     seen: Option<ChunkVersion>,
     /// It is made of others' parts, which have that version.
     build: Option<(Box<Build>, ChunkVersion)>,
+    /// Of what was made, bytes that were read back.
+    found: u64,
 }
 
 /// What a replication is at. Steps of the disk are not ordered among themselves, so
@@ -183,6 +185,7 @@ impl ChunkServer {
             asked: 0,
             steps: 0,
             bytes: 0,
+            found: 0,
             unflushed: 0,
             flushing: None,
             resting: false,
@@ -240,7 +243,12 @@ impl ChunkServer {
         if disk.is_none() {
             one.last_error = "no disk works".to_owned();
         }
-        match disk.filter(|_| one.build.is_some() || !one.sources.is_empty()) {
+        // A build goes on without a source that failed; it begins once.
+        let may_begin = match one.build {
+            Some(_) => one.attempt == 1,
+            None => !one.sources.is_empty(),
+        };
+        match disk.filter(|_| may_begin) {
             Some(disk) => {
                 one.disk = Some(disk);
                 self.change(part, PartOp::Pass, Then::Turn(key));
@@ -675,7 +683,11 @@ impl ChunkServer {
         let left = build.length().saturating_sub(from);
         let (part, disk) = (one.part, one.disk.expect("it was put there"));
         if left == 0 {
-            return self.end_build(key);
+            // Units of zeros are not kept, and were not counted.
+            return match one.found == one.bytes {
+                true => self.end_build(key),
+                false => self.fail_build(key, &DiskError::Corrupt { unit: 0 }),
+            };
         }
         let request = DiskRequest::Read {
             part,
@@ -686,25 +698,29 @@ impl ChunkServer {
     }
 
     /// Some of it was read back.
-    pub(super) fn on_verified(
-        &mut self,
-        disk: DiskId,
-        key: u64,
-        result: Result<DiskReply, DiskError>,
-    ) {
+    pub(super) fn on_verified(&mut self, key: u64, result: Result<DiskReply, DiskError>) {
         let one = self.replication(key);
-        let (part, Stage::Verifying(from)) = (one.part, one.stage) else {
+        let Stage::Verifying(from) = one.stage else {
             unreachable!("it was being read back");
         };
         match result {
-            Ok(_) => self.verify(key, from + PIECE),
-            Err(error) => {
-                self.on_disk_error(disk, part, &error);
-                let one = self.end_replication(key);
-                let reason = format!("what was made can't be read back: {error}");
-                self.fail_command(one.link, one.command, &reason);
+            Ok(DiskReply::Read { present, .. }) => {
+                let units = present.iter().map(|bits| u64::from(bits.count_ones()));
+                one.found += units.sum::<u64>() * UNIT_SIZE as u64;
+                self.verify(key, from + PIECE);
             }
+            Ok(other) => panic!("a read was answered by {other:?}"),
+            Err(error) => self.fail_build(key, &error),
         }
+    }
+
+    /// What was made is not there as it was made.
+    fn fail_build(&mut self, key: u64, error: &DiskError) {
+        let one = self.end_replication(key);
+        let disk = one.disk.expect("it was put there");
+        self.on_disk_error(disk, one.part, error);
+        let reason = format!("what was made can't be read back: {error}");
+        self.fail_command(one.link, one.command, &reason);
     }
 
     fn end_build(&mut self, key: u64) {

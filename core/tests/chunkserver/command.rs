@@ -1,7 +1,10 @@
 //! The leader's commands.
 
 use crate::cluster::*;
+use antler_core::chunk::geometry::StripeShape;
+use antler_core::chunk::stripe::Stripe;
 use antler_core::ids::{ChunkVersion, DiskId, Epoch, ServerId, Term};
+use antler_core::limits::{BLOCK_SIZE, UNIT_SIZE};
 use antler_core::machine::{Input, ServerRequest};
 use antler_core::wire::capability::Right;
 use antler_core::wire::chunk_master::{ChunkToMaster, Command, CommandResult, PartState};
@@ -340,4 +343,48 @@ fn a_part_that_was_lost_or_is_bad_is_not_said_to_be_absent() {
     assert!(matches!(failed, CommandResult::Failed { .. }), "{failed:?}");
     let lost = cluster.command(0, fence);
     assert!(matches!(lost, CommandResult::Failed { .. }), "{lost:?}");
+}
+
+/// A copy is built of a copy, its gaps left out.
+fn build(cluster: &Cluster, version: u64, units: u32) -> Command {
+    let shape = StripeShape::new(2, 1).unwrap();
+    Command::Build {
+        part: part(1),
+        version: ChunkVersion(version),
+        epoch: Epoch(version),
+        stripe: Stripe::new(shape, units * UNIT_SIZE as u32, Epoch(9)),
+        from: ChunkVersion(1),
+        sources: vec![cluster.copy(0, 1, 1, Right::Read)],
+    }
+}
+
+/// The copy that is built has more blocks than are kept in memory, and gaps between, so
+/// that several steps of the disk are under way when one fails.
+#[test]
+fn a_build_whose_disk_fails_amid_it_leaves_nothing_that_looks_whole() {
+    let mut cluster = Cluster::new(2, 2);
+    let source = cluster.copy(0, 1, 1, Right::Write);
+    let data = pattern(1, BLOCK_SIZE);
+    for run in 0..16 {
+        let chain = std::slice::from_ref(&source);
+        cluster.write(chain, run << 17, &data, false).unwrap();
+    }
+    let command = build(&cluster, 2, 496);
+    let made = states(cluster.command(1, command));
+    assert_eq!(made[0].unwrap().version, ChunkVersion(2));
+    let copy = cluster.copy(1, 1, 2, Right::Read);
+    assert_eq!(
+        cluster.read(&copy, 3 << 17, data.len() as u32).unwrap(),
+        data
+    );
+
+    let stores = &mut cluster.nodes[1].stores;
+    let mut holders = stores.values_mut();
+    let holder = holders.find(|store| store.parts().next().is_some());
+    holder.unwrap().vfs_mut().crash_after(1);
+    let command = build(&cluster, 3, 496);
+    let result = cluster.command(1, command);
+    assert!(matches!(result, CommandResult::Failed { .. }), "{result:?}");
+    let newest = cluster.copy(1, 1, 3, Right::Read);
+    cluster.read(&newest, 0, 4096).expect_err("it was not made");
 }
