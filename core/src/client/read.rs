@@ -212,11 +212,10 @@ impl Client {
         };
         let (source, fetch) = if covers(&kept, from, to) {
             let read = self.reads.get_mut(&id).expect("it is being planned");
+            let place = |in_chunk: u32| in_read(at + u64::from(in_chunk - from));
             let placed = kept.into_iter();
-            let placed =
-                placed.map(|(at_chunk, content)| (at + u64::from(at_chunk - from), content));
-            read.overlay
-                .extend(placed.map(|(at, content)| (in_read(at), content)));
+            let placed = placed.map(|(in_chunk, content)| (place(in_chunk), content));
+            read.overlay.extend(placed);
             (Source::Data(Bytes::new()), None)
         } else if let Some(data) = self.data_ahead(handle, place, (from, to)) {
             (Source::Data(data), None)

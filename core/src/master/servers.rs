@@ -1,9 +1,9 @@
 //! What every member knows of the chunkservers, in soft state: who lives, what
 //! each holds, and for each chunk how healthy that makes it.
 //!
-//! Owns the table of copies, and of parts of erasure codes; leaves deciding what to do about it to `repair`,
-//! `lease` and `commands`. Invariant: `copies` and each server's `chunks` tell
-//! the same, from both ends.
+//! Owns the table of copies, and of parts of erasure codes; leaves deciding what to do
+//! about it to `repair`, `lease` and `commands`. Invariant: `copies` and each server's
+//! `chunks` tell the same, from both ends.
 
 use crate::chunk::stripe::Stripe;
 use crate::ids::{Address, BootId, ChunkId, ChunkVersion, DiskId, Epoch, LinkId, PartId, ServerId};
