@@ -191,6 +191,16 @@ impl Part {
             .and_then(|dirty| dirty.blocks.get(&block))
     }
 
+    /// Whether blocks from one on changed since the commit that has them: it may hold more
+    /// than can be seen.
+    pub(super) fn has_changed(&self, first: u16) -> bool {
+        let dirty = self.dirty.as_ref().filter(|dirty| !dirty.homeless);
+        dirty.is_some_and(|dirty| {
+            let mut blocks = dirty.blocks.range(first..);
+            blocks.any(|(&block, _)| self.committed_slot(block).is_some())
+        })
+    }
+
     pub(super) fn memory_bytes(&self) -> usize {
         self.dirty.as_ref().map_or(0, |dirty| dirty.memory)
     }

@@ -143,7 +143,8 @@ impl<V: Vfs> Disk<V> {
     ) -> Result<(), DiskError> {
         if let Some(from) = drop_from {
             self.plan_zero(id, part, edit, from as usize..CHUNK_SIZE as usize)?;
-            edit.dropped = self.is_cut(id, part, edit)?;
+            let first = block_at((from as usize).min(CHUNK_SIZE as usize - 1));
+            edit.dropped = part.has_changed(first) || self.is_cut(id, part, edit)?;
         }
         let small = self.is_small(part, pieces.data.len());
         edit.blocks_left = pieces.blocks();

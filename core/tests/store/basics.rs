@@ -111,6 +111,25 @@ fn a_write_tells_when_it_drops_what_a_crash_would_bring_back() {
 }
 
 #[test]
+fn a_write_tells_when_what_it_drops_was_zeroed_and_a_crash_would_bring_it_back() {
+    for from in [0, 100, BLOCK, BLOCK + 5000, 2 * BLOCK + UNIT] {
+        let mut store = fresh();
+        write(&mut store, part(1), 0, &pattern(4, 3 * BLOCK_SIZE)).unwrap();
+        keep(&mut store, part(1)).unwrap();
+        let zero = DiskRequest::Zero {
+            part: part(1),
+            version: ChunkVersion(2),
+            epoch: Epoch(2),
+            offset: from,
+            length: 3 * BLOCK - from,
+        };
+        run(&mut store, zero).unwrap();
+        let told = drop_behind(&mut store, from);
+        assert!(matches!(told, DiskReply::Dropped), "{from}: {told:?}");
+    }
+}
+
+#[test]
 fn drop_from_and_zero_leave_zeros() {
     let mut store = fresh();
     let data = pattern(4, 3 * BLOCK_SIZE);
