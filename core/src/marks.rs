@@ -123,6 +123,8 @@ marks! {
     PartReceived = "part-received";
     /// A unit with a wrong checksum was met.
     CorruptUnit = "corrupt-unit";
+    /// A part of which a read had failed was read from end to end, and counts again.
+    ReadableAgain = "readable-again";
     /// A sync failed, and nothing more was accepted on that disk.
     SyncFailed = "sync-failed";
     /// A disk was full.

@@ -93,13 +93,13 @@ impl<V: Vfs> Disk<V> {
         DiskError::Medium(reason)
     }
 
-    /// What a failed read means: those units are bad, and too many end the disk.
+    /// What a failed read means: nothing of those units, now; too many end the disk.
     fn read_fault(&mut self, error: VfsError, unit: u32) -> DiskError {
         self.read_errors += 1;
         if self.read_errors >= READ_ERRORS_MAX {
             return self.fault(error);
         }
-        DiskError::Corrupt { unit }
+        DiskError::Unreadable { unit }
     }
 
     pub(super) fn check_alive(&self) -> Result<(), DiskError> {

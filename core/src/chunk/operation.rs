@@ -233,6 +233,12 @@ pub enum DiskError {
         /// Which unit of the part.
         unit: u32,
     },
+    /// A unit could not be read; nothing is known of its content.
+    #[error("unit {unit} can't be read")]
+    Unreadable {
+        /// Which unit of the part.
+        unit: u32,
+    },
     /// The data does not match the checksums that came with it; nothing changed.
     #[error("data came damaged")]
     Mismatch,

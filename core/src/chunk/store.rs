@@ -423,7 +423,9 @@ impl<V: Vfs> ChunkStore<V> {
 
     fn note_failure(&mut self, result: &Result<DiskReply, DiskError>) {
         match result {
-            Err(DiskError::Corrupt { .. }) => self.mark(StoreMark::CorruptUnit),
+            Err(DiskError::Corrupt { .. } | DiskError::Unreadable { .. }) => {
+                self.mark(StoreMark::CorruptUnit)
+            }
             Err(DiskError::Full) => self.mark(StoreMark::DiskFull),
             _ => {}
         }

@@ -71,6 +71,10 @@ pub(super) enum Issued {
     Verify {
         key: u64,
     },
+    /// A piece of a part of which a read failed is read again.
+    Recheck {
+        part: PartId,
+    },
 }
 
 impl Issued {
@@ -445,6 +449,7 @@ impl ChunkServer {
             }
             Issued::Receive { key } => self.on_receive_step(disk, key, result),
             Issued::Verify { key } => self.on_verified(key, result),
+            Issued::Recheck { part } => self.on_rechecked(disk, part, result),
         }
     }
 
@@ -531,13 +536,16 @@ impl ChunkServer {
 
     /// What an operation's error says about the part and the disk.
     pub(super) fn on_disk_error(&mut self, disk: DiskId, part: PartId, error: &DiskError) {
-        if matches!(error, DiskError::Corrupt { .. } | DiskError::Medium(_))
-            && self.parts.drop_suspect(part)
-        {
+        let unread = matches!(
+            error,
+            DiskError::Corrupt { .. } | DiskError::Unreadable { .. } | DiskError::Medium(_)
+        );
+        if unread && self.parts.drop_suspect(part) {
             return self.say_lost(vec![part]);
         }
         match error {
             DiskError::Corrupt { unit } => self.on_corrupt(part, *unit),
+            DiskError::Unreadable { unit } => self.on_unreadable(disk, part, *unit),
             DiskError::Full => {
                 self.marks.reach(Mark::DiskFull);
                 // The next new part goes elsewhere, if there is a place.
@@ -554,6 +562,7 @@ impl ChunkServer {
 
     fn on_corrupt(&mut self, part: PartId, unit: u32) {
         self.marks.reach(Mark::CorruptUnit);
+        self.rechecks.forget(part);
         if self.parts.note_bad(part) {
             self.log(
                 Level::Warn,

@@ -6,7 +6,8 @@
 //! lease; `requests` the data port and the chain; `peers` links to other
 //! chunkservers; `parts` the table of parts and one queue for each; `disks` what
 //! is under way on each disk, group commit, checkpoints; `commands` the leader's
-//! commands; `replicate` making a part equal to another server's.
+//! commands; `replicate` making a part equal to another server's; `recheck` reading again
+//! what could not be read for a moment.
 //!
 //! Invariants: a writer whose epoch is behind the newest seen changes nothing; an
 //! acknowledged sync is durable here and at every server behind it in the chain;
@@ -19,6 +20,7 @@ mod disks;
 mod masters;
 mod parts;
 mod peers;
+mod recheck;
 mod replicate;
 mod requests;
 
@@ -36,6 +38,7 @@ use disks::{Disks, Issued};
 use masters::Masters;
 use parts::Parts;
 use peers::Peers;
+use recheck::Rechecks;
 use replicate::Replications;
 use requests::Jobs;
 use std::collections::{BTreeMap, VecDeque};
@@ -124,6 +127,7 @@ pub struct ChunkServer {
     jobs: Jobs,
     commands: Commands,
     replications: Replications,
+    rechecks: Rechecks,
     issued: BTreeMap<Token, Issued>,
     next_token: Token,
     /// A graceful stop was asked for; it gives up at that instant.
@@ -152,6 +156,7 @@ impl ChunkServer {
             jobs: Jobs::default(),
             commands: Commands::default(),
             replications: Replications::default(),
+            rechecks: Rechecks::default(),
             issued: BTreeMap::new(),
             next_token: Token(0),
             stopping: None,
@@ -251,6 +256,7 @@ impl ChunkServer {
         self.tick_masters();
         self.tick_peers();
         self.tick_disks();
+        self.tick_rechecks();
         self.say_fresh();
         self.commit_idle();
     }

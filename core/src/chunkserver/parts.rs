@@ -302,6 +302,12 @@ impl Parts {
         info.is_some_and(|info| !std::mem::replace(&mut info.bad, true))
     }
 
+    /// Notes that all of a part could be read after all; true if it counted as bad.
+    pub(super) fn note_readable(&mut self, part: PartId) -> bool {
+        let info = self.table.get_mut(&part);
+        info.is_some_and(|info| std::mem::replace(&mut info.bad, false))
+    }
+
     fn note_written(&mut self, part: PartId, now: Instant, bytes: u64) {
         if let Some(info) = self.table.get_mut(&part) {
             info.written = Some(now);
@@ -689,6 +695,7 @@ impl ChunkServer {
             info.bad &= !received;
         }
         if received {
+            self.rechecks.forget(part);
             self.parts.lost.remove(&part);
             self.parts.drop_suspect(part);
         }
@@ -697,6 +704,7 @@ impl ChunkServer {
     /// A part was deleted; what it was fenced at stays, as a writer may still come who
     /// was away when its lease ended.
     fn note_gone(&mut self, part: PartId) {
+        self.rechecks.forget(part);
         if let Some(info) = self.parts.remove(part) {
             self.parts.fence(part, info.epoch);
             if info.made {
@@ -764,6 +772,7 @@ impl ChunkServer {
         let parts: Vec<PartId> = on_disk.map(|(&part, _)| part).collect();
         for part in &parts {
             let info = self.parts.remove(*part).expect("it was just there");
+            self.rechecks.forget(*part);
             self.parts.lost.insert(*part);
             if self.is_clean(*part, &info) {
                 self.parts.suspects.insert(*part, info);

@@ -417,7 +417,7 @@ impl ChunkServer {
 fn kind_of(error: &DiskError) -> ChunkErrorKind {
     match error {
         DiskError::NotFound => ChunkErrorKind::NotFound,
-        DiskError::Corrupt { .. } => ChunkErrorKind::Corrupt,
+        DiskError::Corrupt { .. } | DiskError::Unreadable { .. } => ChunkErrorKind::Corrupt,
         DiskError::Mismatch => ChunkErrorKind::Invalid,
         DiskError::Full => ChunkErrorKind::Full,
         DiskError::Medium(_) => ChunkErrorKind::Medium,

@@ -29,6 +29,74 @@ fn a_rotten_unit_is_reported_once_and_not_counted_any_more() {
     assert_eq!(cluster.read(&copy, 4096, 4096).unwrap(), data[..4096]);
 }
 
+/// What the server said last of its only part.
+fn is_bad(cluster: &Cluster) -> bool {
+    let reports = cluster.from_servers.iter().rev();
+    let mut last = reports.filter_map(|(_, said)| match said {
+        ChunkToMaster::Gained { parts } | ChunkToMaster::Report { parts, .. } => parts.first(),
+        _ => None,
+    });
+    last.next().expect("it has a part").bad
+}
+
+fn fail_reads(cluster: &mut Cluster, fail: bool) {
+    for store in cluster.nodes[0].stores.values_mut() {
+        store.vfs_mut().fail_reads(fail);
+    }
+}
+
+#[test]
+fn a_part_that_could_not_be_read_for_a_moment_counts_again_once_all_of_it_was() {
+    let mut cluster = Cluster::new(1, 1);
+    let data = pattern(1, 16384);
+    let copy = cluster.copy(0, 1, 1, Right::Write);
+    let chain = std::slice::from_ref(&copy);
+    cluster.write(chain, 0, &data, true).unwrap();
+    fail_reads(&mut cluster, true);
+    let read = cluster.read(&copy, 0, 16384);
+    assert_eq!(read, Err(ChunkErrorKind::Corrupt));
+    assert!(is_bad(&cluster));
+    cluster.pass(HEARTBEAT * 6);
+    assert!(is_bad(&cluster), "it still fails");
+    fail_reads(&mut cluster, false);
+    cluster.pass(HEARTBEAT * 20);
+    assert!(!is_bad(&cluster));
+    assert_eq!(cluster.read(&copy, 0, 16384).unwrap(), data);
+}
+
+#[test]
+fn a_part_that_could_not_be_read_and_is_rotten_stays_bad() {
+    let mut cluster = Cluster::new(1, 1);
+    let data = pattern(1, 16384);
+    let copy = cluster.copy(0, 1, 1, Right::Write);
+    let chain = std::slice::from_ref(&copy);
+    cluster.write(chain, 0, &data, true).unwrap();
+    cluster.rot(0, 1, &data[5000..][..32]);
+    fail_reads(&mut cluster, true);
+    cluster.read(&copy, 0, 4096).unwrap_err();
+    fail_reads(&mut cluster, false);
+    cluster.pass(HEARTBEAT * 40);
+    assert!(is_bad(&cluster));
+}
+
+#[test]
+fn a_part_that_can_not_be_read_for_minutes_is_given_up() {
+    let mut cluster = Cluster::new(1, 1);
+    let copy = cluster.copy(0, 1, 1, Right::Write);
+    let chain = std::slice::from_ref(&copy);
+    cluster.write(chain, 0, b"x", true).unwrap();
+    fail_reads(&mut cluster, true);
+    for _ in 0..3 {
+        cluster.read(&copy, 0, 4096).unwrap_err();
+        assert!(is_bad(&cluster));
+    }
+    cluster.pass(HEARTBEAT * 300);
+    assert!(is_bad(&cluster), "it was given up");
+    fail_reads(&mut cluster, false);
+    cluster.pass(HEARTBEAT * 300);
+    assert!(is_bad(&cluster));
+}
+
 #[test]
 fn a_failed_disk_loses_its_parts_but_for_reading_and_no_writer_makes_them_anew() {
     let mut cluster = Cluster::new(1, 2);

@@ -56,6 +56,7 @@ pub struct Files {
     pub syncs: u64,
     pages_max: usize,
     fail_syncs: bool,
+    fail_reads: bool,
 }
 
 impl Default for Files {
@@ -71,6 +72,7 @@ impl Default for Files {
             syncs: 0,
             pages_max: usize::MAX / PAGE / 2,
             fail_syncs: false,
+            fail_reads: false,
         }
     }
 }
@@ -105,6 +107,11 @@ impl Files {
     /// Lets every sync fail from now on.
     pub fn fail_syncs(&mut self) {
         self.fail_syncs = true;
+    }
+
+    /// Lets every read fail, until it is told to let them succeed.
+    pub fn fail_reads(&mut self, fail: bool) {
+        self.fail_reads = fail;
     }
 
     /// The bytes of a file.
@@ -287,6 +294,9 @@ impl Vfs for Files {
     }
 
     fn read_at(&mut self, file: FileId, offset: u64, buffer: &mut [u8]) -> VfsResult<usize> {
+        if self.fail_reads {
+            return Err(VfsError::Io("read".to_owned()));
+        }
         let live = &self.file(file).live;
         let start = (offset as usize).min(live.len());
         let count = buffer.len().min(live.len() - start);
