@@ -649,7 +649,7 @@ impl World {
     pub(crate) fn can_lose(&self, index: usize, fault: &FaultPlan) -> bool {
         let node = &self.nodes[index];
         let harmed =
-            |node: &Node| node.power == Power::Lost || node.disks.iter().any(node::is_faulty);
+            |node: &Node| node.power == Power::Lost || node.disks.iter().any(node::is_doomed);
         match node.role {
             Role::Master => {
                 let masters: Vec<&Node> = self
@@ -862,7 +862,7 @@ fn is_healthy_other(node: &Node, servers: &[ServerId]) -> bool {
     node.role == Role::ChunkServer
         && node.power == Power::Up
         && !servers.contains(&ServerId(node.id))
-        && !node.disks.iter().any(node::is_faulty)
+        && !node.disks.iter().any(node::is_doomed)
 }
 
 /// Whether a chunkserver reads a file while it serves. What it reads only when it starts

@@ -687,6 +687,11 @@ pub(crate) fn is_faulty(disk: &SimDisk) -> bool {
     faults.vanished || faults.full || counts.failed_calls > 0 || !is_sound
 }
 
+/// Whether a disk has such a fault, or will have.
+pub(crate) fn is_doomed(disk: &SimDisk) -> bool {
+    is_faulty(disk) || disk.faults().is_armed()
+}
+
 /// Whether what is on a disk can be read, be it written or not.
 pub(crate) fn is_readable(disk: &SimDisk) -> bool {
     let faults = disk.faults();

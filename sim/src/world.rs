@@ -587,6 +587,7 @@ impl World {
             Witness::Restarting => self.judges.members.on_restarting(index),
             Witness::LogSync(when) => self.on_foreseen(when, Seen::LogSync, index, None),
             Witness::DiskSync(when) => self.on_foreseen(when, Seen::DiskSync, index, None),
+            Witness::DiskFailed => self.on_disk_failed(index),
             Witness::Writing(part, epoch) => {
                 let found = self.judges.leases.on_writing(index, part, epoch);
                 self.judges.judge("P4: fencing", found);

@@ -82,8 +82,9 @@ impl BytesJudge {
         key: FileKey,
         asked: &mut Asked,
     ) -> ChangeId {
+        let may_lose = self.may_lose();
         let file = self.files.entry(key).or_default();
-        if self.errors != Errors::None || self.deaths >= self.copies {
+        if may_lose {
             file.doubt();
         }
         match asked.effect {
@@ -110,6 +111,11 @@ impl BytesJudge {
             DataEffect::Flush | DataEffect::Fsync => file.begin_commit(),
             DataEffect::None => file.newest_change(),
         }
+    }
+
+    /// Whether so many servers died that what no sync covers may be nowhere any more.
+    fn may_lose(&self) -> bool {
+        self.errors != Errors::None || self.deaths >= self.copies
     }
 
     /// A mount answers. Tells of a finished fsync.
@@ -258,8 +264,12 @@ impl BytesJudge {
     /// A chunkserver died: what was not synced may be gone.
     pub(crate) fn lose_server(&mut self) {
         self.deaths += 1;
+        let may_lose = self.may_lose();
         for file in self.files.values_mut() {
             file.lose_server();
+            if may_lose {
+                file.doubt();
+            }
         }
     }
 

@@ -112,6 +112,14 @@ pub struct DiskFaults {
 }
 
 impl DiskFaults {
+    /// Whether a call will fail, be it one that nobody makes before long.
+    #[must_use]
+    pub fn is_armed(&self) -> bool {
+        [self.read, self.write, self.sync]
+            .iter()
+            .any(|failing| *failing != Failing::Never)
+    }
+
     /// Whether something goes wrong with what is written, and nobody is told.
     #[must_use]
     pub fn is_silent(&self) -> bool {

@@ -81,6 +81,7 @@ struct Growing {
 #[derive(Clone, Debug)]
 struct ReadUnderWay {
     read: u64,
+    mount: MountId,
     offset: u64,
     allowed: BTreeMap<u64, (u64, Vec<Source>)>,
     size_low: u64,
@@ -421,9 +422,24 @@ impl FileBytes {
 
     /// What mounts wrote and did not commit may be lost from now on, before they are told.
     pub fn doubt(&mut self) {
-        self.doubtful = true;
+        let was_doubtful = std::mem::replace(&mut self.doubtful, true);
         for segment in self.segments.values_mut() {
             segment.closed = None;
+        }
+        if !was_doubtful {
+            self.doubt_reads();
+        }
+    }
+
+    /// What is being read need not be what its mount wrote any more.
+    fn doubt_reads(&mut self) {
+        for read in &mut self.reads {
+            read.size_low = read.size_low.min(self.size_low);
+            for (&start, segment) in &self.segments {
+                for source in segment.readable(read.mount, false) {
+                    read.widen(start, segment.end, source);
+                }
+            }
         }
     }
 
@@ -438,6 +454,7 @@ impl FileBytes {
         let written = self.own_end(mount);
         self.reads.push(ReadUnderWay {
             read,
+            mount,
             offset,
             allowed,
             size_low: self.size_low.max(written),

@@ -74,6 +74,8 @@ pub(crate) enum Witness {
     LogSync(Nanos),
     /// A chunkserver's disk will be amid a sync then.
     DiskSync(Nanos),
+    /// A chunkserver learns that one of its disks failed.
+    DiskFailed,
     /// A chunkserver's disk is to write a part under an epoch.
     Writing(antler_core::ids::PartId, antler_core::ids::Epoch),
 }

@@ -13,7 +13,7 @@ use antler_core::chunkserver::ChunkServer;
 use antler_core::ids::{DiskId, Token};
 use antler_core::machine::{Input, Machine, ServerRequest};
 use antler_core::marks::{Mark, Marks};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 pub(crate) struct ServerProcess {
     pub(crate) machine: ChunkServer,
@@ -42,6 +42,8 @@ impl StoreRunner {
 struct Storage {
     runners: Vec<StoreRunner>,
     under_way: BTreeMap<u64, Running>,
+    /// The runners whose disks the machine was told to have failed.
+    failed: BTreeSet<usize>,
     next: u64,
 }
 
@@ -66,6 +68,7 @@ impl ServerProcess {
             storage: Storage {
                 runners,
                 under_way: BTreeMap::new(),
+                failed: BTreeSet::new(),
                 next: 0,
             },
         }
@@ -182,6 +185,10 @@ impl Storage {
         match std::mem::replace(&mut running.state, State::Stepping) {
             State::Over(result) => {
                 let running = self.under_way.remove(&number)?;
+                let fails = matches!(result, Err(DiskError::Medium(_)));
+                if fails && self.failed.insert(running.runner) {
+                    acts.push(Act::Witness(Witness::DiskFailed));
+                }
                 let disk = self.runners[running.runner].id;
                 let token = running.token;
                 Some(Input::Completed(DiskCompletion {
