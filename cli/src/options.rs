@@ -1,5 +1,7 @@
 //! Mount options: `-o` of `antler mount` and of /etc/fstab.
 
+use antler_core::placement::label::Expression;
+use antler_core::placement::nearness::{PREFER, PREFERENCE_MAX, PREFERENCES_MAX};
 use antler_fuse::MountOption;
 use antler_net::config::is_label;
 use std::path::PathBuf;
@@ -16,7 +18,10 @@ Options:
   retry=SECONDS       after how long a request that gets nowhere fails; `forever`
                       (the default) waits until the cluster is back
   mount_timeout=SECONDS  how long to try to mount [default: 60]
-  label=NAME:VALUE    where this host is (dc:west, rack:r2); near copies are read first
+  label=KEY=VALUE     where this host is (dc=west, rack=r2); near copies are read first
+  prefer=WHERE[;WHERE...]  copies to read and write first, in this order, be they near or
+                      not: `prefer=dc=west;tier=ssd` (and, or, not as in a storage class)
+  prefer_file=FILE    the same, a line for each; lines that begin with # are passed over
   threads=N           threads that serve the kernel [default: one per processor, at most 8]
   log=FILE            where the process in the background logs [default: nowhere]
   pid=FILE            its pid file [default: none]
@@ -144,9 +149,39 @@ impl Options {
             ("mount_timeout", Some(text)) => self.mount_timeout = seconds(name, text)?,
             ("threads", Some(text)) => self.threads = threads(text)?,
             ("label", Some(text)) => self.labels.push(label(text)?),
+            ("prefer", Some(text)) => self.prefer(text.split(';'), "prefer")?,
+            ("prefer_file", Some(file)) => self.prefer_lines_of(file)?,
             _ => return Ok(name.starts_with("x-") || PASSED_OVER.contains(&name)),
         }
         Ok(true)
+    }
+
+    /// Adds expressions behind those that are preferred already.
+    fn prefer<'t>(
+        &mut self,
+        expressions: impl Iterator<Item = &'t str>,
+        source: &str,
+    ) -> Result<(), String> {
+        for text in expressions.map(str::trim).filter(|text| !text.is_empty()) {
+            let parsed = text.parse::<Expression>();
+            parsed.map_err(|mistake| format!("{source}={text}: {mistake}"))?;
+            if text.len() > PREFERENCE_MAX {
+                return Err(format!("{source}: at most {PREFERENCE_MAX} bytes each"));
+            }
+            self.labels.push((PREFER.to_owned(), text.to_owned()));
+        }
+        let count = self.labels.iter().filter(|(key, _)| key == PREFER).count();
+        match count > PREFERENCES_MAX {
+            true => Err(format!("{source}: {count} of at most {PREFERENCES_MAX}")),
+            false => Ok(()),
+        }
+    }
+
+    fn prefer_lines_of(&mut self, file: &str) -> Result<(), String> {
+        let text = std::fs::read_to_string(file);
+        let text = text.map_err(|error| format!("prefer_file={file}: {error}"))?;
+        let lines = text.lines().map(str::trim);
+        self.prefer(lines.filter(|line| !line.starts_with('#')), "prefer_file")
     }
 }
 
@@ -201,12 +236,13 @@ fn threads(text: &str) -> Result<usize, String> {
 }
 
 fn label(text: &str) -> Result<(String, String), String> {
-    match text.split_once(':') {
-        Some((name, value)) if is_label(name) && is_label(value) => {
+    // With a colon as well: that is how it was written first.
+    match text.split_once(['=', ':']) {
+        Some((name, value)) if is_label(name) && is_label(value) && name != PREFER => {
             Ok((name.to_owned(), value.to_owned()))
         }
         _ => Err(format!(
-            "label={text}: NAME:VALUE is allowed, each 1 to 64 of a-z A-Z 0-9 . _ -"
+            "label={text}: KEY=VALUE is allowed, each 1 to 64 of a-z A-Z 0-9 . _ -"
         )),
     }
 }
@@ -276,6 +312,40 @@ mod tests {
         assert_eq!(options.labels[1], ("rack".into(), "r1".into()));
         let expected = [MountOption::Dev, MountOption::NoAtime, MountOption::NoSuid];
         assert_eq!(options.kernel, expected);
+    }
+
+    #[test]
+    fn labels_may_be_written_like_those_of_servers() {
+        let options = parse("label=dc=west,label=rack:r1").expect("right");
+        assert_eq!(options.labels[0], ("dc".into(), "west".into()));
+        assert_eq!(options.labels[1], ("rack".into(), "r1".into()));
+    }
+
+    #[test]
+    fn preferences_keep_their_order_and_are_checked() {
+        let options = parse("prefer=dc=west and tier=ssd; dc=west,prefer=not dc=east");
+        let labels = options.expect("right").labels;
+        let texts: Vec<&str> = labels.iter().map(|(_, text)| text.as_str()).collect();
+        assert_eq!(texts, ["dc=west and tier=ssd", "dc=west", "not dc=east"]);
+        assert!(labels.iter().all(|(key, _)| key == PREFER));
+        for wrong in ["prefer=dc", "prefer=dc=west;tier=", "label=prefer=x"] {
+            assert!(parse(wrong).is_err(), "{wrong}");
+        }
+        let many = format!("prefer={}", "dc=a;".repeat(PREFERENCES_MAX + 1));
+        assert!(parse(&many).expect_err("too many").contains("at most"));
+    }
+
+    #[test]
+    fn preferences_are_read_from_a_file() {
+        let file = std::env::temp_dir().join(format!("antler-prefer-{}", std::process::id()));
+        std::fs::write(&file, "# near first\ndc=west\n\ntier=ssd\n").expect("written");
+        let options = parse(&format!("prefer_file={}", file.display()));
+        std::fs::remove_file(&file).expect("it was written");
+        let labels = options.expect("right").labels;
+        assert_eq!(labels.len(), 2);
+        assert_eq!(labels[1], (PREFER.into(), "tier=ssd".into()));
+        let missing = parse("prefer_file=/no/such/file").expect_err("it is not there");
+        assert!(missing.contains("/no/such/file"), "{missing}");
     }
 
     #[test]

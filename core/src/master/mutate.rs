@@ -533,14 +533,15 @@ impl Master {
         copies
     }
 
-    /// Puts the copies nearest to the session's client first.
+    /// Puts the copies first that the session's client prefers, or that are nearest to it.
     pub(super) fn near_first(&self, session: SessionId, copies: &mut [(ServerId, BootId)]) {
         let Some(one) = self.sessions.table.get(&session) else {
             return;
         };
         copies.sort_by_key(|(server, _)| {
-            self.servers.get(*server).map_or(u8::MAX, |place| {
-                placement::distance(&one.labels, &place.labels)
+            let known = self.servers.get(*server);
+            known.map_or((usize::MAX, u8::MAX), |known| {
+                one.nearness.rank(&known.labels)
             })
         });
     }

@@ -7,7 +7,7 @@
 
 use crate::ids::{InodeId, LinkId, SessionId};
 use crate::limits::{CACHE_LEASE, DRIFT_PER_MILLE};
-use crate::placement::Labels;
+use crate::placement::{Labels, Nearness};
 use crate::time::{Duration, Instant};
 use crate::wire::client_master::Stale;
 use std::collections::{BTreeMap, BTreeSet};
@@ -26,7 +26,7 @@ pub(super) struct Session {
     pub(super) caches: bool,
     /// It lapsed: what it cached before may be stale, and pushes were not sent.
     pub(super) must_drop: bool,
-    pub(super) labels: Labels,
+    pub(super) nearness: Nearness,
     /// It has said hello to this leader, and what it has open.
     pub(super) arrived: bool,
     pub(super) opens: BTreeSet<InodeId>,
@@ -43,7 +43,7 @@ impl Session {
             heard: now,
             caches: true,
             must_drop: false,
-            labels: Labels::new(),
+            nearness: Nearness::default(),
             arrived: false,
             opens: BTreeSet::new(),
             interests: BTreeSet::new(),
@@ -123,7 +123,7 @@ impl Sessions {
         one.must_drop = false;
         one.arrived = true;
         one.opens = opens.into_iter().collect();
-        one.labels = labels;
+        one.nearness = Nearness::of(labels);
         released
     }
 

@@ -4,16 +4,19 @@
 //!
 //! Reading order: `label` (where servers are), `class` (what is wanted), `grammar`
 //! (how that is written), `slots` (how well copies meet it), `choose` (which
-//! servers come next, which copies are too many), `reason` (why it can't be met).
+//! servers come next, which copies are too many), `nearness` (which of them a client gets
+//! first), `reason` (why it can't be met).
 
 pub mod choose;
 pub mod class;
 pub mod grammar;
 pub mod label;
+pub mod nearness;
 pub mod reason;
 pub mod slots;
 
 pub use choose::{Candidate, choose, homecoming, surplus};
 pub use class::{Archive, ClassId, Clock, Policy, StorageClass};
 pub use label::{Labels, distance};
+pub use nearness::Nearness;
 pub use slots::{Fill, admits, fill};

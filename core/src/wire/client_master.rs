@@ -34,7 +34,8 @@ pub enum ClientToMaster {
         /// Every inode that the client has open (the leader keeps that in soft state).
         #[n(3)]
         opens: Vec<InodeId>,
-        /// Where the client is (`dc`, `rack`, ...), for the choice of near copies.
+        /// Where the client is (`dc`, `rack`, ...), for the choice of near copies, and what
+        /// it prefers to that: see [`crate::placement::nearness`].
         #[n(4)]
         labels: Vec<(String, String)>,
         /// Creates of regular files that were sent and not seen answered: whatever they
