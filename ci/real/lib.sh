@@ -196,14 +196,14 @@ masters() { status '[.members[] | select(.name | startswith("master")) | .addres
 
 SECOND_MOUNTS=()
 
-# second_mount PATH: another client on the same cluster.
+# second_mount PATH [OPTIONS]: another client on the same cluster.
 second_mount() {
     if [ -n "$PLAIN" ]; then
         ln -s "$MNT" "$1"
         return 0
     fi
     mkdir -p "$1"
-    "$ANTLER" mount "$(masters):/" "$1" -o "key=$DIR/cluster.key" >>"$WORK/mount.log" 2>&1 &
+    "$ANTLER" mount "$(masters):/" "$1" -o "key=$DIR/cluster.key${2:+,$2}" >>"$WORK/mount.log" 2>&1 &
     local start
     start=$(date +%s)
     until mountpoint -q "$1"; do
