@@ -37,6 +37,9 @@ pub(crate) enum Command {
     Status(Status),
     /// Show a file's chunks, their versions, and where each copy is
     Info(Info),
+    /// Explain why a file's chunks are as they are: what each copy is there for, what they
+    /// survive, what is under way
+    Explain(Explain),
     /// Ask whether nodes may be stopped: exit code 0 if nothing becomes unavailable or
     /// endangered, 3 if something does
     OkToStop(OkToStop),
@@ -200,6 +203,25 @@ pub(crate) struct Status {
 pub(crate) struct Info {
     /// A path on a mount; with --dir or --master, a path in the cluster
     pub(crate) path: PathBuf,
+    /// As JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) target: Target,
+}
+
+/// `antler explain`
+#[derive(Args, Debug)]
+#[command(
+    after_help = "A chunk survives the loss of any so many servers, racks or datacentres at once, \
+    as its copies lie now and with nothing repaired meanwhile."
+)]
+pub(crate) struct Explain {
+    /// A file; a path on a mount, or with --dir or --master a path in the cluster
+    pub(crate) path: PathBuf,
+    /// Every file below the directory: chunks by health, and those that are not at goal
+    #[arg(short, long)]
+    pub(crate) recursive: bool,
     /// As JSON
     #[arg(long)]
     pub(crate) json: bool,

@@ -8,7 +8,7 @@ use crate::out::{say, say_part};
 use crate::session::Session;
 use crate::status::{bytes, class_lines};
 use crate::target;
-use antler_core::attributes::{Credentials, FileKind};
+use antler_core::attributes::{Credentials, DirectoryEntry, FileKind};
 use antler_core::client::request::{FileReply, FileRequest};
 use antler_core::errno::Errno;
 use antler_core::ids::{InodeId, ServerId};
@@ -190,9 +190,10 @@ pub(crate) fn set_class(arguments: &SetClass) -> Outcome<()> {
             set += 1;
             if arguments.recursive {
                 let below = list(session, inode).await;
-                left.extend(below.map_err(|error| {
+                let below = below.map_err(|error| {
                     Failure::undone(format_args!("{}: {error}", path.display()))
-                })?);
+                })?;
+                left.extend(below.into_iter().map(|entry| entry.attributes.inode));
             }
         }
         Ok(())
@@ -209,7 +210,7 @@ async fn set_one(session: &Session, inode: InodeId, name: &str) -> Result<(), Er
 }
 
 /// The files and directories in a directory; none in a file.
-async fn list(session: &Session, inode: InodeId) -> Result<Vec<InodeId>, Errno> {
+pub(crate) async fn list(session: &Session, inode: InodeId) -> Result<Vec<DirectoryEntry>, Errno> {
     let (mut found, mut cookie) = (Vec::new(), 0);
     loop {
         let query = Query::ReadDirectory {
@@ -224,10 +225,13 @@ async fn list(session: &Session, inode: InodeId) -> Result<Vec<InodeId>, Errno> 
             Err(error) => return Err(error),
         };
         cookie = entries.last().map_or(cookie, |entry| entry.cookie);
-        let kept = entries.iter().map(|entry| &entry.attributes);
-        let kept =
-            kept.filter(|object| matches!(object.kind, FileKind::Regular | FileKind::Directory));
-        found.extend(kept.map(|object| object.inode));
+        let has_class = |entry: &DirectoryEntry| {
+            matches!(
+                entry.attributes.kind,
+                FileKind::Regular | FileKind::Directory
+            )
+        };
+        found.extend(entries.into_iter().filter(has_class));
         if end {
             return Ok(found);
         }
@@ -241,7 +245,13 @@ pub(crate) fn get_class(arguments: &GetClass) -> Outcome<()> {
     let class = found.with_session(async |session| {
         let inode = found.inode(session).await?;
         // A directory has no chunks, and is told of all the same.
-        match session.query(Query::Info { inode }).await {
+        match session
+            .query(Query::Info {
+                inode,
+                explain: None,
+            })
+            .await
+        {
             // A leader of a version before there were classes tells none.
             Ok(Answer::Info(info)) if info.class.is_empty() => {
                 Ok(format!("copies-{}", info.attributes.copies))

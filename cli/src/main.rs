@@ -10,6 +10,7 @@ mod arguments;
 mod classes;
 mod daemons;
 mod down;
+mod explain;
 mod failure;
 mod keygen;
 mod layout;
@@ -60,6 +61,7 @@ fn run(command: &Command) -> Outcome<ExitCode> {
         Command::Mount(arguments) => mount::run(arguments),
         Command::Status(arguments) => status::run(arguments),
         Command::Info(arguments) => tools::info(arguments),
+        Command::Explain(arguments) => explain::run(arguments),
         Command::OkToStop(arguments) => return stop::run(arguments),
         Command::SetCopies(arguments) => tools::set_copies(arguments),
         Command::FeatureLevel(arguments) => return level::run(arguments),

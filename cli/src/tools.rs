@@ -20,7 +20,13 @@ pub(crate) fn info(arguments: &Info) -> Outcome<()> {
     let path = &arguments.path;
     let info = found.with_session(async |session| {
         let inode = found.inode(session).await?;
-        match session.query(Query::Info { inode }).await {
+        match session
+            .query(Query::Info {
+                inode,
+                explain: None,
+            })
+            .await
+        {
             Ok(Answer::Info(info)) => Ok(*info),
             Ok(other) => panic!("info is answered by info, not {other:?}"),
             Err(error) => Err(Failure::undone(format_args!("{}: {error}", path.display()))),
@@ -123,19 +129,27 @@ fn copy_line(copy: &CopyInfo) -> String {
     line.trim_end().to_owned()
 }
 
-fn as_json(info: &FileInfo) -> Value {
+/// A file as JSON; where it was explained, with that.
+pub(crate) fn as_json(info: &FileInfo) -> Value {
     let copy = |copy: &CopyInfo| {
-        json!({
+        let mut told = json!({
             "server": copy.server.to_string(),
             "address": copy.address.0,
             "version": copy.version.0,
             "state": copy.state,
             "labels": crate::status::labels(&copy.labels),
             "part": copy.part,
-        })
+        });
+        let known = [("fills", &copy.fills), ("disk", &copy.disk)];
+        for (key, value) in known {
+            if let Some(value) = value {
+                told[key] = json!(value);
+            }
+        }
+        told
     };
     let chunk = |chunk: &ChunkInfo| {
-        json!({
+        let mut told = json!({
             "index": chunk.index,
             "chunk": chunk.chunk.0,
             "version": chunk.version.0,
@@ -145,7 +159,17 @@ fn as_json(info: &FileInfo) -> Value {
             "wanted": chunk.wanted,
             "code": chunk.stripe.map(|stripe| stripe.shape.to_string()),
             "copies": chunk.copies.iter().map(copy).collect::<Vec<_>>(),
-        })
+        });
+        if let Some(explained) = &chunk.explained {
+            told["health"] = json!(explained.health);
+            told["survives"] = json!(explained.survives.map(|survival| json!({
+                "servers": survival.servers,
+                "racks": survival.racks,
+                "datacentres": survival.datacentres,
+            })));
+            told["pending"] = json!(explained.pending);
+        }
+        told
     };
     json!({
         "inode": info.attributes.inode.0,

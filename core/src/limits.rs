@@ -80,6 +80,8 @@ pub const IMAGE_PIECE_SIZE: usize = 1 << 20;
 pub const REPORT_BATCH: usize = 4096;
 /// Chunks of each server that one question about stopping it looks at.
 pub const STOP_LOOKS_MAX: usize = 1 << 16;
+/// Chunks that one explanation tells of, so that it fits a frame.
+pub const EXPLAIN_MAX: usize = 32;
 /// Commands under way at one chunkserver.
 pub const COMMANDS_INFLIGHT_MAX: usize = 64;
 /// Copies being made at once on one chunkserver, as source or target: many small ones

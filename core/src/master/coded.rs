@@ -330,7 +330,7 @@ impl Master {
     }
 
     /// Of parts that are there twice, those that lie worse.
-    fn parts_too_many(
+    pub(super) fn parts_too_many(
         &self,
         id: ChunkId,
         chunk: &Chunk,
@@ -386,7 +386,7 @@ impl Master {
 /// The policy by which the parts of a chunk are judged: the class's own of that code, or
 /// for a code that it does not want that of its chunks at rest, of which only the places
 /// count.
-fn policy_of(class: &StorageClass, archived: bool, stripe: Stripe) -> Policy {
+pub(super) fn policy_of(class: &StorageClass, archived: bool, stripe: Stripe) -> Policy {
     match class.coded(archived, stripe.shape) {
         Some(policy) => policy.clone(),
         None => class.resting(archived).clone(),

@@ -15,6 +15,7 @@ use super::mutate::{REPAIR_HOLD_MAX, Ready};
 use super::repair::{AGAIN, Begun, Class};
 use super::servers::Server;
 use super::{Master, Proposal};
+use crate::chunk::geometry::StripeShape;
 use crate::chunk::stripe::Stripe;
 use crate::errno::Errno;
 use crate::ids::{BootId, ChunkId, ChunkVersion, Epoch, PartId, ServerId};
@@ -76,6 +77,15 @@ struct Conversion {
     failed: bool,
 }
 
+/// A conversion as operators see it.
+pub(super) struct Making {
+    /// Into parts of this shape; `None`: into copies.
+    pub(super) into: Option<StripeShape>,
+    pub(super) pieces: Vec<(u8, ServerId)>,
+    /// It failed, and begins anew in a moment.
+    pub(super) retries: bool,
+}
+
 /// What the leader does about forms.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Conversions {
@@ -93,6 +103,23 @@ impl Conversions {
     pub(super) fn forget(&mut self, chunk: ChunkId) {
         self.running.remove(&chunk);
         self.spared.remove(&chunk);
+    }
+
+    /// What is being made of a chunk: into which parts it is brought, if so, and each piece
+    /// (0: a copy) with its server.
+    pub(super) fn making(&self, chunk: ChunkId) -> Option<Making> {
+        let one = self.running.get(&chunk)?;
+        let shape = one.stripe.shape;
+        let number = |at: usize| match one.goal {
+            Goal::Parts => shape.part_id(chunk, at).part,
+            Goal::Copies => 0,
+        };
+        let pieces = one.targets.iter().enumerate();
+        Some(Making {
+            into: (one.goal == Goal::Parts).then_some(shape),
+            pieces: pieces.map(|(at, server)| (number(at), *server)).collect(),
+            retries: matches!(one.step, Step::Failed(_)),
+        })
     }
 
     /// Whether the copies of a chunk in parts are still kept.
@@ -155,7 +182,7 @@ impl Master {
     }
 
     /// How much longer the file of a chunk is left alone.
-    fn left_alone_in(&self, chunk: &Chunk) -> Duration {
+    pub(super) fn left_alone_in(&self, chunk: &Chunk) -> Duration {
         let changed = self.member.state().attributes(chunk.inode);
         let changed = changed.map_or(self.now.wall, |file| file.ctime);
         let idle = self.now.wall.since(changed);

@@ -17,6 +17,7 @@ mod clients;
 mod coded;
 mod commands;
 mod convert;
+mod explain;
 mod lease;
 mod levels;
 mod mutate;

@@ -201,7 +201,9 @@ impl Master {
                 Ok(Answer::Done)
             }
             Query::Status => Ok(Answer::Status(Box::new(self.status()))),
-            Query::Info { inode } => Ok(Answer::Info(Box::new(self.info(inode)?))),
+            Query::Info { inode, explain } => {
+                Ok(Answer::Info(Box::new(self.info(inode, explain)?)))
+            }
             Query::Unsettled { chunks } => Ok(Answer::Unsettled(self.unsettled(chunks))),
             Query::Stop { servers, from } => {
                 Ok(Answer::Stop(Box::new(self.stop_plan(&servers, from))))

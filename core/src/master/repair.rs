@@ -139,6 +139,26 @@ impl Repair {
         self.running.contains_key(&chunk)
     }
 
+    /// What is being made of a chunk.
+    pub(super) fn making(&self, chunk: ChunkId) -> Option<Running> {
+        self.running.get(&chunk).copied()
+    }
+
+    /// When repair begins, if there is a reign.
+    pub(super) fn begin_at(&self) -> Option<Instant> {
+        self.begin
+    }
+
+    /// Until when a chunk is left alone that could not be repaired.
+    pub(super) fn failed_until(&self, chunk: ChunkId) -> Option<Instant> {
+        self.failed.get(&chunk).copied()
+    }
+
+    /// How many chunks are repaired before one, `most` at most.
+    pub(super) fn before(&self, class: Class, chunk: ChunkId, most: usize) -> usize {
+        self.queue.range(..(class, chunk)).take(most).count()
+    }
+
     pub(super) fn running(&self) -> u64 {
         self.running.len() as u64
     }
@@ -248,7 +268,7 @@ impl Master {
     }
 
     /// How far the chunk is from its goal, and whether it has too many current copies.
-    fn class(&self, id: ChunkId) -> Option<(Class, bool)> {
+    pub(super) fn class(&self, id: ChunkId) -> Option<(Class, bool)> {
         let chunk = self.member.state().chunk(id)?;
         if let Some(stripe) = chunk.stripe {
             return self.coded_class(id, &chunk, stripe);

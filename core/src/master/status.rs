@@ -77,7 +77,14 @@ impl Master {
         .collect()
     }
 
-    pub(super) fn info(&self, inode: InodeId) -> Result<FileInfo, Errno> {
+    /// A file's chunks; explained, some of them from an index on.
+    ///
+    /// # Errors
+    /// ESTALE when it is gone.
+    pub(super) fn info(&self, inode: InodeId, explain: Option<u32>) -> Result<FileInfo, Errno> {
+        if let Some(from) = explain {
+            return self.explain(inode, from);
+        }
         let state = self.member.state();
         let attributes = state.attributes(inode)?;
         let chunks = state.chunks_of(inode).unwrap_or_default();
@@ -89,10 +96,18 @@ impl Master {
             attributes,
             chunks: chunks.collect(),
             class: state.class_name(state.class_of(inode)?),
+            policy: None,
+            next: None,
         })
     }
 
-    fn chunk_info(&self, index: u32, id: ChunkId, valid: u32, chunk: &Chunk) -> ChunkInfo {
+    pub(super) fn chunk_info(
+        &self,
+        index: u32,
+        id: ChunkId,
+        valid: u32,
+        chunk: &Chunk,
+    ) -> ChunkInfo {
         let mut copies: Vec<CopyInfo> = self
             .servers
             .held(id)
@@ -119,6 +134,7 @@ impl Master {
             },
             copies,
             stripe: chunk.stripe,
+            explained: None,
         }
     }
 
@@ -147,6 +163,8 @@ impl Master {
             state: state.to_owned(),
             labels: server.labels.clone(),
             part: copy.part,
+            fills: None,
+            disk: None,
         })
     }
 
@@ -170,13 +188,15 @@ impl Master {
                 state: state.to_owned(),
                 labels: one.labels.clone(),
                 part: 0,
+                fills: None,
+                disk: None,
             })
         });
         fresh.collect()
     }
 }
 
-fn write_set(lease: &LeaseState) -> &[(ServerId, crate::ids::BootId)] {
+pub(super) fn write_set(lease: &LeaseState) -> &[(ServerId, crate::ids::BootId)] {
     match lease {
         LeaseState::Settled => &[],
         LeaseState::Open { copies, .. }

@@ -100,7 +100,7 @@ impl Master {
     }
 
     /// Servers from which a chunk can be read, or written, now.
-    fn within_reach(&self, id: ChunkId, chunk: &Chunk) -> Vec<ServerId> {
+    pub(super) fn within_reach(&self, id: ChunkId, chunk: &Chunk) -> Vec<ServerId> {
         if let Some(stripe) = chunk.stripe {
             let parts = self.servers.readable_parts(id, chunk.version, stripe);
             return parts.into_iter().map(|copy| copy.server).collect();

@@ -5,7 +5,8 @@
 //! Reading order: `label` (where servers are), `class` (what is wanted), `grammar`
 //! (how that is written), `slots` (how well copies meet it), `choose` (which
 //! servers come next, which copies are too many), `nearness` (which of them a client gets
-//! first), `reason` (why it can't be met).
+//! first), `reason` (why it can't be met), `survival` (what may be lost of what lies
+//! somewhere).
 
 pub mod choose;
 pub mod class;
@@ -14,9 +15,11 @@ pub mod label;
 pub mod nearness;
 pub mod reason;
 pub mod slots;
+pub mod survival;
 
 pub use choose::{Candidate, choose, homecoming, surplus};
 pub use class::{Archive, ClassId, Clock, Policy, StorageClass};
 pub use label::{Labels, distance};
 pub use nearness::Nearness;
-pub use slots::{Fill, admits, fill};
+pub use slots::{Fill, Slot, admits, assign, fill};
+pub use survival::survives;

@@ -49,6 +49,42 @@ pub fn admits(policy: &Policy, copies: &[&Labels]) -> bool {
     best_fill(policy, copies, &[]).is_some()
 }
 
+/// What of a policy a copy is there for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Slot {
+    /// A term that holds where it is, by its place in the policy.
+    Term(usize),
+    /// A soft term that does not: there was no better place for it.
+    StandIn(usize),
+    /// No term: it is one of those that may be anywhere.
+    Anywhere,
+}
+
+/// The slot of each of these copies, in one of the ways that fill the policy as well as
+/// [`fill`] says; `None` when they do not all have slots.
+#[must_use]
+pub fn assign(policy: &Policy, copies: &[&Labels]) -> Option<Vec<Slot>> {
+    if let Some(domain) = policy.hard_domain() {
+        domains(policy, domain, copies, &[])?;
+    }
+    let masks: Vec<Mask> = copies.iter().map(|labels| mask(policy, labels)).collect();
+    let mut tables = vec![Slots::new(policy)];
+    for &mask in &masks {
+        let mut next = tables.last().expect("the first is there").clone();
+        next.put(mask, true);
+        tables.push(next);
+    }
+    let (_, mut state) = tables.last().expect("the first is there").best_state()?;
+    let mut slots = Vec::with_capacity(masks.len());
+    for (at, &mask) in masks.iter().enumerate().rev() {
+        let (slot, before) = tables[at].taken_last(state, tables[at + 1].reached[state], mask);
+        slots.push(slot);
+        state = before;
+    }
+    slots.reverse();
+    Some(slots)
+}
+
 /// The best fill with all of `fixed` and whichever of `others`; `None` when the fixed
 /// ones do not all have slots.
 #[must_use]
@@ -109,6 +145,7 @@ fn mask(policy: &Policy, labels: &Labels) -> Mask {
 }
 
 /// Slots of one kind.
+#[derive(Clone)]
 struct Kind {
     count: usize,
     /// `None`: no term speaks of them.
@@ -117,8 +154,21 @@ struct Kind {
     stride: usize,
 }
 
+impl Kind {
+    /// What a copy that took one of these slots on the way to a state adds to the soft
+    /// terms that hold; `None` if it did not: none is taken, or they do not take it.
+    fn takes(&self, state: usize, holds: bool) -> Option<u8> {
+        let taken = state / self.stride % (self.count + 1);
+        if taken == 0 || (self.force == Some(Force::Hard) && !holds) {
+            return None;
+        }
+        Some(u8::from(self.force == Some(Force::Soft) && holds))
+    }
+}
+
 /// For every state, which is how many slots of each kind are taken, whether it can be
 /// reached and with how many soft terms at most.
+#[derive(Clone)]
 struct Slots {
     kinds: Vec<Kind>,
     reached: Vec<Option<u8>>,
@@ -149,12 +199,9 @@ impl Slots {
         for state in (0..self.reached.len()).rev() {
             let mut best = self.reached[state].filter(|_| !must);
             for (at, kind) in self.kinds.iter().enumerate() {
-                let taken = state / kind.stride % (kind.count + 1);
-                let holds = mask >> at & 1 == 1;
-                if taken == 0 || (kind.force == Some(Force::Hard) && !holds) {
+                let Some(gain) = kind.takes(state, mask >> at & 1 == 1) else {
                     continue;
-                }
-                let gain = u8::from(kind.force == Some(Force::Soft) && holds);
+                };
                 let before = self.reached[state - kind.stride];
                 best = best.max(before.map(|soft| soft + gain));
             }
@@ -162,9 +209,34 @@ impl Slots {
         }
     }
 
+    /// The slot that the last copy took on the way to a state, and the state before: this
+    /// is the table without it.
+    fn taken_last(&self, state: usize, soft: Option<u8>, mask: Mask) -> (Slot, usize) {
+        for (at, kind) in self.kinds.iter().enumerate() {
+            let holds = mask >> at & 1 == 1;
+            let Some(gain) = kind.takes(state, holds) else {
+                continue;
+            };
+            let before = state - kind.stride;
+            if soft.is_some() && self.reached[before].map(|soft| soft + gain) == soft {
+                let slot = match kind.force {
+                    None => Slot::Anywhere,
+                    Some(_) if holds => Slot::Term(at),
+                    Some(_) => Slot::StandIn(at),
+                };
+                return (slot, before);
+            }
+        }
+        panic!("a state that was reached was reached from another one");
+    }
+
     fn best(&self) -> Option<Fill> {
+        self.best_state().map(|(fill, _)| fill)
+    }
+
+    fn best_state(&self) -> Option<(Fill, usize)> {
         let states = self.reached.iter().enumerate();
-        let reached = states.filter_map(|(state, soft)| Some(self.tell(state, (*soft)?)));
+        let reached = states.filter_map(|(state, soft)| Some((self.tell(state, (*soft)?), state)));
         reached.max()
     }
 

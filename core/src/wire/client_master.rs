@@ -333,6 +333,10 @@ pub enum Query {
         /// Of which inode.
         #[n(0)]
         inode: InodeId,
+        /// Explained, some chunks from this index on. A leader that knows nothing of that
+        /// skips it, and explains nothing.
+        #[n(1)]
+        explain: Option<u32>,
     },
     /// For operators: quarantined chunks are released for deletion. Answer: `Done`.
     #[n(13)]
@@ -796,6 +800,41 @@ pub struct FileInfo {
     #[n(2)]
     #[cbor(default)]
     pub class: String,
+    /// What that class says, where the chunks are explained.
+    #[n(3)]
+    pub policy: Option<String>,
+    /// The index from which to ask on, where not all chunks were explained.
+    #[n(4)]
+    pub next: Option<u32>,
+}
+
+/// Why a chunk is as it is, for operators.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Encode, Decode)]
+pub struct Explanation {
+    /// Its health, in the words of docs/operating.md.
+    #[n(0)]
+    pub health: String,
+    /// What it survives further; `None`: it can't be read now.
+    #[n(1)]
+    pub survives: Option<Survival>,
+    /// What is under way or waited for, a sentence each.
+    #[n(2)]
+    pub pending: Vec<String>,
+}
+
+/// How many of a kind may be lost at once, whichever they are, so that a chunk can still
+/// be read: as its copies lie now, nothing repaired meanwhile.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Encode, Decode)]
+pub struct Survival {
+    /// Servers.
+    #[n(0)]
+    pub servers: u8,
+    /// Racks; `None` where no server that has it is labelled with one.
+    #[n(1)]
+    pub racks: Option<u8>,
+    /// Datacentres; likewise.
+    #[n(2)]
+    pub datacentres: Option<u8>,
 }
 
 /// One chunk of a file, for operators.
@@ -828,6 +867,9 @@ pub struct ChunkInfo {
     /// In which parts it lies; `None`: in copies.
     #[n(8)]
     pub stripe: Option<Stripe>,
+    /// Why it is so, if that was asked.
+    #[n(9)]
+    pub explained: Option<Explanation>,
 }
 
 /// One copy, for operators.
@@ -842,7 +884,8 @@ pub struct CopyInfo {
     /// Its version.
     #[n(2)]
     pub version: ChunkVersion,
-    /// `current`, `stale`, `doubtful`, `bad` or `away`.
+    /// `current`, `stale`, `doubtful`, `bad`, `suspect` or `away`; where it is explained
+    /// also `being made`.
     #[n(3)]
     pub state: String,
     /// Where the server stands.
@@ -852,4 +895,11 @@ pub struct CopyInfo {
     #[n(5)]
     #[cbor(default)]
     pub part: u8,
+    /// What it is there for, where that was asked: a term of the policy, `spread`,
+    /// `surplus` or `outside`; `None` for what does not count towards the goal.
+    #[n(6)]
+    pub fills: Option<String>,
+    /// The folder of its disk, where that was asked and is known.
+    #[n(7)]
+    pub disk: Option<String>,
 }

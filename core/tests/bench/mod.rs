@@ -2,6 +2,8 @@
 //! chunkservers are played by the test.
 #![allow(dead_code, reason = "each test takes what it needs of it")]
 
+pub(crate) mod cluster;
+
 use antler_core::attributes::{Credentials, FileKind};
 use antler_core::ids::{
     Address, BootId, ChunkId, Incarnation, InodeId, LinkId, MemberId, PartId, RequestId, ServerId,
@@ -421,7 +423,10 @@ pub(crate) fn sync_all(bench: &mut Bench, link: LinkId, boot: u64) -> Vec<ChunkI
 }
 
 pub(crate) fn lease_name(bench: &mut Bench, link: LinkId, inode: InodeId) -> String {
-    let query = Query::Info { inode };
+    let query = Query::Info {
+        inode,
+        explain: None,
+    };
     let ask = ClientToMaster::Ask {
         question: RequestId(5),
         credentials: Credentials::default(),

@@ -6,10 +6,12 @@ use antler_core::ids::ServerId;
 use antler_core::placement::class::{Differ, Domain, Force, Term};
 use antler_core::placement::label::{Expression, Operation, label};
 use antler_core::placement::{
-    Candidate, Fill, Labels, Policy, admits, choose, fill, homecoming, surplus,
+    Candidate, Fill, Labels, Policy, Slot, admits, assign, choose, fill, homecoming, surplus,
+    survives,
 };
 use antler_core::rng::Rng;
 use proptest::prelude::*;
+use std::collections::BTreeSet;
 
 /// The best fill with all of `fixed` and any of `others`: by trying everything.
 fn oracle(policy: &Policy, fixed: &[&Labels], others: &[&Labels]) -> Option<Fill> {
@@ -215,6 +217,56 @@ proptest! {
         with.extend(at(&places, &chosen));
         prop_assert_eq!(oracle(&policy, &with, &[]), best);
         prop_assert_eq!(chosen.len() + kept.len(), usize::from(best.expect("kept fits").filled));
+    }
+
+    /// The slots that copies are told to fill are a way to put them there, and the best.
+    #[test]
+    fn assigns_as_the_oracle_does(policy in policy(), places in places()) {
+        let all: Vec<&Labels> = places.iter().collect();
+        let slots = assign(&policy, &all);
+        prop_assert_eq!(slots.is_some(), admits(&policy, &all));
+        let mut told = Fill::default();
+        let mut taken = vec![0; policy.terms.len() + 1];
+        for (slot, labels) in slots.iter().flatten().zip(&all) {
+            let at = match *slot {
+                Slot::Term(at) | Slot::StandIn(at) => at,
+                Slot::Anywhere => policy.terms.len(),
+            };
+            let gained = take(policy.terms.get(at), labels, told);
+            told = gained.expect("a hard slot takes what it is for");
+            let holds = policy.terms.get(at).is_some_and(|term| term.place.matches(labels));
+            prop_assert_eq!(holds && *slot != Slot::Anywhere, matches!(slot, Slot::Term(_)));
+            taken[at] += 1;
+        }
+        let counts = policy.terms.iter().map(|term| term.count).chain([policy.anywhere()]);
+        prop_assert!(taken.iter().zip(counts).all(|(taken, count)| *taken <= count));
+        prop_assert_eq!(slots.map(|_| told), oracle(&policy, &all, &[]));
+    }
+
+    /// What is survived is what trying every loss tells; with numbers that are there twice
+    /// it is no more than that.
+    #[test]
+    fn survives_as_trying_tells(
+        pieces in prop::collection::vec((0..6_u8, 0..5_u8), 0..7), least in 1..5_usize,
+    ) {
+        let left = |lost: u32| {
+            let there = pieces.iter().filter(|(_, domain)| lost >> domain & 1 == 0);
+            there.map(|(number, _)| number).collect::<BTreeSet<_>>().len()
+        };
+        let domains: BTreeSet<u8> = pieces.iter().map(|(_, domain)| *domain).collect();
+        let losses = |count: usize| {
+            let all = domains.iter().fold(0, |all, domain| all | 1_u32 << domain);
+            (0..32_u32).filter(move |lost| lost & !all == 0 && lost.count_ones() as usize == count)
+        };
+        let holds = |count: &usize| losses(*count).all(|lost| left(lost) >= least);
+        let best = (0..=domains.len()).take_while(holds).last();
+        let told = survives(&pieces, least);
+        prop_assert_eq!(told.is_some(), best.is_some());
+        prop_assert!(told <= best, "{:?} and not {:?}", told, best);
+        let numbers: BTreeSet<u8> = pieces.iter().map(|(number, _)| *number).collect();
+        if numbers.len() == pieces.len() {
+            prop_assert_eq!(told, best);
+        }
     }
 
     /// One copy more at a time ends where all at once do.
