@@ -3,9 +3,10 @@
 //! A member of the Raft group (`crate::member`) with what only a master does:
 //! it answers clients (`clients`, `mutate`, `query`), keeps their caches coherent
 //! (`sessions`), knows the chunkservers (`servers`, `chunkservers`), grants and
-//! settles leases (`lease`), repairs and deletes (`repair`), has chunks at rest lie in
-//! parts and back in copies (`convert`, `coded`). Everything here is
-//! soft state, made anew by each leader; what must last is a record.
+//! settles leases (`lease`), repairs (`repair`) and deletes (`deletion`), has chunks at
+//! rest lie in parts and back in copies (`convert`, `coded`), and says why all that is as
+//! it is (`explain`). Everything here is soft state, made anew by each leader; what must
+//! last is a record.
 //!
 //! This file owns the struct and the routing; each `impl` block beside it owns one
 //! concern.
@@ -17,6 +18,7 @@ mod clients;
 mod coded;
 mod commands;
 mod convert;
+mod deletion;
 mod explain;
 mod lease;
 mod levels;
@@ -47,6 +49,7 @@ use capability::Keyring;
 use classes::Classes;
 use commands::Commands;
 use convert::Conversions;
+use deletion::Deletions;
 use lease::Leases;
 use mutate::Mutations;
 use query::Questions;
@@ -179,6 +182,7 @@ pub struct Master {
     commands: Commands,
     leases: Leases,
     repair: Repair,
+    deletions: Deletions,
     conversions: Conversions,
     classes: Classes,
     upkeep_due: Instant,
@@ -294,6 +298,7 @@ impl Master {
             commands: Commands::default(),
             leases: Leases::default(),
             repair: Repair::default(),
+            deletions: Deletions::default(),
             conversions: Conversions::default(),
             classes: Classes::default(),
             upkeep_due: now.mono,
@@ -436,6 +441,7 @@ impl Master {
         self.drop_commands();
         self.leases = Leases::default();
         self.repair.end();
+        self.deletions.end();
         self.end_conversions();
         self.classes.end();
         self.proposals.clear();

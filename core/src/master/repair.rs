@@ -1,11 +1,10 @@
-//! Redundancy: how healthy each chunk is, copies made for those that have too few
-//! (P8), most endangered first, and copies removed that are too many, stale, or of
-//! chunks that nobody refers to any more.
+//! Redundancy: how healthy each chunk is, and copies made for those that have too few
+//! (P8), most endangered first. What is too many, stale or referred to by nobody goes by
+//! `deletion`.
 //!
 //! Health is kept on every member, so that a new leader starts with it; only the
 //! leader acts. Invariant: `classes` tells every chunk that is not at goal.
 
-use super::classes::labels_of;
 use super::commands::Purpose;
 use super::servers::{Copy, Server};
 use super::{Master, Proposal};
@@ -14,7 +13,7 @@ use crate::limits::{COPIES_MAX, REPAIR_BULK_BYTES, REPORT_BATCH};
 use crate::machine::Level;
 use crate::marks::Mark;
 use crate::namespace::record::RecordBody;
-use crate::namespace::{Chunk, ChunkOrigin, LeaseState};
+use crate::namespace::{Chunk, LeaseState};
 use crate::placement::{self, Candidate, Labels, Policy};
 use crate::rng::Rng;
 use crate::time::{Duration, Instant};
@@ -95,10 +94,6 @@ pub(super) struct Repair {
     /// Servers had no room for what is first in the queue: nothing is looked at until
     /// one may have.
     rests: bool,
-    doomed: BTreeMap<ChunkId, Instant>,
-    /// The doomed by when they are due.
-    executions: BTreeSet<(Instant, ChunkId)>,
-    quarantined: BTreeSet<ChunkId>,
 }
 
 impl Repair {
@@ -117,22 +112,6 @@ impl Repair {
         self.running.clear();
         self.failed.clear();
         self.later.clear();
-        self.quarantined.clear();
-        self.doomed.clear();
-        self.executions.clear();
-    }
-
-    /// The copies of a chunk that is not in the table go at `due`.
-    fn doom(&mut self, chunk: ChunkId, due: Instant) {
-        self.spare(chunk);
-        self.doomed.insert(chunk, due);
-        self.executions.insert((due, chunk));
-    }
-
-    fn spare(&mut self, chunk: ChunkId) {
-        if let Some(due) = self.doomed.remove(&chunk) {
-            self.executions.remove(&(due, chunk));
-        }
     }
 
     pub(super) fn is_running(&self, chunk: ChunkId) -> bool {
@@ -161,10 +140,6 @@ impl Repair {
 
     pub(super) fn running(&self) -> u64 {
         self.running.len() as u64
-    }
-
-    pub(super) fn quarantined(&self) -> u64 {
-        self.quarantined.len() as u64
     }
 
     /// Chunks by health, of `chunks` in all.
@@ -214,7 +189,7 @@ impl Repair {
         }
     }
 
-    fn postpone(&mut self, class: Class, chunk: ChunkId, until: Instant) {
+    pub(super) fn postpone(&mut self, class: Class, chunk: ChunkId, until: Instant) {
         self.queue.remove(&(class, chunk));
         self.later.insert((until, chunk));
     }
@@ -687,94 +662,6 @@ impl Master {
         }
     }
 
-    /// Removes copies that are too many, and stale ones of a chunk that is at goal.
-    fn trim(&mut self, class: Class, chunk: ChunkId) {
-        let again = self.now.mono + AGAIN;
-        self.repair.postpone(class, chunk, again);
-        let Some(one) = self.member.state().chunk(chunk) else {
-            return;
-        };
-        let busy = self.mutations.is_granting(one.inode, one.index)
-            || self.repair.is_running(chunk)
-            || self.conversions.is_running(chunk);
-        if !matches!(one.lease, LeaseState::Settled) || busy {
-            return;
-        }
-        if let Some(stripe) = one.stripe {
-            return self.trim_parts(chunk, &one, stripe);
-        }
-        let (version, policy) = (
-            one.version,
-            self.member
-                .state()
-                .class(one.class)
-                .copied(one.archived)
-                .clone(),
-        );
-        let alive: Vec<Copy> = self
-            .servers
-            .held(chunk)
-            .iter()
-            .filter(|copy| self.servers.is_alive(copy.server) && !copy.suspect)
-            .copied()
-            .collect();
-        let current: Vec<ServerId> = alive
-            .iter()
-            .filter(|copy| copy.part == 0 && copy.is_current(version))
-            .map(|copy| copy.server)
-            .collect();
-        // A server that means to be back counts towards the goal, but not here: only
-        // what can be reached now makes another copy superfluous.
-        let inside = self.servers.inside(&policy, current.iter().copied());
-        let filled = placement::fill(&policy, &labels_of(&inside)).filled;
-        if filled < policy.copies {
-            return;
-        }
-        let mut doomed: Vec<(ServerId, ChunkVersion)> = alive
-            .iter()
-            .filter(|copy| copy.part == 0)
-            .filter(|copy| copy.version < version || copy.bad && copy.version == version)
-            // Every version below the current one is stale: a writer may have raised the
-            // copy since it was last reported.
-            .map(|copy| (copy.server, copy.version.max(ChunkVersion(version.0 - 1))))
-            .collect();
-        let outside = current
-            .iter()
-            .filter(|server| !inside.iter().any(|one| one.server == **server));
-        let mut surplus: Vec<ServerId> = outside.copied().collect();
-        surplus.extend(placement::surplus(&policy, &inside));
-        if !surplus.is_empty() {
-            self.marks.reach(Mark::SurplusDeleted);
-        }
-        doomed.extend(surplus.into_iter().map(|server| (server, version)));
-        for part in alive.iter().filter(|copy| copy.part > 0) {
-            self.delete_copy(part.server, part.id(chunk), part.version);
-        }
-        for (server, version) in doomed {
-            self.delete_copy(server, PartId::whole(chunk), version);
-        }
-    }
-
-    pub(super) fn delete_copy(&mut self, server: ServerId, id: PartId, version: ChunkVersion) {
-        let copy = self.servers.part(server, id).copied();
-        self.servers.drop_copy(server, id);
-        let parts = vec![(id, version)];
-        let purpose = Purpose::Delete(copy.map(|copy| (id.chunk, copy)).into_iter().collect());
-        self.command(server, purpose, Command::Delete { parts });
-    }
-
-    /// Copies were to be deleted, and nobody knows whether they were. Of a server that
-    /// is there they count for nothing, as it may do it yet; one that comes back tells.
-    pub(super) fn on_delete_failed(&mut self, copies: Vec<(ChunkId, Copy)>) {
-        for (chunk, copy) in copies {
-            if self.servers.part(copy.server, copy.id(chunk)).is_none() {
-                let bad = copy.bad || self.servers.is_alive(copy.server);
-                self.servers.set_copy(chunk, Copy { bad, ..copy });
-                self.judge_unknown(&[chunk]);
-            }
-        }
-    }
-
     pub(super) fn watch_repairs(&mut self) {
         let now = self.now.mono;
         self.repair.rests = false;
@@ -787,94 +674,6 @@ impl Master {
             if let Some((class, _)) = self.repair.classes.get(&chunk).copied() {
                 self.repair.enqueue(class, chunk);
             }
-        }
-    }
-
-    // Deletion and quarantine.
-
-    /// Nobody refers to the chunk any more: its copies go after the grace period.
-    pub(super) fn on_chunk_gone(&mut self, chunk: ChunkId) {
-        self.servers.touch(chunk);
-        self.servers.forget_chunk(chunk);
-        self.leases.forget(chunk);
-        self.conversions.forget(chunk);
-        // Who leads later judges by what was reported to it.
-        if self.reign.is_some() {
-            let due = self.now.mono + self.config.delete_grace;
-            self.repair.doom(chunk, due);
-        }
-    }
-
-    /// Copies of chunks that the table does not know were deleted, or are quarantined.
-    pub(super) fn judge_unknown(&mut self, chunks: &[ChunkId]) {
-        if self.reign.is_none() {
-            return;
-        }
-        let due = self.now.mono + self.config.delete_grace;
-        for chunk in chunks {
-            match self.member.state().chunk_is_lost_range(*chunk) {
-                ChunkOrigin::Known => {}
-                ChunkOrigin::Deleted => {
-                    if !self.repair.doomed.contains_key(chunk) {
-                        self.repair.doom(*chunk, due);
-                    }
-                }
-                ChunkOrigin::Unknown => {
-                    self.marks.reach(Mark::ChunkQuarantined);
-                    self.repair.quarantined.insert(*chunk);
-                }
-            }
-        }
-    }
-
-    /// A new leader judges everything that was reported to it before.
-    pub(super) fn judge_all(&mut self) {
-        let known: Vec<ChunkId> = self.servers.known_chunks().collect();
-        self.judge_unknown(&known);
-    }
-
-    pub(super) fn release_quarantine(&mut self) {
-        let now = self.now.mono;
-        for chunk in std::mem::take(&mut self.repair.quarantined) {
-            // A number beyond the allocation mark may have been given since.
-            if self.member.state().chunk(chunk).is_none() {
-                self.repair.doom(chunk, now);
-            }
-        }
-    }
-
-    pub(super) fn delete_doomed(&mut self) {
-        let now = self.now.mono;
-        let due = self
-            .repair
-            .executions
-            .iter()
-            .take_while(|(due, _)| *due <= now)
-            .take(REPORT_BATCH);
-        let due: Vec<ChunkId> = due.map(|(_, chunk)| *chunk).collect();
-        let mut condemned: BTreeMap<ServerId, Vec<(ChunkId, Copy)>> = BTreeMap::new();
-        for chunk in due {
-            self.repair.spare(chunk);
-            assert!(
-                self.member.state().chunk(chunk).is_none(),
-                "a chunk in use is never deleted"
-            );
-            let holders = self.servers.held(chunk).iter().copied();
-            let alive: Vec<Copy> = holders
-                .filter(|copy| self.servers.is_alive(copy.server))
-                .collect();
-            for copy in alive {
-                self.servers.drop_copy(copy.server, copy.id(chunk));
-                let of_server = condemned.entry(copy.server).or_default();
-                of_server.push((chunk, copy));
-            }
-        }
-        for (server, copies) in condemned {
-            self.marks.reach(Mark::ChunkDeleted);
-            let parts = copies.iter();
-            let parts = parts.map(|(chunk, copy)| (copy.id(*chunk), ChunkVersion(u64::MAX)));
-            let parts = parts.collect();
-            self.command(server, Purpose::Delete(copies), Command::Delete { parts });
         }
     }
 

@@ -38,7 +38,7 @@ impl Master {
             inodes: counts.inodes,
             metadata_bytes: state.memory(),
             sessions: self.session_statuses(),
-            quarantined: self.repair.quarantined(),
+            quarantined: self.deletions.quarantined(),
             leased: state.leased().count() as u64,
             applied: state.applied(),
             classes: self.class_statuses(),
