@@ -43,6 +43,10 @@ pub(crate) enum Command {
     /// Ask whether nodes may be stopped: exit code 0 if nothing becomes unavailable or
     /// endangered, 3 if something does
     OkToStop(OkToStop),
+    /// Empty a chunkserver so that it can be removed, and show how far that is
+    Drain(Drain),
+    /// Leave a chunkserver's copies alone while it is away for a while
+    Maintenance(Maintenance),
     /// Show the cluster's feature level, and raise it once every node was upgraded: exit
     /// code 3 if somebody holds it back
     FeatureLevel(FeatureLevel),
@@ -382,6 +386,45 @@ pub(crate) struct OkToStop {
     /// As JSON
     #[arg(long)]
     pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) target: Target,
+}
+
+/// `antler drain`
+#[derive(Args, Debug)]
+#[command(
+    after_help = "Run again, it tells how far it is. What is on the server is read and written as \
+    before until it lies elsewhere."
+)]
+pub(crate) struct Drain {
+    /// The server's address, as `antler status` shows it
+    pub(crate) server: String,
+    /// Use it again
+    #[arg(long)]
+    pub(crate) end: bool,
+    /// Return once nothing is left on it that counts
+    #[arg(long, conflicts_with = "end")]
+    pub(crate) wait: bool,
+    #[command(flatten)]
+    pub(crate) target: Target,
+}
+
+/// `antler maintenance`
+#[derive(Args, Debug)]
+#[command(
+    after_help = "Chunks that lack only its copies are not repaired meanwhile, be it that one \
+    copy is left; what is written meanwhile, and what loses more, is. `antler ok-to-stop` tells \
+    beforehand what its absence comes to."
+)]
+pub(crate) struct Maintenance {
+    /// The server's address, as `antler status` shows it
+    pub(crate) server: String,
+    /// For how long: a number with s, min, h or d
+    #[arg(long = "for", value_name = "TIME", default_value = "30min", value_parser = crate::duty::span)]
+    pub(crate) span: u64,
+    /// End it now
+    #[arg(long, conflicts_with = "span")]
+    pub(crate) end: bool,
     #[command(flatten)]
     pub(crate) target: Target,
 }

@@ -13,12 +13,12 @@ use antler_core::client::request::{FileReply, FileRequest};
 use antler_core::errno::Errno;
 use antler_core::ids::{InodeId, ServerId};
 use antler_core::namespace::record::ClassChange;
-use antler_core::placement::label::is_label;
+use antler_core::placement::label::{is_label, is_reserved};
 use antler_core::placement::{Archive, Policy, StorageClass};
 use antler_core::wire::client_master::{Answer, ClassPlan, ClassStatus, Query, ServerStatus};
 
 /// Why an order is refused below its feature level.
-const NEEDS_LEVEL: &str = "the cluster is below the feature level of storage classes and labels, \
+pub(crate) const NEEDS_LEVEL: &str = "the cluster is below the feature level of storage classes and labels, \
      or of erasure codes: `antler feature-level` shows who holds it back, and raises it with \
      --raise";
 
@@ -303,10 +303,16 @@ fn label_change(text: &str) -> Outcome<LabelChange> {
             "{text}: KEY=VALUE or KEY- is wanted, of a-z A-Z 0-9 . _ -"
         ))
     })?;
+    if is_reserved(change.0) {
+        return Err(Failure::usage(format_args!(
+            "{text}: labels that begin with `antler.` are set by `antler drain` and `antler \
+             maintenance`"
+        )));
+    }
     Ok((change.0.to_owned(), change.1.map(str::to_owned)))
 }
 
-async fn set_label(
+pub(crate) async fn set_label(
     session: &Session,
     server: ServerId,
     key: String,
@@ -316,7 +322,7 @@ async fn set_label(
     session.ask(root(), body).await.map(|_| ())
 }
 
-async fn server(session: &Session, name: &str) -> Outcome<ServerStatus> {
+pub(crate) async fn server(session: &Session, name: &str) -> Outcome<ServerStatus> {
     let servers = crate::status::ask(session).await?.servers.into_iter();
     let mut named = servers.filter(|one| one.address.0 == name || one.server.to_string() == name);
     named

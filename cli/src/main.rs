@@ -10,6 +10,7 @@ mod arguments;
 mod classes;
 mod daemons;
 mod down;
+mod duty;
 mod explain;
 mod failure;
 mod keygen;
@@ -62,6 +63,8 @@ fn run(command: &Command) -> Outcome<ExitCode> {
         Command::Status(arguments) => status::run(arguments),
         Command::Info(arguments) => tools::info(arguments),
         Command::Explain(arguments) => explain::run(arguments),
+        Command::Drain(arguments) => duty::drain(arguments),
+        Command::Maintenance(arguments) => duty::maintenance(arguments),
         Command::OkToStop(arguments) => return stop::run(arguments),
         Command::SetCopies(arguments) => tools::set_copies(arguments),
         Command::FeatureLevel(arguments) => return level::run(arguments),

@@ -68,6 +68,12 @@ fn as_text(status: &Status) -> String {
             health.unshaped
         );
     }
+    if health.draining + health.awaited > 0 {
+        text += &format!(
+            "  to be moved off drained servers {}, waiting for servers in maintenance {}\n",
+            health.draining, health.awaited
+        );
+    }
     text += &format!(
         "  being written {}, quarantined {}; repairs running {}, waiting {}\n",
         status.leased, status.quarantined, status.repairs_running, status.repairs_waiting
@@ -152,9 +158,23 @@ fn server_lines(server: &ServerStatus) -> String {
         labels.join(" "),
         unless(server.alive, "(away)")
     );
-    let mut text = format!("{}\n", line.trim_end());
+    let mut text = format!("{}{}\n", line.trim_end(), duty_text(server));
     for disk in &server.disks {
         text += &format!("    {}\n", disk_line(disk));
+    }
+    text
+}
+
+/// What was ordered of a server.
+fn duty_text(server: &ServerStatus) -> String {
+    let mut text = String::new();
+    match server.draining {
+        Some(0) => text += " (drained: it may be removed)",
+        Some(left) => text += &format!(" (being drained: {left} chunks left)"),
+        None => {}
+    }
+    if let Some(left) = server.maintenance {
+        text += &format!(" (in maintenance for {left} s)");
     }
     text
 }
@@ -204,6 +224,8 @@ fn as_json(status: &Status) -> Value {
             "outside": health.outside,
             "misplaced": health.misplaced,
             "to_convert": health.unshaped,
+            "draining": health.draining,
+            "awaited": health.awaited,
             "leased": status.leased,
             "quarantined": status.quarantined,
         },
@@ -249,6 +271,8 @@ fn server_json(server: &ServerStatus) -> Value {
         "alive": server.alive,
         "labels": labels(&server.labels),
         "copies": server.copies,
+        "draining": server.draining,
+        "maintenance": server.maintenance,
         "disks": server.disks.iter().map(disk).collect::<Vec<_>>(),
     })
 }

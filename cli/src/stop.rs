@@ -99,7 +99,7 @@ fn resolve(status: &Status, names: &[String]) -> Outcome<Nodes> {
 }
 
 /// Asks the leader until every chunk of the servers was looked at.
-async fn ask_all(session: &Session, servers: &[ServerId]) -> Outcome<StopPlan> {
+pub(crate) async fn ask_all(session: &Session, servers: &[ServerId]) -> Outcome<StopPlan> {
     let mut all = StopPlan::default();
     let mut from = Some(ChunkId(0)).filter(|_| !servers.is_empty());
     while let Some(chunk) = from {

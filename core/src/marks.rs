@@ -168,6 +168,10 @@ marks! {
     ChunkQuarantined = "chunk-quarantined";
     /// A server came back within its grace and nothing moved.
     GraceUsed = "grace-used";
+    /// A chunk was left as it is while a server in maintenance was away.
+    MaintenanceAwaited = "maintenance-awaited";
+    /// All copies of a chunk lie elsewhere: those on drained servers go.
+    CopyDrained = "copy-drained";
     // The client.
     /// A read was also sent to another copy because the first was slow.
     ReadHedged = "read-hedged";

@@ -31,7 +31,7 @@ use std::collections::{BTreeMap, BTreeSet};
 /// The simulated cluster's name.
 const CLUSTER: ClusterId = ClusterId(1);
 /// Wall time at the world's beginning: seconds since 1970.
-const EPOCH: i64 = 1_800_000_000;
+pub(crate) const EPOCH: i64 = 1_800_000_000;
 /// Bytes of a member's disk.
 const MEMBER_DISK: u64 = 1 << 30;
 

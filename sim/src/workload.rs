@@ -1,6 +1,8 @@
 //! The programs on the mounts: they carry out their steps one request at a time,
 //! and tell the judges what they asked and were answered. They judge nothing.
 
+use crate::network::Nanos;
+use crate::node::EPOCH;
 use crate::plan::{FileOperation, Program, Step};
 use antler_core::attributes::{
     AttributeChange, Attributes, FallocateMode, FileKind, RenameMode, TimeChange, XattrMode,
@@ -10,6 +12,7 @@ use antler_core::errno::Errno;
 use antler_core::ids::{Generation, InodeId, ServerId};
 use antler_core::namespace::record::ClassChange;
 use antler_core::placement::StorageClass;
+use antler_core::placement::label::MAINTENANCE;
 use antler_core::version::FeatureLevel;
 use bytes::Bytes;
 use std::collections::BTreeSet;
@@ -118,6 +121,8 @@ pub(crate) struct Runner {
     /// Only closes its files from now on.
     pub(crate) winding_down: bool,
     completed: usize,
+    /// When its last step began.
+    now: Nanos,
     /// Storage classes that it made.
     classes: BTreeSet<String>,
     /// The chunkservers, by number.
@@ -152,6 +157,7 @@ impl Runner {
             waiting: false,
             winding_down: false,
             completed: 0,
+            now: 0,
             classes: BTreeSet::new(),
             servers: servers.to_vec(),
         }
@@ -215,7 +221,8 @@ impl Runner {
     }
 
     /// Begins the next step, after thinking. Void steps are passed over.
-    pub(crate) fn begin(&mut self) -> Next {
+    pub(crate) fn begin(&mut self, now: Nanos) -> Next {
+        self.now = now;
         while let Some(operation) = self.current() {
             self.wanted = paths(&operation);
             self.wanted.reverse();
@@ -409,6 +416,15 @@ impl Runner {
                 key: key.clone(),
                 value: value.clone(),
             }),
+            FileOperation::Maintain { server, lasts } => {
+                let end = i64::try_from((self.now + lasts).div_ceil(1_000_000_000));
+                let end = EPOCH + end.expect("a run is short");
+                Some(FileRequest::SetLabel {
+                    server: *self.servers.get(*server as usize - 1)?,
+                    key: MAINTENANCE.to_owned(),
+                    value: (*lasts > 0).then(|| end.to_string()),
+                })
+            }
             FileOperation::RaiseLevel => Some(FileRequest::RaiseLevel {
                 level: FeatureLevel::NEWEST,
             }),

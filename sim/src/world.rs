@@ -822,7 +822,7 @@ impl World {
         if runner.waiting || !self.mounts[runner.client].1 {
             return;
         }
-        let next = runner.begin();
+        let next = runner.begin(self.now);
         self.go_on(program, next);
     }
 

@@ -2,6 +2,7 @@
 //! Every member listens, so that a new leader knows where the copies are.
 
 use super::Master;
+use super::duty::Duty;
 use super::servers::{Load, Server, copy_of};
 use crate::ids::{Address, BootId, ChunkId, Incarnation, LinkId, PartId, ServerId};
 use crate::limits::SERVER_TIMEOUT;
@@ -114,6 +115,7 @@ impl Master {
             address,
             configured: labels.clone(),
             labels,
+            duty: Duty::default(),
             logged: false,
             disks,
             heard: self.now.mono,

@@ -5,6 +5,7 @@
 //! the replicated state's, the choice of servers is `placement`'s. Invariant: where
 //! labels matter, a server is used only while the log knows how it is configured.
 
+use super::duty::Duty;
 use super::mutate::REPAIR_HOLD_MAX;
 use super::{Master, Proposal};
 use crate::errno::Errno;
@@ -14,6 +15,7 @@ use crate::machine::Level;
 use crate::namespace::Chunk;
 use crate::namespace::record::RecordBody;
 use crate::placement::class::Force;
+use crate::placement::label::is_reserved;
 use crate::placement::reason::unmet;
 use crate::placement::{self, Candidate, ClassId, Labels, Policy, StorageClass};
 use crate::time::{Duration, Instant};
@@ -65,8 +67,12 @@ impl Classes {
 pub(super) struct Standing {
     /// Copies that lie where none is permitted.
     pub(super) outside: usize,
-    /// Slots of the policy that the others fill.
+    /// Copies on servers that are drained, where one may lie otherwise.
+    pub(super) draining: usize,
+    /// Slots of the policy that those inside fill, drained or not.
     pub(super) filled: usize,
+    /// Slots that are filled without those that are drained.
+    pub(super) staying: usize,
     /// A soft term does not hold.
     pub(super) misplaced: bool,
 }
@@ -81,6 +87,7 @@ impl Master {
     /// A server's labels as they hold now.
     pub(super) fn relabel(&mut self, server: ServerId) {
         let known = self.member.state().server_labels(server);
+        let now = self.now.wall;
         if let Some(one) = self.servers.table.get_mut(&server) {
             let none = Labels::new();
             let logged = known.map_or(&none, |known| &known.configured);
@@ -89,6 +96,8 @@ impl Master {
                 Some(known) => known.over(&one.configured),
                 None => one.configured.clone(),
             };
+            one.labels.retain(|(key, _)| !is_reserved(key));
+            one.duty = known.map_or_else(Duty::default, |known| Duty::read(&known.set, now));
         }
     }
 
@@ -165,10 +174,15 @@ impl Master {
         policy: &Policy,
         counting: &[ServerId],
     ) -> Standing {
-        if policy.is_plain() && !class.has_law() {
+        let drained = |server: &&ServerId| self.servers.is_draining(**server);
+        let drains = counting.iter().any(|server| drained(&server));
+        if policy.is_plain() && !class.has_law() && !drains {
+            let filled = counting.len().min(usize::from(policy.copies));
             return Standing {
                 outside: 0,
-                filled: counting.len().min(usize::from(policy.copies)),
+                draining: 0,
+                filled,
+                staying: filled,
                 misplaced: false,
             };
         }
@@ -176,9 +190,20 @@ impl Master {
         let fill = placement::fill(policy, &labels_of(&inside));
         let soft = policy.terms.iter().filter(|term| term.force == Force::Soft);
         let soft: u8 = soft.map(|term| term.count).sum();
+        let staying = usize::from(fill.filled);
+        let (draining, filled) = match drains {
+            false => (0, staying),
+            true => {
+                let all = self.servers.permitted(policy, counting.iter().copied());
+                let filled = placement::fill(policy, &labels_of(&all)).filled;
+                (all.len() - inside.len(), usize::from(filled))
+            }
+        };
         Standing {
-            outside: counting.len() - inside.len(),
-            filled: usize::from(fill.filled),
+            outside: counting.len() - inside.len() - draining,
+            draining,
+            filled,
+            staying,
             misplaced: fill.soft < soft,
         }
     }
@@ -219,9 +244,14 @@ impl Master {
             .iter()
             .filter_map(|server| self.servers.get(*server));
         let inside = labels.filter(|one| class.permits(&one.labels)).count();
+        let drained = counting
+            .iter()
+            .filter(|server| self.servers.is_draining(**server));
         Standing {
             outside: counting.len() - inside,
+            draining: drained.count(),
             filled: inside,
+            staying: inside,
             misplaced: false,
         }
     }

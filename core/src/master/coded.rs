@@ -55,19 +55,30 @@ impl Master {
         version: ChunkVersion,
         stripe: Stripe,
     ) -> Vec<Held> {
+        self.counting_parts_of(id, (version, stripe), |server| self.servers.counts(server))
+    }
+
+    /// The good parts on servers that are taken to count.
+    fn counting_parts_of(
+        &self,
+        id: ChunkId,
+        (version, stripe): (ChunkVersion, Stripe),
+        counts: impl Fn(ServerId) -> bool,
+    ) -> Vec<Held> {
         let good = self.servers.parts(id, version, stripe);
-        let counting = good.filter(|copy| self.servers.counts(copy.server));
+        let counting = good.filter(|copy| counts(copy.server));
         counting.map(|copy| (copy.part, copy.server)).collect()
     }
 
-    /// How far a chunk in parts is from its goal.
+    /// How far a chunk in parts is from its goal, if the parts on some servers count.
     pub(super) fn coded_class(
         &self,
         id: ChunkId,
         chunk: &Chunk,
         stripe: Stripe,
+        counts: impl Fn(ServerId) -> bool,
     ) -> Option<(Class, bool)> {
-        let parts = self.counting_parts(id, chunk.version, stripe);
+        let parts = self.counting_parts_of(id, (chunk.version, stripe), counts);
         let (there, data) = (numbers(&parts).len(), stripe.shape.data());
         if there < data {
             let readable = self.servers.readable_parts(id, chunk.version, stripe);
@@ -97,6 +108,7 @@ impl Master {
                 Some((Class::Unshaped, false))
             }
             _ if standing.filled < stripe.shape.parts() => Some((Class::Under, false)),
+            _ if standing.draining > 0 => Some((Class::Draining, false)),
             _ if over => Some((Class::Surplus, true)),
             _ if !clean => Some((Class::Surplus, false)),
             _ => standing.misplaced.then_some((Class::Misplaced, false)),
@@ -110,7 +122,7 @@ impl Master {
         let parts = self.counting_parts(id, chunk.version, stripe);
         let inside = |(_, server): &Held| {
             let known = self.servers.get(*server);
-            known.is_some_and(|one| policy.permits(&one.labels))
+            known.is_some_and(|one| policy.permits(&one.labels) && !one.duty.draining)
         };
         let inside: Vec<Held> = parts.into_iter().filter(inside).collect();
         let is_wanted = class.coded(chunk.archived, stripe.shape).is_some();
@@ -130,7 +142,7 @@ impl Master {
     ) -> Begun {
         let later = self.now.mono
             + match class {
-                Class::Misplaced => HOME_AGAIN,
+                Class::Misplaced | Class::Draining => HOME_AGAIN,
                 _ => AGAIN,
             };
         let wanted = self.member.state().class(chunk.class);

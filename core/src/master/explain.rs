@@ -36,6 +36,8 @@ pub(super) fn health_word(class: Option<(Class, bool)>) -> &'static str {
         Some((Class::Surplus, true)) => "over goal",
         Some((Class::Unshaped, _)) => "to be converted",
         Some((Class::Misplaced, _)) => "misplaced",
+        Some((Class::Draining, _)) => "draining",
+        Some((Class::Awaited, _)) => "awaited",
     }
 }
 
@@ -147,6 +149,11 @@ impl Master {
             // While it is written it may be where the other policy of its class wants it.
             fills.retain(|server, _| !self.is_permitted(chunk.class, *server));
         }
+        let drained = fills.keys().copied();
+        let drained: Vec<ServerId> = drained
+            .filter(|server| self.servers.is_draining(*server))
+            .collect();
+        fills.extend(drained.into_iter().map(|one| (one, "drained".to_owned())));
         let many = gone.into_iter().chain(twice);
         fills.extend(many.map(|server| (server, "surplus".to_owned())));
         let slots = slots.into_iter().map(|slot| slot_text(&policy, slot));
@@ -247,7 +254,11 @@ impl Master {
             Some(Class::Surplus) => {
                 Some("what is too much, or stale, is about to be removed".to_owned())
             }
+            Some(Class::Awaited) => Some(self.awaited_text(id)),
             Some(Class::Unshaped) => Some(self.unshaped_text(chunk)),
+            Some(Class::Outside | Class::Draining) if self.has_come_in(id) => {
+                Some("all copies lie where they are to: the others are about to go".to_owned())
+            }
             Some(class) => Some(self.repair_text(id, chunk, class)),
         });
         told
@@ -314,6 +325,21 @@ impl Master {
             true => "no server that the leader knows has it".to_owned(),
             false => format!("waits until these are back: {}", away.join(", ")),
         }
+    }
+
+    /// Which maintenance has to end.
+    fn awaited_text(&self, id: ChunkId) -> String {
+        let held = self.servers.held(id).iter().map(|copy| copy.server);
+        let away: BTreeSet<ServerId> = held
+            .filter(|server| self.servers.is_maintained_away(*server))
+            .collect();
+        let told = away.into_iter().map(|server| {
+            let duty = self.servers.get(server).map(|one| one.duty);
+            let left = duty.and_then(|duty| duty.seconds_left(self.now.wall));
+            format!("{} for {} s", self.address(server), left.unwrap_or(0))
+        });
+        let told: Vec<String> = told.collect();
+        format!("waits for what is in maintenance: {}", told.join(", "))
     }
 
     /// The servers of a write set that can't be asked now.

@@ -19,6 +19,7 @@ mod coded;
 mod commands;
 mod convert;
 mod deletion;
+mod duty;
 mod explain;
 mod lease;
 mod levels;
@@ -354,6 +355,7 @@ impl Master {
 
     fn upkeep(&mut self) {
         self.expire_servers();
+        self.expire_maintenance();
         if self.reign.is_none() {
             return;
         }

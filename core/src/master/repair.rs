@@ -42,14 +42,25 @@ pub(super) enum Class {
     Outside,
     /// Fewer than wanted.
     Under,
+    /// As many as wanted, some of them on servers that are drained.
+    Draining,
     /// As many as wanted and more, or stale ones beside them.
     Surplus,
     /// In copies where its class wants parts, or the other way round.
     Unshaped,
     /// As many as wanted, but not all where soft terms want them.
     Misplaced,
+    /// Fewer than wanted only while a server in maintenance is away: it is waited for.
+    Awaited,
     /// None: nothing can be done until a server comes back.
     Missing,
+}
+
+impl Class {
+    /// Whether there is something to do about it.
+    fn is_due(self) -> bool {
+        !matches!(self, Self::Awaited | Self::Missing)
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -101,7 +112,7 @@ impl Repair {
     pub(super) fn begin(&mut self, begin: Instant) {
         self.begin = Some(begin);
         let all = self.classes.iter();
-        let due = all.filter(|(_, (class, _))| *class != Class::Missing);
+        let due = all.filter(|(_, (class, _))| class.is_due());
         self.queue = due.map(|(chunk, (class, _))| (*class, *chunk)).collect();
     }
 
@@ -153,6 +164,8 @@ impl Repair {
                 Class::Outside => &mut health.outside,
                 Class::Under => &mut health.under_goal,
                 Class::Misplaced => &mut health.misplaced,
+                Class::Draining => &mut health.draining,
+                Class::Awaited => &mut health.awaited,
                 Class::Unshaped => &mut health.unshaped,
                 Class::Surplus if *over => &mut health.over_goal,
                 Class::Surplus => continue,
@@ -184,7 +197,7 @@ impl Repair {
     }
 
     fn enqueue(&mut self, class: Class, chunk: ChunkId) {
-        if class != Class::Missing {
+        if class.is_due() {
             self.queue.insert((class, chunk));
         }
     }
@@ -217,6 +230,16 @@ impl Repair {
 impl Master {
     /// The copies of a chunk that count towards its goal.
     pub(super) fn counting(&self, id: ChunkId, chunk: &Chunk) -> Vec<ServerId> {
+        self.counting_of(id, chunk, |server| self.servers.counts(server))
+    }
+
+    /// The same, if those at rest on some servers count.
+    fn counting_of(
+        &self,
+        id: ChunkId,
+        chunk: &Chunk,
+        counts: impl Fn(ServerId) -> bool,
+    ) -> Vec<ServerId> {
         if let Some(stripe) = chunk.stripe {
             let parts = self.counting_parts(id, chunk.version, stripe);
             return parts.into_iter().map(|(_, server)| server).collect();
@@ -226,7 +249,7 @@ impl Master {
                 let current = self.servers.current(id, chunk.version);
                 current
                     .map(|copy| copy.server)
-                    .filter(|server| self.servers.counts(*server))
+                    .filter(|server| counts(*server))
                     .collect()
             }
             LeaseState::Open { copies, .. }
@@ -245,10 +268,44 @@ impl Master {
     /// How far the chunk is from its goal, and whether it has too many current copies.
     pub(super) fn class(&self, id: ChunkId) -> Option<(Class, bool)> {
         let chunk = self.member.state().chunk(id)?;
-        if let Some(stripe) = chunk.stripe {
-            return self.coded_class(id, &chunk, stripe);
+        let class = self.class_of(id, &chunk, |server| self.servers.counts(server))?;
+        match self.is_awaited(id, &chunk, class.0) {
+            true => Some((Class::Awaited, false)),
+            false => Some(class),
         }
-        let counting = self.counting(id, &chunk);
+    }
+
+    /// Whether a chunk lacks only what a server in maintenance has that is away. Nothing
+    /// is waited for where it can't be read otherwise, or only from disks that failed.
+    fn is_awaited(&self, id: ChunkId, chunk: &Chunk, class: Class) -> bool {
+        let is_away = |server| self.servers.is_maintained_away(server);
+        let short = matches!(class, Class::Endangered | Class::Under);
+        let mut held = self.servers.held(id).iter();
+        let settled = matches!(chunk.lease, LeaseState::Settled);
+        if !short || !settled || !held.any(|copy| is_away(copy.server)) {
+            return false;
+        }
+        let least = chunk.stripe.map_or(1, |stripe| stripe.shape.data());
+        let counts = |server| self.servers.counts(server) || is_away(server);
+        let then = self.class_of(id, chunk, counts).map(|(class, _)| class);
+        let whole = !matches!(
+            then,
+            Some(Class::Endangered | Class::Under | Class::Outside | Class::Missing)
+        );
+        whole && self.counting(id, chunk).len() >= least
+    }
+
+    /// How far the chunk is from its goal, if what is at rest on some servers counts.
+    fn class_of(
+        &self,
+        id: ChunkId,
+        chunk: &Chunk,
+        counts: impl Fn(ServerId) -> bool,
+    ) -> Option<(Class, bool)> {
+        if let Some(stripe) = chunk.stripe {
+            return self.coded_class(id, chunk, stripe, counts);
+        }
+        let counting = self.counting_of(id, chunk, counts);
         let class = self.member.state().class(chunk.class);
         let settled = matches!(chunk.lease, LeaseState::Settled);
         let raw = counting.len();
@@ -279,6 +336,7 @@ impl Master {
             1 if wanted > 1 => Some((Class::Endangered, false)),
             _ if standing.outside > 0 => Some((Class::Outside, false)),
             _ if standing.filled < wanted => Some((Class::Under, false)),
+            _ if standing.draining > 0 => Some((Class::Draining, false)),
             _ if count > most => Some((Class::Surplus, true)),
             _ if unclean => Some((Class::Surplus, false)),
             _ if settled && class.resting(chunk.archived).stripe.is_some() => {
@@ -289,7 +347,7 @@ impl Master {
     }
 
     /// Whether a chunk with copies outside has as many inside as it wants.
-    fn has_come_in(&self, chunk: ChunkId) -> bool {
+    pub(super) fn has_come_in(&self, chunk: ChunkId) -> bool {
         let Some(one) = self.member.state().chunk(chunk) else {
             return false;
         };
@@ -300,7 +358,7 @@ impl Master {
         let counting = self.counting(chunk, &one);
         let copied = class.copied(one.archived);
         let standing = self.standing(&class, copied, &counting);
-        matches!(one.lease, LeaseState::Settled) && standing.filled >= usize::from(copied.copies)
+        matches!(one.lease, LeaseState::Settled) && standing.staying >= usize::from(copied.copies)
     }
 
     /// Brings the health of everything that was touched up to date.
@@ -308,8 +366,10 @@ impl Master {
         for chunk in self.servers.take_touched() {
             let class = self.class(chunk);
             self.repair.classify(chunk, class);
-            if class == Some((Class::Surplus, false)) {
-                self.marks.reach(Mark::StaleCopyRefused);
+            match class {
+                Some((Class::Surplus, false)) => self.marks.reach(Mark::StaleCopyRefused),
+                Some((Class::Awaited, _)) => self.marks.reach(Mark::MaintenanceAwaited),
+                _ => {}
             }
             self.look_for_newer(chunk);
         }
@@ -374,9 +434,15 @@ impl Master {
         let next: Vec<(Class, ChunkId)> = due.copied().collect();
         let mut refused = 0;
         for (class, chunk) in next {
-            let trims =
-                class == Class::Surplus || class == Class::Outside && self.has_come_in(chunk);
+            let trims = match class {
+                Class::Surplus => true,
+                Class::Outside | Class::Draining => self.has_come_in(chunk),
+                _ => false,
+            };
             if trims {
+                if class == Class::Draining {
+                    self.marks.reach(Mark::CopyDrained);
+                }
                 self.trim(class, chunk);
             } else if self.start_repair(class, chunk) == Begun::NoRoom {
                 refused += 1;
@@ -402,7 +468,7 @@ impl Master {
         }
         let bulk = self.is_bulk(chunk, &one);
         let later = match class {
-            Class::Misplaced => self.now.mono + HOME_AGAIN,
+            Class::Misplaced | Class::Draining => self.now.mono + HOME_AGAIN,
             _ => self.now.mono + AGAIN,
         };
         match one.lease {
@@ -490,9 +556,17 @@ impl Master {
             .repair
             .begin
             .is_some_and(|begin| begin <= self.now.mono);
-        let Some((class @ (Class::Endangered | Class::Under), _)) = self.class(chunk) else {
+        let Some((class, _)) = self.class(chunk) else {
             return false;
         };
+        let wants = match class {
+            Class::Endangered | Class::Under => true,
+            Class::Draining => !self.has_come_in(chunk),
+            _ => false,
+        };
+        if !wants {
+            return false;
+        }
         let Some(one) = self.member.state().chunk(chunk).filter(|_| has_begun) else {
             return false;
         };

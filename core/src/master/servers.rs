@@ -5,6 +5,7 @@
 //! about it to `repair`, `lease` and `commands`. Invariant: `copies` and each server's
 //! `chunks` tell the same, from both ends.
 
+use super::duty::Duty;
 use crate::chunk::stripe::Stripe;
 use crate::ids::{Address, BootId, ChunkId, ChunkVersion, DiskId, Epoch, LinkId, PartId, ServerId};
 use crate::limits::REPAIR_BULK_MAX;
@@ -28,8 +29,10 @@ pub(super) struct Server {
     pub(super) speaks: FeatureLevel,
     /// As it is configured.
     pub(super) configured: Labels,
-    /// As they hold: an operator may have set some over those.
+    /// As they hold: an operator may have set some over those. None that is reserved.
     pub(super) labels: Labels,
+    /// What was ordered of it.
+    pub(super) duty: Duty,
     /// The log knows how it is configured: a law may rely on its labels.
     pub(super) logged: bool,
     pub(super) disks: Vec<DiskStatus>,
@@ -187,6 +190,18 @@ impl Servers {
         self.table.get(&server).is_some_and(Server::takes_writes)
     }
 
+    /// Whether it is being emptied.
+    pub(super) fn is_draining(&self, server: ServerId) -> bool {
+        let one = self.table.get(&server);
+        one.is_some_and(|one| one.duty.draining)
+    }
+
+    /// Whether it is away, and is in maintenance.
+    pub(super) fn is_maintained_away(&self, server: ServerId) -> bool {
+        let one = self.table.get(&server);
+        one.is_some_and(|one| one.duty.is_maintained() && !one.is_alive())
+    }
+
     /// Whether its copies count towards the goal: it lives, or means to be back.
     pub(super) fn counts(&self, server: ServerId) -> bool {
         self.table
@@ -302,7 +317,8 @@ impl Servers {
         self.copies.keys().copied()
     }
 
-    /// Servers that can take a copy of a policy, without those of `except`. Where
+    /// Servers that can take a copy of a policy, without those of `except` and those that
+    /// are drained. Where
     /// labels matter, only those whose labels the log knows.
     pub(super) fn candidates(
         &self,
@@ -324,6 +340,7 @@ impl Servers {
             .table
             .iter()
             .filter(|(id, one)| holds(one) && one.is_alive() && !except.contains(id))
+            .filter(|(_, one)| !one.duty.draining)
             .filter(|(_, one)| plain || one.logged);
         usable
             .map(|(id, one)| Candidate {
@@ -334,8 +351,18 @@ impl Servers {
             .collect()
     }
 
-    /// Servers as placement sees them, of those that may have a copy of a policy.
+    /// Servers as placement sees them, of those that may have a copy of a policy and keep
+    /// it: who is drained does not.
     pub(super) fn inside(
+        &self,
+        policy: &Policy,
+        servers: impl Iterator<Item = ServerId>,
+    ) -> Vec<Candidate<'_>> {
+        self.permitted(policy, servers.filter(|one| !self.is_draining(*one)))
+    }
+
+    /// The same, and those that are drained.
+    pub(super) fn permitted(
         &self,
         policy: &Policy,
         servers: impl Iterator<Item = ServerId>,

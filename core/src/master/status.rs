@@ -58,6 +58,8 @@ impl Master {
             labels: one.labels.clone(),
             disks: one.disks.clone(),
             copies: one.chunks.len() as u64,
+            draining: self.left_to_drain(server),
+            maintenance: one.duty.seconds_left(self.now.wall),
         }
     }
 

@@ -18,6 +18,18 @@ pub const OPERATIONS_MAX: usize = 64;
 /// Bytes of a key or a value.
 const LABEL_MAX: usize = 64;
 
+/// What an operator sets as a label of a server that is to be emptied.
+pub const DRAIN: &str = "antler.drain";
+/// What he sets of one whose absence is not to be made up for: up to when, in seconds since 1970.
+pub const MAINTENANCE: &str = "antler.maintenance";
+
+/// Whether a key is one of those that carry orders about a server. No expression sees
+/// them: they do not say where it stands.
+#[must_use]
+pub fn is_reserved(key: &str) -> bool {
+    key.starts_with("antler.")
+}
+
 /// Whether a text may be the key or the value of a label: 1 to 64 of
 /// `a-z A-Z 0-9 . _ -`.
 #[must_use]

@@ -691,6 +691,14 @@ pub struct Health {
     #[n(7)]
     #[cbor(default)]
     pub unshaped: u64,
+    /// As many as wanted, some of them on servers that are drained.
+    #[n(8)]
+    #[cbor(default)]
+    pub draining: u64,
+    /// Fewer than wanted only while a server in maintenance is away.
+    #[n(9)]
+    #[cbor(default)]
+    pub awaited: u64,
 }
 
 /// A storage class.
@@ -751,6 +759,12 @@ pub struct ServerStatus {
     /// Copies on it.
     #[n(5)]
     pub copies: u64,
+    /// It is drained, and so many chunks still are there; `None`: it is not.
+    #[n(6)]
+    pub draining: Option<u64>,
+    /// It is in maintenance for so many seconds more; `None`: it is not.
+    #[n(7)]
+    pub maintenance: Option<u32>,
 }
 
 /// A disk of a chunkserver.
@@ -896,7 +910,7 @@ pub struct CopyInfo {
     #[cbor(default)]
     pub part: u8,
     /// What it is there for, where that was asked: a term of the policy, `spread`,
-    /// `surplus` or `outside`; `None` for what does not count towards the goal.
+    /// `surplus`, `outside` or `drained`; `None` for what does not count towards the goal.
     #[n(6)]
     pub fills: Option<String>,
     /// The folder of its disk, where that was asked and is known.

@@ -19,7 +19,7 @@ use crate::scenario::{
     Trigger, Who, Workload, read_label,
 };
 use antler_core::machine::Role;
-use antler_core::placement::label::Expression;
+use antler_core::placement::label::{DRAIN, Expression};
 use antler_core::rng::Rng;
 use serde::{Deserialize, Serialize};
 
@@ -526,7 +526,8 @@ fn draw_orders(orders: &[Order], rng: &mut Rng) -> Vec<(Nanos, FileOperation)> {
         let (at, chance) = (order.at.draw(rng), rng.below(100));
         let server = order.server.map_or(0, |server| server.draw(rng));
         if chance < order.chance.unwrap_or(100) {
-            timed.push((at, operation_of(order, server)));
+            let lasts = order.maintenance.map(|lasts| lasts.draw(rng));
+            timed.push((at, operation_of(order, server, lasts)));
         }
     }
     timed.sort_by_key(|(at, _)| *at);
@@ -564,7 +565,14 @@ fn draw_year(
     Some(plan)
 }
 
-fn operation_of(order: &Order, server: u64) -> FileOperation {
+fn operation_of(order: &Order, server: u64, lasts: Option<Nanos>) -> FileOperation {
+    if let Some(lasts) = lasts {
+        return FileOperation::Maintain { server, lasts };
+    }
+    if let Some(drains) = order.drain {
+        let (key, value) = (DRAIN.to_owned(), drains.then(|| "yes".to_owned()));
+        return FileOperation::SetLabel { server, key, value };
+    }
     if order.raise {
         return FileOperation::RaiseLevel;
     }

@@ -150,6 +150,11 @@ pub enum FileOperation {
         key: String,
         value: Option<String>,
     },
+    /// Puts a server into maintenance for so long from when it is done; 0: ends it.
+    Maintain {
+        server: u64,
+        lasts: Nanos,
+    },
     /// Raises the cluster's feature level to the newest, however often it has to ask.
     RaiseLevel,
 }

@@ -252,8 +252,8 @@ pub enum Profile {
     Documents,
 }
 
-/// Something that an operator does: exactly one of `class`, `set`, `label` and `raise`
-/// says what.
+/// Something that an operator does: exactly one of `class`, `set`, `label`, `drain`,
+/// `maintenance` and `raise` says what.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Order {
@@ -281,7 +281,13 @@ pub struct Order {
     /// Sets a label of `server`: `key=value`, or `key-` to remove what was set.
     #[serde(default)]
     pub label: Option<String>,
-    /// Of `label`: which chunkserver, from 1.
+    /// Has `server` emptied, or does so no more.
+    #[serde(default)]
+    pub drain: Option<bool>,
+    /// Puts `server` into maintenance for so long; `"0s"` ends it.
+    #[serde(default)]
+    pub maintenance: Option<Span>,
+    /// Of `label`, `drain` and `maintenance`: which chunkserver, from 1.
     #[serde(default)]
     pub server: Option<Count>,
     /// Raises the cluster's feature level to the newest, asking again until it is done:
@@ -574,7 +580,13 @@ impl Fault {
 
 impl Order {
     fn check(&self) -> Result<(), String> {
-        let said = (&self.class, &self.set, &self.label, self.raise);
+        let of_server = [
+            self.label.is_some(),
+            self.drain.is_some(),
+            self.maintenance.is_some(),
+        ];
+        let of_server = of_server.into_iter().filter(|said| *said).count();
+        let said = (&self.class, &self.set, of_server, self.raise);
         let policies = [&self.keep, &self.create].into_iter().flatten();
         for policy in policies {
             policy
@@ -587,15 +599,16 @@ impl Order {
                 .map_err(|mistake| format!("{archive:?}: {mistake}"))?;
         }
         match said {
-            (Some(_), None, None, false) if self.keep.is_some() => Ok(()),
-            (None, Some(_), None, false) if self.path.is_some() => Ok(()),
-            (None, None, Some(label), false) if self.server.is_some() => {
-                read_label(label).map(|_| ())
-            }
-            (None, None, None, true) => Ok(()),
+            (Some(_), None, 0, false) if self.keep.is_some() => Ok(()),
+            (None, Some(_), 0, false) if self.path.is_some() => Ok(()),
+            (None, None, 1, false) if self.server.is_some() => self
+                .label
+                .as_deref()
+                .map_or(Ok(()), |label| read_label(label).map(|_| ())),
+            (None, None, 0, true) => Ok(()),
             _ => Err(
-                "an order is `class` with `keep`, `set` with `path`, `label` with `server`, \
-                 or `raise`"
+                "an order is `class` with `keep`, `set` with `path`, one of `label`, `drain` and \
+                 `maintenance` with `server`, or `raise`"
                     .to_owned(),
             ),
         }

@@ -1,0 +1,163 @@
+//! What an operator orders of a server, as a leader carries it out: it is emptied, or its
+//! absence is not made up for; the chunkservers are played by the test.
+
+mod bench;
+
+use antler_core::ids::{InodeId, ServerId};
+use antler_core::namespace::record::Mutation;
+use antler_core::placement::label::{DRAIN, MAINTENANCE};
+use antler_core::wire::client_master::ServerStatus;
+use bench::cluster::{Cluster, servers_of};
+use bench::create;
+
+fn order(cluster: &mut Cluster, server: u64, key: &str, value: Option<String>) {
+    cluster.change(Mutation::SetLabel {
+        server: ServerId(server),
+        key: key.to_owned(),
+        value,
+    });
+}
+
+fn drain(cluster: &mut Cluster, server: u64) {
+    order(cluster, server, DRAIN, Some("yes".to_owned()));
+}
+
+fn maintain(cluster: &mut Cluster, server: u64, seconds: i64) {
+    let until = cluster.bench.now.wall.seconds + seconds;
+    order(cluster, server, MAINTENANCE, Some(until.to_string()));
+}
+
+fn status(cluster: &mut Cluster, server: u64) -> ServerStatus {
+    let servers = cluster.status().servers.into_iter();
+    let mut own = servers.filter(|one| one.server == ServerId(server));
+    own.next().expect("it is known")
+}
+
+fn health(cluster: &mut Cluster, inode: InodeId) -> String {
+    let explained = cluster.explain(inode).chunks.remove(0).explained;
+    explained.expect("it was asked").health
+}
+
+#[test]
+fn a_drained_server_is_emptied_and_gets_nothing_new() {
+    let mut cluster = Cluster::new();
+    let files: Vec<_> = (0..8).map(|n| cluster.write(&format!("f{n}"))).collect();
+    drain(&mut cluster, 1);
+    let there = files.iter().filter(|(.., on)| on.contains(&1)).count() as u64;
+    assert!(there > 0, "some of eight files lie there");
+    assert_eq!(status(&mut cluster, 1).draining, Some(there));
+    assert_eq!(cluster.status().health.draining, there);
+    assert_eq!(cluster.status().health.endangered, 0);
+    cluster.pass(30);
+    assert_eq!(status(&mut cluster, 1).draining, Some(0));
+    assert_eq!(cluster.made.len() as u64, there, "one copy each, elsewhere");
+    assert!(cluster.made.iter().all(|(server, _)| *server != 1));
+    assert!(cluster.gone.iter().all(|(server, _)| *server == 1));
+    assert_eq!(cluster.status().health.at_goal, 8);
+    for n in 0..8 {
+        let (inode, lease) = cluster.create(&format!("late{n}"));
+        assert!(!servers_of(&lease).contains(&1));
+        cluster.commit(inode, &lease);
+    }
+    order(&mut cluster, 1, DRAIN, None);
+    assert_eq!(status(&mut cluster, 1).draining, None);
+    let labels = status(&mut cluster, 1).labels;
+    assert!(labels.iter().all(|(key, _)| key == "dc"), "{labels:?}");
+}
+
+#[test]
+fn what_has_nowhere_else_to_go_stays_and_counts() {
+    let mut cluster = Cluster::new();
+    cluster.class("west", "2 in dc=west");
+    cluster.set_class(InodeId::ROOT, "west");
+    let (file, ..) = cluster.write("f");
+    drain(&mut cluster, 1);
+    cluster.pass(30);
+    assert_eq!((cluster.made.len(), cluster.gone.len()), (0, 0));
+    assert_eq!(health(&mut cluster, file), "draining");
+    let told = cluster.explain(file).chunks.remove(0);
+    let mut fills: Vec<_> = told
+        .copies
+        .iter()
+        .filter_map(|copy| copy.fills.as_deref())
+        .collect();
+    fills.sort_unstable();
+    assert_eq!(fills, ["2 in dc=west hard", "drained"]);
+    let pending = told.explained.expect("it was asked").pending.join("; ");
+    assert_eq!(
+        pending,
+        "waits for a server with room: `2 in dc=west hard`: 1 of 2 copies have a place"
+    );
+    // A server comes that may have it.
+    cluster.label(3, Some("west"));
+    cluster.pass(30);
+    assert_eq!(status(&mut cluster, 1).draining, Some(0));
+    assert_eq!(health(&mut cluster, file), "at goal");
+}
+
+#[test]
+fn a_drained_server_that_dies_is_made_up_for() {
+    let mut cluster = Cluster::new();
+    let (file, chunk, on) = cluster.write("f");
+    drain(&mut cluster, on[0]);
+    cluster.lose(on[0]);
+    assert_eq!(health(&mut cluster, file), "endangered");
+    cluster.pass(20);
+    assert_eq!(cluster.made.len(), 1);
+    assert_eq!(cluster.made[0].1, chunk);
+    assert_eq!(health(&mut cluster, file), "at goal");
+}
+
+#[test]
+fn while_it_is_in_maintenance_nothing_moves() {
+    let mut cluster = Cluster::new();
+    let (file, _, on) = cluster.write("f");
+    maintain(&mut cluster, on[0], 60);
+    cluster.lose(on[0]);
+    assert_eq!(health(&mut cluster, file), "awaited");
+    cluster.pass(40);
+    assert_eq!(cluster.made, []);
+    assert_eq!(cluster.status().health.awaited, 1);
+    let left = status(&mut cluster, on[0]).maintenance.expect("it lasts");
+    assert!((10..=30).contains(&left), "{left}");
+    // Its end is the clock's.
+    cluster.pass(40);
+    assert_eq!(cluster.made.len(), 1);
+    assert_eq!(health(&mut cluster, file), "at goal");
+    assert_eq!(status(&mut cluster, on[0]).maintenance, None);
+}
+
+#[test]
+fn maintenance_that_is_ended_waits_no_longer() {
+    let mut cluster = Cluster::new();
+    let (file, _, on) = cluster.write("f");
+    maintain(&mut cluster, on[0], 600);
+    cluster.lose(on[0]);
+    cluster.pass(20);
+    assert_eq!(cluster.made, []);
+    order(&mut cluster, on[0], MAINTENANCE, None);
+    cluster.pass(20);
+    assert_eq!(cluster.made.len(), 1);
+    assert_eq!(health(&mut cluster, file), "at goal");
+}
+
+#[test]
+fn what_loses_more_or_is_written_meanwhile_is_repaired() {
+    let mut cluster = Cluster::new();
+    cluster.class("three", "copies(3)");
+    cluster.set_class(InodeId::ROOT, "three");
+    let (file, _, on) = cluster.write("f");
+    maintain(&mut cluster, on[0], 600);
+    cluster.lose(on[0]);
+    cluster.pass(10);
+    assert_eq!(cluster.made, [], "two of three are enough meanwhile");
+    cluster.lose(on[1]);
+    assert_eq!(health(&mut cluster, file), "endangered");
+    cluster.pass(20);
+    let free: Vec<u64> = (1..=4).filter(|server| !on.contains(server)).collect();
+    assert_eq!(cluster.made.len(), 1);
+    assert_eq!(cluster.made[0].0, free[0]);
+    // With that copy it lacks only the one that is waited for.
+    assert_eq!(health(&mut cluster, file), "awaited");
+    assert!(cluster.ask(create("g")).is_some());
+}
