@@ -8,6 +8,7 @@ use antler_core::ids::{BootId, ChunkId, DiskId, InodeId, LinkId, PartId, Request
 use antler_core::machine::{Input, Machine};
 use antler_core::marks::Mark;
 use antler_core::namespace::record::{ClassChange, Mutation};
+use antler_core::placement::label::{DRAIN, MAINTENANCE};
 use antler_core::placement::{Policy, StorageClass};
 use antler_core::time::Duration;
 use antler_core::vfs::Space;
@@ -187,6 +188,16 @@ impl Cold {
         deleted
     }
 
+    fn label(&mut self, server: u64, key: &str, value: Option<String>) {
+        self.request += 1;
+        let set = Mutation::SetLabel {
+            server: ServerId(server),
+            key: key.to_owned(),
+            value,
+        };
+        self.bench.say(self.client, mutate(self.request, set));
+    }
+
     fn lose(&mut self, server: u64) {
         let link = self.link(server);
         let reason = "it died".to_owned();
@@ -348,6 +359,35 @@ fn a_lost_part_is_made_elsewhere_and_one_loss_more_is_told_as_loss() {
     assert_eq!(cold.locate().copies.len(), 1, "too few to make data of");
     cold.pass(3);
     assert_eq!(cold.build_all(true), [], "nothing can be made of it");
+}
+
+#[test]
+fn a_part_on_a_drained_server_moves_and_one_in_maintenance_is_waited_for() {
+    let mut cold = Cold::converted();
+    let holders = cold.holders();
+    cold.label(holders[0], DRAIN, Some("yes".to_owned()));
+    let health = cold.health();
+    assert_eq!((health.draining, health.endangered), (1, 0));
+    cold.pass(2);
+    let built = cold.build_all(true);
+    let [(part, server)] = built[..] else {
+        panic!("one part is made: {built:?}")
+    };
+    assert_eq!(part.part, 1, "the one that lies there");
+    assert!(!holders.contains(&server), "nobody gets two");
+    cold.pass(2);
+    assert_eq!(cold.delete_all(), BTreeSet::from([1]), "the old one goes");
+    assert_eq!(cold.health().at_goal, 1);
+    assert!(cold.bench.master.marks().has(Mark::CopyDrained));
+    let until = cold.bench.now.wall.seconds + 30;
+    cold.label(server, MAINTENANCE, Some(until.to_string()));
+    cold.lose(server);
+    let health = cold.health();
+    assert_eq!((health.awaited, health.endangered), (1, 0));
+    cold.pass(20);
+    assert_eq!(cold.build_all(true), [], "it is waited for");
+    cold.lose(holders[1]);
+    assert_eq!(cold.health().missing, 1, "one loss more is told as it is");
 }
 
 #[test]
