@@ -14,6 +14,7 @@ use antler_core::ids::{ChunkId, ChunkVersion, ServerId};
 use antler_core::limits::BLOCK_SIZE;
 use antler_core::namespace::LeaseState;
 use antler_core::namespace::State;
+use antler_core::placement::label::{DRAIN, label};
 use antler_core::placement::{self, Fill, Labels, Policy};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -88,6 +89,30 @@ fn servers_of(disks: &Disks, in_use: &dyn Fn(&ServerDisk) -> bool) -> Vec<Server
     servers
 }
 
+/// Whether an operator has a server emptied.
+fn is_drained(state: &State, server: ServerId) -> bool {
+    let known = state.server_labels(server);
+    known.is_some_and(|known| label(&known.set, DRAIN).is_some())
+}
+
+/// How well copies fill a policy that lie only where one may be placed.
+fn best_on(state: &State, policy: &Policy, servers: &[ServerId]) -> Fill {
+    let kept = servers.iter().copied();
+    let kept: Vec<ServerId> = kept.filter(|one| !is_drained(state, *one)).collect();
+    fill_on(state, policy, &kept)
+}
+
+/// What lies on a drained server although the others have room for all of it.
+fn judge_drain(
+    state: &State,
+    (id, policy, best): (ChunkId, &Policy, Fill),
+    holders: &[ServerId],
+) -> Option<String> {
+    let mut drained = holders.iter().filter(|one| is_drained(state, **one));
+    let server = drained.next().filter(|_| best.filled == policy.copies)?;
+    Some(format!("{id} is on {server}, which is to be empty"))
+}
+
 /// How well copies on these servers fill a policy.
 fn fill_on(state: &State, policy: &Policy, servers: &[ServerId]) -> Fill {
     let labels: Vec<Labels> = servers.iter().map(|one| labels_of(state, *one)).collect();
@@ -108,7 +133,7 @@ fn judge_form(state: &State, id: ChunkId, servers: &[ServerId]) -> Option<String
     let policy = class.resting(chunk.archived);
     let shape = chunk.stripe.map(|stripe| stripe.shape);
     let can_be = match policy.stripe {
-        Some(_) => fill_on(state, policy, servers).filled == policy.copies,
+        Some(_) => best_on(state, policy, servers).filled == policy.copies,
         None => true,
     };
     let is_right = shape == policy.stripe || !can_be && shape.is_none();
@@ -129,7 +154,8 @@ fn judge_parts(
     let good: Vec<&Copy<'_>> = copies.iter().filter(is_good).collect();
     let numbers: BTreeSet<u8> = good.iter().map(|copy| copy.stored.part.part).collect();
     // Too few servers have room for fewer parts, and what is beside those is kept.
-    let wanted = usize::from(fill_on(state, policy, servers).filled);
+    let best = best_on(state, policy, servers);
+    let wanted = usize::from(best.filled);
     if numbers.len() < wanted {
         let known: Vec<_> = copies.iter().map(|c| (c.server, c.stored)).collect();
         return Some(format!(
@@ -137,7 +163,7 @@ fn judge_parts(
         ));
     }
     let holders: Vec<ServerId> = good.iter().map(|copy| copy.server).collect();
-    if fill_on(state, policy, &holders) != fill_on(state, policy, servers) {
+    if fill_on(state, policy, &holders) < best {
         return Some(format!("{id} on {holders:?} is not as `{policy}` wants it"));
     }
     let outside = holders
@@ -147,6 +173,9 @@ fn judge_parts(
         return Some(format!(
             "{id} has a part on {server}, where `{policy}` permits none"
         ));
+    }
+    if let Some(told) = judge_drain(state, (id, policy, best), &holders) {
+        return Some(told);
     }
     let extra = copies.len() - numbers.len();
     let whole = numbers.len() == stripe.shape.parts();
@@ -219,7 +248,7 @@ fn judge_chunk(
         .collect();
     let class = state.class(chunk.class);
     let policy = class.copied(chunk.archived);
-    let best = fill_on(state, policy, servers);
+    let best = best_on(state, policy, servers);
     let wanted = usize::from(best.filled);
     if current.len() < wanted {
         let known: Vec<_> = copies.iter().map(|c| (c.server, c.stored)).collect();
@@ -230,7 +259,7 @@ fn judge_chunk(
         ));
     }
     let holders: Vec<ServerId> = current.iter().map(|copy| copy.server).collect();
-    if fill_on(state, policy, &holders) != best {
+    if fill_on(state, policy, &holders) < best {
         return Some(format!("{id} on {holders:?} is not as `{policy}` wants it"));
     }
     let outside = holders
@@ -240,6 +269,9 @@ fn judge_chunk(
         return Some(format!(
             "{id} is on {server}, where `{policy}` permits no copy"
         ));
+    }
+    if let Some(told) = judge_drain(state, (id, policy, best), &holders) {
+        return Some(told);
     }
     if current
         .iter()
