@@ -489,6 +489,13 @@ impl File {
         self.uncommitted.is_some() || self.commit.is_some() || self.chunks.values().any(dirty)
     }
 
+    /// A sync is on its way: until it is answered nobody knows whether the copies still
+    /// have what it covers, or it has to be sent again.
+    pub(super) fn is_syncing(&self) -> bool {
+        let mut chunks = self.chunks.values();
+        chunks.any(|chunk| chunk.syncing.is_some())
+    }
+
     /// Forgets the ends of writes that the leader knows of, or that were lost: what it
     /// knows, another mount may have cut meanwhile.
     pub(super) fn forget_known_ends(&mut self) {

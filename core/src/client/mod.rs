@@ -174,10 +174,12 @@ impl Client {
         }
     }
 
-    /// Whether everything that was written is part of its file, or was lost and told.
+    /// Whether everything that was written is part of its file, or was lost and told, and
+    /// no sync is under way that may yet tell otherwise.
     #[must_use]
     pub fn is_written_out(&self) -> bool {
-        !self.files.values().any(file::File::is_dirty)
+        let mut files = self.files.values();
+        !files.any(|file| file.is_dirty() || file.is_syncing())
     }
 
     fn tell(&mut self, answer: ClientAnswer) {
