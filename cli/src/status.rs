@@ -8,8 +8,10 @@ use crate::out::{say, say_part};
 use crate::session::Session;
 use crate::target;
 use antler_core::wire::client_master::{
-    Answer, ClassStatus, DiskStatus, MemberStatus, Query, ServerStatus, SessionStatus, Status,
+    Answer, ClassStatus, DiskStatus, MemberStatus, Query, ScrubStatus, ServerStatus, SessionStatus,
+    Status,
 };
+use antler_net::clock;
 use serde_json::{Value, json};
 
 /// Runs the command.
@@ -183,12 +185,31 @@ fn disk_line(disk: &DiskStatus) -> String {
     if !disk.failed.is_empty() {
         return format!("{}: FAILED: {}", disk.path, disk.failed);
     }
+    let scrub = disk.scrub.as_ref().map(scrub_text).unwrap_or_default();
     format!(
-        "{}: {} copies, {} free of {}",
+        "{}: {} copies, {} free of {}{scrub}",
         disk.path,
         disk.copies,
         bytes(disk.space.free),
         bytes(disk.space.total)
+    )
+}
+
+/// How far a disk is scrubbed, and what that found.
+fn scrub_text(scrub: &ScrubStatus) -> String {
+    let ended = match scrub.ended {
+        Some(ended) => {
+            let past = clock::now().wall.since(ended).as_secs();
+            format!("last round ended {past} s ago")
+        }
+        None => "no round ended yet".to_owned(),
+    };
+    format!(
+        ", scrubbed {}.{} % at {}/s, {ended}, {} found bad",
+        scrub.per_mille / 10,
+        scrub.per_mille % 10,
+        bytes(scrub.rate),
+        scrub.findings
     )
 }
 
@@ -263,6 +284,7 @@ fn server_json(server: &ServerStatus) -> Value {
             "free": disk.space.free,
             "copies": disk.copies,
             "failed": disk.failed,
+            "scrub": disk.scrub.as_ref().map(scrub_json),
         })
     };
     json!({
@@ -274,6 +296,16 @@ fn server_json(server: &ServerStatus) -> Value {
         "draining": server.draining,
         "maintenance": server.maintenance,
         "disks": server.disks.iter().map(disk).collect::<Vec<_>>(),
+    })
+}
+
+fn scrub_json(scrub: &ScrubStatus) -> Value {
+    json!({
+        "bytes_per_second": scrub.rate,
+        "bytes": scrub.bytes,
+        "per_mille": scrub.per_mille,
+        "findings": scrub.findings,
+        "round_ended": scrub.ended.map(|ended| ended.seconds),
     })
 }
 

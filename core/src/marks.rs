@@ -145,6 +145,10 @@ marks! {
     CutSynced = "cut-synced";
     /// A copy in the making rested because clients used the server.
     ReplicationRested = "replication-rested";
+    /// A scrub found a part that was bad.
+    ScrubFound = "scrub-found";
+    /// A scrub read every part of a disk.
+    ScrubRoundEnded = "scrub-round-ended";
     /// A copy in the making went on from another source.
     SourceReplaced = "source-replaced";
     // Repair.

@@ -17,7 +17,7 @@ use std::fmt;
 /// |---|---|
 /// | 1 | names, chunks and their leases and losses, sessions, `copies-N`, levels |
 /// | 2 | storage classes and labels: policies by label expressions; leases that know up to where an fsync may have vouched |
-/// | 3 | erasure codes: classes whose chunks at rest lie in parts |
+/// | 3 | erasure codes: classes whose chunks at rest lie in parts; what disks tell of scrubs |
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Encode, Decode)]
 #[cbor(transparent)]
 pub struct FeatureLevel(#[n(0)] pub u16);
@@ -31,6 +31,8 @@ impl FeatureLevel {
     pub const SYNCS: Self = Self(2);
     /// Erasure codes.
     pub const CODES: Self = Self(3);
+    /// What chunkservers tell of how far their disks are scrubbed.
+    pub const SCRUB: Self = Self(3);
     /// The newest one that this binary knows.
     pub const NEWEST: Self = Self::CODES;
     /// What the binary before this one knew: machines can be built so.

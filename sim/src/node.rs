@@ -94,6 +94,7 @@ pub(crate) struct Node {
     pub(crate) old_links: BTreeMap<LinkId, FeatureLevel>,
     incarnation: Option<Incarnation>,
     limits: LimitsPlan,
+    scrub: u64,
     booted: Nanos,
     clock: Clock,
     rng: Rng,
@@ -151,6 +152,7 @@ impl Node {
             old_links: BTreeMap::new(),
             incarnation: None,
             limits: plan.limits.fit(),
+            scrub: cluster.scrub,
             booted: 0,
             clock: Clock::draw(cluster.drift, rng),
             rng: rng.fork(),
@@ -362,6 +364,7 @@ impl Node {
                 disk_inflight_max: self.limits.disk_inflight as usize,
                 repair_inflight_max: self.limits.repairs as usize,
             },
+            scrub: self.scrub,
             speaks: self.version,
         };
         let (seed, local) = (self.rng.word(), self.moment(ready).local);

@@ -35,6 +35,7 @@ pub(crate) fn run(config: &Path) -> Outcome<ExitCode> {
             masters: settings.masters.clone(),
             incarnation: home.incarnation(),
             limits: Limits::default(),
+            scrub: settings.scrub,
             speaks: FeatureLevel::NEWEST,
         };
         let opened = disks.opened();

@@ -6,6 +6,7 @@
 
 use super::parts::{PartResult, Then};
 use super::requests::Reading;
+use super::scrub::Scrub;
 use super::{ChunkServer, DiskStatuses};
 use crate::chunk::operation::{
     CommitAction, DiskCompletion, DiskError, DiskOperation, DiskReply, DiskRequest, OpenedDisk,
@@ -75,6 +76,10 @@ pub(super) enum Issued {
     Recheck {
         part: PartId,
     },
+    /// A read that nobody asked for.
+    Scrub {
+        part: PartId,
+    },
 }
 
 impl Issued {
@@ -82,7 +87,11 @@ impl Issued {
     fn is_bounded(&self) -> bool {
         !matches!(
             self,
-            Self::Commit(_) | Self::Flush { .. } | Self::Checkpoint | Self::Inspect
+            Self::Commit(_)
+                | Self::Flush { .. }
+                | Self::Checkpoint
+                | Self::Inspect
+                | Self::Scrub { .. }
         )
     }
 }
@@ -117,13 +126,14 @@ pub(super) struct Disks {
 }
 
 impl Disks {
-    pub(super) fn statuses(&self) -> DiskStatuses {
+    pub(super) fn statuses(&self, scrub: &Scrub) -> DiskStatuses {
         let statuses = self.table.iter().map(|(&disk, one)| DiskStatus {
             disk,
             path: one.path.clone(),
             space: one.space,
             copies: one.copies,
             failed: one.failed.clone().unwrap_or_default(),
+            scrub: scrub.status(disk, one.copies),
         });
         statuses.collect()
     }
@@ -133,6 +143,11 @@ impl Disks {
         let working = self.table.iter().filter(|(_, one)| one.failed.is_none());
         let most = working.max_by_key(|(_, one)| (one.space.free, std::cmp::Reverse(one.copies)));
         most.map(|(&disk, _)| disk)
+    }
+
+    /// Whether operations wait for a disk.
+    pub(super) fn is_crowded(&self, disk: DiskId) -> bool {
+        !self.table[&disk].waiting.is_empty()
     }
 
     /// Whether a disk can't tell what it has.
@@ -159,6 +174,7 @@ impl Disks {
                     | Issued::Receive { .. }
                     | Issued::Verify { .. }
                     | Issued::Read(_)
+                    | Issued::Scrub { .. }
             )
         };
         self.table.values().any(working) || issued.values().any(|issued| !harmless(issued))
@@ -224,6 +240,9 @@ impl ChunkServer {
             let text = format!("{disk} at {} is there already: it is not used", one.path);
             return self.log(Level::Error, text);
         }
+        if one.failed.is_none() {
+            self.scrub.add_disk(disk, self.now);
+        }
         self.disks.table.insert(disk, one);
         for stored in parts {
             self.add_part(disk, stored);
@@ -271,6 +290,12 @@ impl ChunkServer {
             }
             one.inflight += 1;
         }
+        self.issue(disk, request, issued);
+    }
+
+    /// Issues an operation that is counted nowhere and changes nothing.
+    pub(super) fn operate_apart(&mut self, disk: DiskId, request: DiskRequest, issued: Issued) {
+        assert!(!issued.is_bounded(), "it does not wait for its turn");
         self.issue(disk, request, issued);
     }
 
@@ -450,6 +475,7 @@ impl ChunkServer {
             Issued::Receive { key } => self.on_receive_step(disk, key, result),
             Issued::Verify { key } => self.on_verified(key, result),
             Issued::Recheck { part } => self.on_rechecked(disk, part, result),
+            Issued::Scrub { part } => self.on_scrubbed(disk, part, result),
         }
     }
 
@@ -584,6 +610,7 @@ impl ChunkServer {
             return;
         }
         one.failed = Some(reason.clone());
+        self.scrub.drop_disk(disk);
         self.marks.reach(Mark::DiskFailed);
         one.copies = 0;
         // Reads go on.

@@ -6,8 +6,8 @@
 //! lease; `requests` the data port and the chain; `peers` links to other
 //! chunkservers; `parts` the table of parts and one queue for each; `disks` what
 //! is under way on each disk, group commit, checkpoints; `commands` the leader's
-//! commands; `replicate` making a part equal to another server's; `recheck` reading again
-//! what could not be read for a moment.
+//! commands; `replicate` making a part equal to another server's; `scrub` reading what
+//! nobody reads; `recheck` reading again what could not be read for a moment.
 //!
 //! Invariants: a writer whose epoch is behind the newest seen changes nothing; an
 //! acknowledged sync is durable here and at every server behind it in the chain;
@@ -23,6 +23,7 @@ mod peers;
 mod recheck;
 mod replicate;
 mod requests;
+mod scrub;
 
 use crate::chunk::operation::{DiskCompletion, DiskOperation, OpenedDisk};
 use crate::hash::Digest;
@@ -41,6 +42,7 @@ use peers::Peers;
 use recheck::Rechecks;
 use replicate::Replications;
 use requests::Jobs;
+use scrub::Scrub;
 use std::collections::{BTreeMap, VecDeque};
 
 /// For how long a graceful stop waits for the disks.
@@ -63,6 +65,8 @@ pub struct ChunkServerConfig {
     pub incarnation: Incarnation,
     /// The bounds.
     pub limits: Limits,
+    /// How fast each disk is read to find what is bad, in bytes a second; 0: not at all.
+    pub scrub: u64,
     /// The version that it is built as.
     pub speaks: FeatureLevel,
 }
@@ -128,6 +132,7 @@ pub struct ChunkServer {
     commands: Commands,
     replications: Replications,
     rechecks: Rechecks,
+    scrub: Scrub,
     issued: BTreeMap<Token, Issued>,
     next_token: Token,
     /// A graceful stop was asked for; it gives up at that instant.
@@ -157,6 +162,7 @@ impl ChunkServer {
             commands: Commands::default(),
             replications: Replications::default(),
             rechecks: Rechecks::default(),
+            scrub: Scrub::new(config.scrub, seed),
             issued: BTreeMap::new(),
             next_token: Token(0),
             stopping: None,
@@ -249,6 +255,7 @@ impl ChunkServer {
     /// What rested long enough, and what is due every heartbeat.
     fn on_timeout(&mut self) {
         self.resume_replications();
+        self.tick_scrub();
         if self.now < self.tick_at {
             return;
         }
@@ -301,6 +308,7 @@ impl Machine for ChunkServer {
             "effects are drained before the next input"
         );
         self.now = self.now.max(now.mono);
+        self.scrub.note(now);
         self.effects.append(&mut self.opening);
         if self.stopped {
             return;
@@ -323,6 +331,10 @@ impl Machine for ChunkServer {
 
     fn poll_timeout(&self) -> Option<Instant> {
         let next = self.tick_at.min(self.replications.resume_at());
+        let next = match self.stopping {
+            None => next.min(self.scrub.due()),
+            Some(_) => next,
+        };
         (!self.stopped).then_some(next)
     }
 
@@ -339,6 +351,7 @@ impl Machine for ChunkServer {
         self.masters.digest(digest);
         self.parts.digest(digest);
         self.jobs.digest(digest);
+        self.scrub.digest(digest);
     }
 
     fn check_invariants(&self, whole: bool) {
@@ -357,7 +370,7 @@ type DiskStatuses = Vec<crate::wire::client_master::DiskStatus>;
 
 impl ChunkServer {
     fn disk_statuses(&self) -> DiskStatuses {
-        self.disks.statuses()
+        self.disks.statuses(&self.scrub)
     }
 
     /// Operations under way and waiting.

@@ -9,13 +9,14 @@ use super::ChunkServer;
 use super::disks::{Disks, Issued};
 use crate::chunk::operation::{CommitAction, DiskError, DiskRequest, StoredPart};
 use crate::hash::Digest;
-use crate::ids::{ChunkVersion, DiskId, Epoch, PartId};
+use crate::ids::{ChunkId, ChunkVersion, DiskId, Epoch, PartId};
 use crate::limits::COMMIT_INTERVAL;
 use crate::planted::{self, Planted};
 use crate::time::Instant;
 use crate::wire::chunk_master::PartReport;
 use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ops::Bound;
 
 /// Parts that are not there and whose fences are remembered.
 const FENCED_MAX: usize = 1 << 16;
@@ -131,6 +132,16 @@ pub(super) enum PartError {
     Disk(DiskError),
 }
 
+/// What a look for a disk's next part came to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Looked {
+    Part(PartId),
+    /// None up to this one.
+    Passed(PartId),
+    /// None at all.
+    End,
+}
+
 #[derive(Debug, Default)]
 struct Queue {
     running: bool,
@@ -186,6 +197,31 @@ impl Parts {
         if known.is_some_and(|info| info.version <= most) {
             self.drop_suspect(part);
         }
+    }
+
+    /// The first part of a range that is on a disk and good, among so many at most.
+    pub(super) fn next_on(
+        &self,
+        disk: DiskId,
+        range: (Bound<PartId>, Bound<PartId>),
+        most: usize,
+    ) -> Looked {
+        for (at, (&part, info)) in self.table.range(range).enumerate() {
+            if info.disk == disk && info.made && !info.bad {
+                return Looked::Part(part);
+            }
+            if at + 1 == most {
+                return Looked::Passed(part);
+            }
+        }
+        Looked::End
+    }
+
+    /// The first and the last chunk of which a part is here.
+    pub(super) fn bounds(&self) -> (ChunkId, ChunkId) {
+        let chunk = |entry: Option<(&PartId, &PartInfo)>| entry.map_or(ChunkId(0), |e| e.0.chunk);
+        let (first, last) = (self.table.first_key_value(), self.table.last_key_value());
+        (chunk(first), chunk(last))
     }
 
     pub(super) fn add(&mut self, disk: DiskId, stored: StoredPart) -> bool {

@@ -767,7 +767,7 @@ fn runs(present: &[u8], units: usize) -> Vec<(usize, usize)> {
 
 /// The ranges to read behind `from`, in pieces of CHUNK_IO_MAX: from the first
 /// present unit of each piece to its last.
-fn ranges(present: &[u8], from: u32) -> Vec<(u32, u32)> {
+pub(super) fn ranges(present: &[u8], from: u32) -> Vec<(u32, u32)> {
     let units = (present.len() * 8).min(CHUNK_SIZE as usize / UNIT_SIZE);
     let mut ranges: Vec<(u32, u32)> = Vec::new();
     for (first, end) in runs(present, units) {

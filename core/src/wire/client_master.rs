@@ -10,6 +10,7 @@ use crate::ids::{
 };
 use crate::namespace::record::{Loss, Mutation};
 use crate::placement::StorageClass;
+use crate::time::Timestamp;
 use crate::version::FeatureLevel;
 use crate::vfs::Space;
 use crate::wire::capability::Capability;
@@ -785,6 +786,30 @@ pub struct DiskStatus {
     /// Why it takes nothing any more; empty while it works.
     #[n(4)]
     pub failed: String,
+    /// How far it is scrubbed, if it is.
+    #[n(5)]
+    #[cbor(default)]
+    pub scrub: Option<ScrubStatus>,
+}
+
+/// How a disk is read to find what is bad.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Encode, Decode)]
+pub struct ScrubStatus {
+    /// At most so many bytes a second.
+    #[n(0)]
+    pub rate: u64,
+    /// Bytes that were checked in this round (of the last one, until the next begins).
+    #[n(1)]
+    pub bytes: u64,
+    /// Of a thousand copies on the disk, how many.
+    #[n(2)]
+    pub per_mille: u32,
+    /// Bad copies that it found since the server started.
+    #[n(3)]
+    pub findings: u64,
+    /// When the last whole round ended, if one did since the server started.
+    #[n(4)]
+    pub ended: Option<Timestamp>,
 }
 
 /// A session.

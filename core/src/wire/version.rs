@@ -7,8 +7,10 @@
 //! old link carries what it always did; a variant must not be sent at all: machines
 //! ask [`Message::since`] before.
 
-use super::chunk_master::{Command, MasterToChunk};
-use super::client_master::{Answer, ClientToMaster, LocatedChunk, MasterToClient, Query, Status};
+use super::chunk_master::{ChunkToMaster, Command, MasterToChunk};
+use super::client_master::{
+    Answer, ClientToMaster, DiskStatus, LocatedChunk, MasterToClient, Query, Status,
+};
 use super::{Message, WireError};
 use crate::version::FeatureLevel;
 
@@ -56,11 +58,14 @@ impl Message {
 
     /// Leaves out the fields that came with a version above `version`.
     pub fn lower(&mut self, version: FeatureLevel) {
-        let Self::MasterToClient(MasterToClient::Answer {
-            result: Ok(answer), ..
-        }) = self
-        else {
-            return;
+        let answer = match self {
+            Self::MasterToClient(MasterToClient::Answer {
+                result: Ok(answer), ..
+            }) => answer,
+            Self::ChunkToMaster(
+                ChunkToMaster::Register { disks, .. } | ChunkToMaster::Alive { disks, .. },
+            ) if version < FeatureLevel::SCRUB => return leave_scrub_out(disks),
+            _ => return,
         };
         if version < FeatureLevel::CODES {
             leave_codes_out(answer);
@@ -89,6 +94,8 @@ fn leave_codes_out(answer: &mut Answer) {
             first: Some(first), ..
         } => hide(first),
         Answer::Status(status) => {
+            let servers = status.servers.iter_mut();
+            servers.for_each(|server| leave_scrub_out(&mut server.disks));
             status.classes.retain(|one| !one.class.has_codes());
             status.health.unshaped = 0;
         }
@@ -100,6 +107,10 @@ fn leave_codes_out(answer: &mut Answer) {
         }
         _ => {}
     }
+}
+
+fn leave_scrub_out(disks: &mut [DiskStatus]) {
+    disks.iter_mut().for_each(|disk| disk.scrub = None);
 }
 
 fn leave_classes_out(status: &mut Status) {

@@ -61,6 +61,8 @@ pub struct Cluster {
     next_request: u64,
     next_command: u64,
     boots: u64,
+    /// How fast its servers scrub.
+    scrub: u64,
     /// Operations that a test holds back.
     pub hold: bool,
     held: Vec<(usize, DiskOperation)>,
@@ -98,6 +100,11 @@ fn options(server: usize, disk: u64) -> StoreOptions {
 impl Cluster {
     /// `servers` chunkservers with `disks` disks each, registered with the leader.
     pub fn new(servers: usize, disks: u64) -> Self {
+        Self::scrubbed(servers, disks, 0)
+    }
+
+    /// The same, which scrub so many bytes a second.
+    pub fn scrubbed(servers: usize, disks: u64, scrub: u64) -> Self {
         let mut cluster = Self {
             nodes: Vec::new(),
             now: Instant(1_000_000_000),
@@ -109,6 +116,7 @@ impl Cluster {
             next_request: 0,
             next_command: 0,
             boots: 100,
+            scrub,
             hold: false,
             held: Vec::new(),
             unreachable: None,
@@ -142,6 +150,7 @@ impl Cluster {
             masters: vec![Address::from("master")],
             incarnation: Incarnation(1),
             limits: Limits::default(),
+            scrub: self.scrub,
             speaks: FeatureLevel::NEWEST,
         };
         let (server, boot) = (config.server, config.boot);

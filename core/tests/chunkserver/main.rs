@@ -13,3 +13,4 @@ mod chain;
 mod command;
 mod disk;
 mod registration;
+mod scrub;

@@ -134,6 +134,7 @@ fn what_is_wrong_with_a_disk_is_told_with_the_first_input() {
         masters: vec![Address::from("master")],
         incarnation: Incarnation(1),
         limits: Limits::default(),
+        scrub: 0,
         speaks: FeatureLevel::NEWEST,
     };
     let mut server = ChunkServer::new(config, vec![disk], 1, Now::default());

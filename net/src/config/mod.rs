@@ -91,6 +91,8 @@ pub struct ChunkServerSettings {
     pub masters: Vec<Address>,
     /// Where it stands and what it is.
     pub labels: Vec<(String, String)>,
+    /// Bytes a second at which each disk is scrubbed; 0: not at all.
+    pub scrub: u64,
     /// What is logged, as `tracing` filters it.
     pub log: String,
 }
@@ -155,6 +157,7 @@ impl ChunkServerSettings {
             .filter_map(|master| address(&mut reader, "masters", master))
             .collect();
         let disks = disks(&mut reader, &mut top, path);
+        let scrub = scrub(&mut reader, &mut top);
         let labels = labels(&mut reader, &mut top);
         reader.end(&top);
         let settings = common.map(|common| Self {
@@ -167,10 +170,44 @@ impl ChunkServerSettings {
             disks,
             masters,
             labels,
+            scrub,
             log: common.log,
         });
         reader.finish(settings)
     }
+}
+
+/// At which rate disks are scrubbed unless the file says so.
+const SCRUB: u64 = 4 << 20;
+
+fn scrub<'t>(reader: &mut Reader<'t>, top: &mut Section<'t>) -> u64 {
+    let Some(told) = reader.text(top, "scrub") else {
+        return SCRUB;
+    };
+    rate(&told.value).unwrap_or_else(|| {
+        let text = "`scrub` must be a rate like \"4MiB/s\" (B, KiB, MiB, GiB), or \"0\" for none";
+        reader.mistake(told.line, text);
+        SCRUB
+    })
+}
+
+/// Bytes a second.
+fn rate(text: &str) -> Option<u64> {
+    if text == "0" {
+        return Some(0);
+    }
+    let text = text.strip_suffix("/s")?;
+    let units = [
+        ("KiB", 1 << 10),
+        ("MiB", 1 << 20),
+        ("GiB", 1 << 30),
+        ("B", 1),
+    ];
+    let mut found = units.iter().filter_map(|(unit, scale)| {
+        let number: u64 = text.strip_suffix(unit)?.trim_end().parse().ok()?;
+        number.checked_mul(*scale)
+    });
+    found.next()
 }
 
 /// What every daemon is told.

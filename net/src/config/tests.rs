@@ -61,6 +61,40 @@ fn a_good_file_is_taken() {
     assert_eq!(server.disks[0], folder.0.path().join("disk-1"));
     assert_eq!(server.disks[1], Path::new("/srv/d"));
     assert_eq!(server.labels, [("dc".to_owned(), "west".to_owned())]);
+    assert_eq!(server.scrub, 4 << 20);
+}
+
+#[test]
+fn a_rate_of_scrubbing_is_read_strictly() {
+    for (text, wanted) in [
+        ("0", Some(0)),
+        ("512B/s", Some(512)),
+        ("64KiB/s", Some(64 << 10)),
+        ("10 MiB/s", Some(10 << 20)),
+        ("1GiB/s", Some(1 << 30)),
+        ("4MiB", None),
+        ("4MB/s", None),
+        ("-1B/s", None),
+        ("MiB/s", None),
+        ("99999999999GiB/s", None),
+    ] {
+        assert_eq!(rate(text), wanted, "{text}");
+    }
+    let folder = Folder::new();
+    let file = |scrub: &str| {
+        format!(
+            "listen = \"[::1]:5\"\nkey = \"cluster.key\"\nmasters = [\"a:1\"]\ndisks = [\"d\"]\nscrub = {scrub}\n"
+        )
+    };
+    assert_eq!(
+        folder.server(&file("\"1MiB/s\"")).expect("right").scrub,
+        1 << 20
+    );
+    let told = folder.server(&file("\"fast\"")).expect_err("wrong");
+    assert!(
+        told.contains("config.toml:5") && told.contains("4MiB/s"),
+        "{told}"
+    );
 }
 
 #[test]

@@ -145,6 +145,13 @@ pub struct ClusterPlan {
     pub version: Build,
     /// Bytes of log after which an image is written.
     pub image_every: u64,
+    /// Bytes a second at which disks are scrubbed; 0: not at all.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub scrub: u64,
+}
+
+fn is_none(number: &u64) -> bool {
+    *number == 0
 }
 
 impl ClusterPlan {
@@ -247,6 +254,8 @@ impl Plan {
         let mut figures = Rng::new(seed ^ 0x0f19_0475);
         let mut places = Rng::new(seed ^ 0x0517_e500);
         let mut cluster = draw_cluster(scenario, &mut rng, &mut apart);
+        let mut scrubbing = Rng::new(seed ^ 0x05c2_b000);
+        cluster.scrub = scenario.cluster.scrub.draw(&mut scrubbing);
         let sites = scenario.sites.iter();
         let sites: Vec<SitePlan> = sites
             .map(|site| SitePlan::draw(site, &mut places))
@@ -474,6 +483,7 @@ fn draw_cluster(scenario: &Scenario, rng: &mut Rng, apart: &mut Rng) -> ClusterP
         drift: options.drift,
         version: options.version,
         image_every: options.image_every.draw(rng),
+        scrub: 0,
     }
 }
 

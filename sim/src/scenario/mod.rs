@@ -100,6 +100,9 @@ pub struct Cluster {
     pub version: Build,
     /// Members write an image after this many bytes of log.
     pub image_every: Bytes,
+    /// Bytes a second at which chunkservers read each disk to find what is bad; 0: none.
+    /// Then no copy with a bad unit may be left in the end.
+    pub scrub: Bytes,
 }
 
 impl Default for Cluster {
@@ -118,6 +121,7 @@ impl Default for Cluster {
             drift: true,
             version: Build::Newest,
             image_every: Bytes::between(8 << 10, 256 << 10),
+            scrub: Bytes::only(0),
         }
     }
 }
