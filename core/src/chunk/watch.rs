@@ -17,6 +17,7 @@ use super::slots::SlotSpace;
 use super::store::{ChunkStore, StoreOptions, Tuning, stored};
 use super::table;
 use crate::ids::PartId;
+use crate::limits::BLOCK_SIZE;
 use crate::vfs::Vfs;
 use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet};
@@ -115,6 +116,20 @@ impl<V: Vfs + Clone> StoreWatch<V> {
         let part = self.replay.parts.get(&id).ok_or(DiskError::NotFound)?;
         let units = self.disk.read(id, part, offset as usize, length as usize)?;
         Ok(units.data)
+    }
+
+    /// Reads all of a part.
+    ///
+    /// # Errors
+    /// When the part is not there, or a unit is corrupt.
+    pub fn verify(&mut self, id: PartId) -> Result<(), DiskError> {
+        self.place(id)?;
+        let part = self.replay.parts.get(&id).ok_or(DiskError::NotFound)?;
+        for block in 0..part.end_block() {
+            let offset = usize::from(block) * BLOCK_SIZE;
+            self.disk.read(id, part, offset, BLOCK_SIZE)?;
+        }
+        Ok(())
     }
 
     /// The digest of a part's content.

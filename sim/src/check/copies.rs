@@ -20,11 +20,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// What is still missing, in words; nothing when all is well. `in_use` tells which
 /// disks the servers work with; `converts` that every mount could read a chunk in parts,
-/// so that nothing waits for one that can't.
+/// so that nothing waits for one that can't; `scrubs` that the servers read what nobody
+/// reads, so that no copy is left with a bad unit.
 pub(crate) fn missing(
     now: Nanos,
     state: &State,
-    (disks, converts): (&Disks, bool),
+    (disks, converts, scrubs): (&Disks, bool, bool),
     in_use: &dyn Fn(&ServerDisk) -> bool,
     reader: &mut DiskReader,
 ) -> Vec<String> {
@@ -40,6 +41,9 @@ pub(crate) fn missing(
         };
         for stored in parts {
             let digest = reader.digest(now, disk, stored.part);
+            if scrubs && let Err(error) = reader.verify(now, disk, stored.part) {
+                missing.push(format!("{} was not scrubbed: {error}", disk.server));
+            }
             held.entry(stored.part.chunk).or_default().push(Copy {
                 server: disk.server,
                 stored,

@@ -12,7 +12,7 @@ use antler_core::ids::{LogPosition, PartId, ServerId, Term};
 use antler_core::journal::{self, Founding, LogWatch};
 use antler_core::limits::UNIT_SIZE;
 use bytes::Bytes;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// A member's disk as it is built in.
 pub(crate) struct MemberDisk {
@@ -76,6 +76,8 @@ struct Store {
     looks: u32,
     /// The digests of parts that were asked for since it was read.
     digests: BTreeMap<PartId, u64>,
+    /// Parts of which all was read and found right.
+    verified: BTreeSet<PartId>,
 }
 
 /// See the module's doc.
@@ -216,6 +218,27 @@ impl DiskReader {
         Ok(digest)
     }
 
+    /// Reads all of a part.
+    ///
+    /// # Errors
+    /// When the disk could not be recovered, or some of the part is corrupt.
+    pub(crate) fn verify(
+        &mut self,
+        now: Nanos,
+        disk: &ServerDisk,
+        part: PartId,
+    ) -> Result<(), String> {
+        self.store(now, disk)?;
+        let store = self.stores.get_mut(&(disk.node, disk.number));
+        let store = store.expect("it was just read");
+        if !store.verified.contains(&part) {
+            let read = store.watch.verify(part);
+            read.map_err(|error| format!("reading {part}: {error}"))?;
+            store.verified.insert(part);
+        }
+        Ok(())
+    }
+
     /// Forgets what was read on of a server's disks: recovery itself decides.
     pub(crate) fn recover_again<'a>(&mut self, disks: impl Iterator<Item = &'a ServerDisk>) {
         for disk in disks {
@@ -239,6 +262,7 @@ impl DiskReader {
                 watch: recover_store(now, disk)?,
                 looks: 0,
                 digests: BTreeMap::new(),
+                verified: BTreeSet::new(),
             },
         };
         self.stores.insert(key, store);
@@ -262,6 +286,7 @@ fn follow(now: Nanos, disk: &ServerDisk, known: Store, changes: u64) -> Option<S
         watch,
         looks: known.looks + 1,
         digests: BTreeMap::new(),
+        verified: BTreeSet::new(),
     })
 }
 

@@ -155,7 +155,7 @@ impl World {
                 let is_old =
                     |node: &Node| node.role == Role::Client && node.version < FeatureLevel::CODES;
                 let converts = !nodes.iter().any(is_old);
-                let disks = (&self.disks, converts);
+                let disks = (&self.disks, converts, self.plan.cluster.scrub > 0);
                 crate::check::copies::missing(self.now, state, disks, &in_use, reader)
             }
             None => vec!["nobody leads".to_owned()],
