@@ -40,6 +40,9 @@ pub(crate) enum Command {
     /// Explain why a file's chunks are as they are: what each copy is there for, what they
     /// survive, what is under way
     Explain(Explain),
+    /// Read every copy of every chunk of a file or tree, and say what is wrong: exit code 3
+    /// if anything is
+    Check(Check),
     /// Ask whether nodes may be stopped: exit code 0 if nothing becomes unavailable or
     /// endangered, 3 if something does
     OkToStop(OkToStop),
@@ -226,6 +229,19 @@ pub(crate) struct Explain {
     /// Every file below the directory: chunks by health, and those that are not at goal
     #[arg(short, long)]
     pub(crate) recursive: bool,
+    /// As JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) target: Target,
+}
+
+/// `antler check`
+#[derive(Args, Debug)]
+#[command(after_help = "What is found bad is told to the leader, which has it made anew.")]
+pub(crate) struct Check {
+    /// A path on a mount; with --dir or --master, a path in the cluster
+    pub(crate) path: PathBuf,
     /// As JSON
     #[arg(long)]
     pub(crate) json: bool,

@@ -4,9 +4,10 @@
 //! `layout` and `processes` are about the folder that `up` runs, `session` and
 //! `target` about being a client. Called as `mount.antler`, the binary is the
 //! helper of mount(8). Exit codes: 0 done, 1 it could not be done, 2 it was asked
-//! wrongly.
+//! wrongly, 3 it was, and the answer is no.
 
 mod arguments;
+mod check;
 mod classes;
 mod daemons;
 mod down;
@@ -65,6 +66,7 @@ fn run(command: &Command) -> Outcome<ExitCode> {
         Command::Explain(arguments) => explain::run(arguments),
         Command::Drain(arguments) => duty::drain(arguments),
         Command::Maintenance(arguments) => duty::maintenance(arguments),
+        Command::Check(arguments) => return check::run(arguments),
         Command::OkToStop(arguments) => return stop::run(arguments),
         Command::SetCopies(arguments) => tools::set_copies(arguments),
         Command::FeatureLevel(arguments) => return level::run(arguments),

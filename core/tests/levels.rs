@@ -13,9 +13,9 @@ use antler_core::namespace::record::{ClassChange, Mutation, Record, RecordBody};
 use antler_core::placement::{Policy, StorageClass};
 use antler_core::time::Timestamp;
 use antler_core::version::FeatureLevel;
-use antler_core::wire::chunk_master::MasterToChunk;
+use antler_core::wire::chunk_master::{ChunkToMaster, MasterToChunk};
 use antler_core::wire::client_master::{
-    Answer, ClientToMaster, LevelStatus, MasterToClient, Query,
+    Answer, ClientToMaster, DiskStatus, LevelStatus, MasterToClient, Query, ScrubStatus,
 };
 use antler_core::wire::{HEADER_SIZE, Header, Message, WireError};
 use bench::{Bench, mutate};
@@ -187,6 +187,37 @@ fn an_old_link_carries_no_word_of_erasure_codes() {
         Message::ClientToMaster(mutate(1, raise())).demand_version(OLD),
         Ok(())
     );
+}
+
+#[test]
+fn an_old_link_carries_no_word_of_scrubs() {
+    let disk = |scrub| DiskStatus {
+        path: "d".to_owned(),
+        scrub,
+        ..DiskStatus::default()
+    };
+    let alive = |disk| {
+        let disks = vec![disk];
+        Message::ChunkToMaster(ChunkToMaster::Alive {
+            disks,
+            load: 1,
+            sent: 2,
+        })
+    };
+    let scrubbed = disk(Some(ScrubStatus {
+        rate: 4 << 20,
+        findings: 1,
+        ended: Some(Timestamp::default()),
+        ..ScrubStatus::default()
+    }));
+    let mut message = alive(scrubbed);
+    assert_eq!(read(&message), message);
+    assert_eq!(message.demand_version(OLD), Ok(()));
+    message.lower(OLD);
+    let without = alive(disk(None));
+    assert_eq!(read(&message), without);
+    // As a server that scrubs nothing always said it.
+    assert_eq!(message.encode(), without.encode());
 }
 
 /// A message as the other end reads it.

@@ -444,6 +444,7 @@ impl Client {
             FileRequest::RaiseLevel { level } => {
                 self.mutate(credentials, Mutation::RaiseLevel { level }, told);
             }
+            FileRequest::ReadCopy { copy, range } => self.read_copy(operation, &copy, range),
             _ => unreachable!("every request is performed somewhere"),
         }
     }

@@ -10,7 +10,8 @@ use crate::ids::{InodeId, ServerId};
 use crate::namespace::record::ClassChange;
 use crate::time::Duration;
 use crate::version::FeatureLevel;
-use crate::wire::client_master::{Answer, FileSystem, Query};
+use crate::wire::client_chunk::{ChunkError, ChunkReplyBody};
+use crate::wire::client_master::{Answer, FileSystem, LocatedCopy, Query};
 use bytes::Bytes;
 
 /// An open file or directory of this mount.
@@ -273,6 +274,14 @@ pub enum FileRequest {
     },
     /// The operator's tools: asked of the leader as it is. `Told`.
     Ask(Query),
+    /// The operator's tools: asks one copy, or part, for a range of whole units, as it is
+    /// there; without a range for which units it has. `Copy`.
+    ReadCopy {
+        /// Whom.
+        copy: Box<LocatedCopy>,
+        /// From where, and how much.
+        range: Option<(u32, u32)>,
+    },
     /// The operator's tools: sets the number of copies. `Attributes`.
     SetCopies {
         /// Of what.
@@ -354,4 +363,6 @@ pub enum FileReply {
     Offset(u64),
     /// The leader's answer.
     Told(Box<Answer>),
+    /// What a copy answered. Whose data it is, its reader checks.
+    Copy(Result<(ChunkReplyBody, Bytes), ChunkError>),
 }

@@ -6,6 +6,7 @@
 //! life of the server than the one it is meant for it ends as `Busy`: nobody took it.
 
 use super::Client;
+use super::request::FileReply;
 use super::timers::Timer;
 use crate::ids::{Address, BootId, InodeId, LinkId, RequestId, ServerId};
 use crate::machine::{Effect, Role};
@@ -54,6 +55,8 @@ pub(super) enum ChunkThen {
     },
     /// The map of a chunk for a seek.
     Map { seek: u64, server: ServerId },
+    /// A tool's request of one copy.
+    Tool { operation: u64 },
 }
 
 #[derive(Debug)]
@@ -146,6 +149,21 @@ impl Client {
         }
     }
 
+    /// Asks one copy for a tool.
+    pub(super) fn read_copy(
+        &mut self,
+        operation: u64,
+        copy: &LocatedCopy,
+        range: Option<(u32, u32)>,
+    ) {
+        let body = match range {
+            Some((offset, length)) => ChunkRequestBody::Read { offset, length },
+            None => ChunkRequestBody::Map,
+        };
+        let then = ChunkThen::Tool { operation };
+        self.ask_chunk(copy, Vec::new(), body, Bytes::new(), then);
+    }
+
     fn server_link(&mut self, address: &Address) -> LinkId {
         let server = self.servers.servers.entry(address.clone()).or_default();
         if let Some(link) = server.link {
@@ -202,6 +220,8 @@ impl Client {
             ChunkThen::Map { seek, .. } => self.may_ask_map(seek),
             // The capability names the epoch, and the servers refuse an older one.
             ChunkThen::Piece { .. } | ChunkThen::Sync { .. } | ChunkThen::Vouch { .. } => true,
+            // It asks for what one copy has, whatever others have by now.
+            ChunkThen::Tool { .. } => true,
         }
     }
 
@@ -297,6 +317,7 @@ impl Client {
                 number,
             } => self.on_part_outcome(fetch, (server, number), outcome),
             ChunkThen::Map { seek, server } => self.on_map_outcome(seek, server, outcome),
+            ChunkThen::Tool { operation } => self.answer(operation, Ok(FileReply::Copy(outcome))),
         }
     }
 }

@@ -8,6 +8,8 @@ use antler_core::ids::ServerId;
 use antler_core::machine::Machine;
 use antler_core::marks::Mark;
 use antler_core::time::Duration;
+use antler_core::wire::client_chunk::{ChunkErrorKind, ChunkReplyBody};
+use antler_core::wire::client_master::{Answer, Query};
 
 #[test]
 fn a_silent_copy_is_hedged_by_the_next() {
@@ -63,6 +65,53 @@ fn a_bad_copy_is_reported_and_another_one_read() {
     assert_eq!(world.read(mount, again, 0, 4096)[..], [9; 4096]);
     world.run_for(Duration::from_millis(10));
     assert_eq!(world.master.bad_copies, [ServerId(1)]);
+}
+
+#[test]
+fn a_tool_reads_each_copy_from_its_own_server() {
+    let mut world = World::new(2, 2, 1);
+    let mount = world.mount_ready();
+    let file = world.create(mount, "a");
+    world.write(mount, file, 0, &[9; 8192]);
+    world.close(mount, file);
+    world.run_for(Duration::from_millis(100));
+    world.servers.get_mut(&ServerId(1)).expect("there").rots = true;
+    let locate = Query::Locate {
+        inode: file.0,
+        index: 0,
+        count: 1,
+    };
+    let told = world.ask(mount, FileRequest::Ask(locate));
+    let Ok(FileReply::Told(told)) = told else {
+        panic!("a question is answered by what was told, not {told:?}")
+    };
+    let Answer::Located(chunks) = *told else {
+        panic!("copies are answered by where they are, not {told:?}")
+    };
+    assert_eq!(chunks[0].copies.len(), 2);
+    for copy in &chunks[0].copies {
+        let mut read = |range| {
+            let copy = Box::new(copy.clone());
+            let read = world.ask(mount, FileRequest::ReadCopy { copy, range });
+            match read {
+                Ok(FileReply::Copy(read)) => read,
+                other => panic!("a copy is answered by what it has, not {other:?}"),
+            }
+        };
+        let is_bad = copy.server == ServerId(1);
+        match read(None) {
+            Ok((ChunkReplyBody::Map { present }, _)) => assert_eq!(present[0], 0b11),
+            other => panic!("{other:?}"),
+        }
+        match read(Some((4096, 4096))) {
+            Ok((ChunkReplyBody::Read { checksums, .. }, data)) => {
+                assert_eq!(crc32fast::hash(&data) == checksums[0], !is_bad);
+                assert!(is_bad || data[..] == [9; 4096]);
+            }
+            Err(error) => assert!(is_bad && error.kind == ChunkErrorKind::Corrupt),
+            other => panic!("{other:?}"),
+        }
+    }
 }
 
 #[test]
