@@ -175,6 +175,7 @@ impl Disks {
                     | Issued::Verify { .. }
                     | Issued::Read(_)
                     | Issued::Scrub { .. }
+                    | Issued::Recheck { .. }
             )
         };
         self.table.values().any(working) || issued.values().any(|issued| !harmless(issued))
