@@ -356,9 +356,11 @@ impl Master {
             .is_some_and(|reign| self.now.mono.since(reign.since) >= self.config.repair_delay)
     }
 
-    /// Logs the fence of a lease, once.
+    /// Logs the fence of a lease, once. One that others followed is over already: the log
+    /// would refuse it, and the last of those may be settling.
     pub(super) fn fence(&mut self, chunk: ChunkId, epoch: Epoch) {
-        if self.leases.fencing.get(&chunk) == Some(&epoch) {
+        let now = self.member.state().chunk(chunk).map(|one| one.epoch);
+        if self.leases.fencing.get(&chunk) == Some(&epoch) || now.is_some_and(|now| now > epoch) {
             return;
         }
         self.leases.closing.remove(&chunk);
