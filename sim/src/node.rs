@@ -504,6 +504,14 @@ impl Node {
         }
     }
 
+    /// What a mount that runs here has left to write.
+    pub(crate) fn unwritten(&self) -> Vec<String> {
+        match &self.process {
+            Some(Process::Client(process)) => process.machine.unwritten(),
+            _ => Vec::new(),
+        }
+    }
+
     /// What a chunkserver's stores hold.
     pub(crate) fn stored_parts(&self) -> impl Iterator<Item = StoredPart> + '_ {
         let runners = match &self.process {

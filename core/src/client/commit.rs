@@ -137,6 +137,8 @@ impl Client {
         }
         let file = self.files.get_mut(&inode).expect("a commit has a file");
         file.is_changed |= commit.is_change;
+        // What was acknowledged behind the commit went with its chunk, too.
+        file.forget_lost_commit();
         file.close_generation();
         self.cache.forget_attributes(inode);
         self.drop_locations(inode);

@@ -489,6 +489,20 @@ impl File {
         self.uncommitted.is_some() || self.commit.is_some() || self.chunks.values().any(dirty)
     }
 
+    /// What is left to be written, in words.
+    pub(super) fn left(&self) -> String {
+        let (changed, commit) = (self.uncommitted.is_some(), self.commit.is_some());
+        let mut text = format!("to be committed {changed}, commit on its way {commit}");
+        for (index, chunk) in &self.chunks {
+            let (dirty, sent) = (chunk.extents.is_dirty(), chunk.pieces.len());
+            let (lease, syncs) = (chunk.lease, chunk.syncing.is_some());
+            text.push_str(&format!(
+                "; chunk {index} to be sent {dirty}, sent {sent}, syncing {syncs}, lease {lease:?}"
+            ));
+        }
+        text
+    }
+
     /// A sync is on its way: until it is answered nobody knows whether the copies still
     /// have what it covers, or it has to be sent again.
     pub(super) fn is_syncing(&self) -> bool {

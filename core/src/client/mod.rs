@@ -182,6 +182,15 @@ impl Client {
         !files.any(|file| file.is_dirty() || file.is_syncing())
     }
 
+    /// What is not written out, for who looks into why: the file, and what is left of it.
+    #[must_use]
+    pub fn unwritten(&self) -> Vec<String> {
+        let files = self.files.iter();
+        let left = files.filter(|(_, file)| file.is_dirty() || file.is_syncing());
+        left.map(|(inode, file)| format!("{inode}: {}", file.left()))
+            .collect()
+    }
+
     fn tell(&mut self, answer: ClientAnswer) {
         self.effects.push_back(Effect::Answer(answer));
     }

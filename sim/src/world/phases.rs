@@ -90,7 +90,12 @@ impl World {
             let hanging = self.runners.iter().filter(|runner| !runner.is_done());
             let hanging: Vec<String> = hanging.map(Runner::describe).collect();
             let mounts = format!("mounts ready: {ready}, written out: {written}");
-            self.stuck(format!("{mounts}; programs hang: {hanging:?}"));
+            let unwritten: Vec<String> = self.nodes.iter().flat_map(Node::unwritten).collect();
+            let unwritten = match unwritten.is_empty() {
+                true => String::new(),
+                false => format!("; not written out: {unwritten:?}"),
+            };
+            self.stuck(format!("{mounts}; programs hang: {hanging:?}{unwritten}"));
         }
     }
 
