@@ -189,6 +189,9 @@ impl Client {
 /// Somebody waits for a commit that can be sent now, the delay is over, or a lease
 /// is ready to end and has something to commit.
 fn is_needed(file: &File) -> bool {
+    if file.chunks.values().any(ChunkWrite::awaits_lone_sync) {
+        return false;
+    }
     let ready = |chunk: &ChunkWrite| chunk.is_uncommitted && is_ready(file, chunk);
     let ending = file.has_endings && file.chunks.values().any(ready);
     let Some(uncommitted) = file.uncommitted else {

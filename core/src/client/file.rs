@@ -223,6 +223,15 @@ impl ChunkWrite {
         self.synced_in.replace(self.tenure) != Some(self.tenure)
     }
 
+    /// A commit would tell of a sync of the only copy, and nobody knows yet whether that
+    /// succeeds: should it fail, no copy of the version would be left that the log told of,
+    /// though others may have all that was ever answered as durable.
+    pub(super) fn awaits_lone_sync(&self) -> bool {
+        let is_lone = self.held().is_some_and(|grant| grant.copies.len() == 1);
+        let is_told_of = self.is_uncommitted && self.synced_in == Some(self.tenure);
+        is_lone && is_told_of && self.syncing.is_some()
+    }
+
     /// How far it is known to hold content.
     pub(super) fn known_end(&self) -> u32 {
         self.written_end.max(self.committed_end)
