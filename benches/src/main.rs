@@ -8,6 +8,7 @@
 mod board;
 mod bulk;
 mod crew;
+mod curves;
 mod emptyfs;
 mod failure;
 mod foreground;
@@ -52,6 +53,8 @@ enum Command {
     Health(health::HealthArgs),
     /// Print the table of several runs, with ratios
     Report(report::ReportArgs),
+    /// Print the table of several rebuilds, and draw how redundancy came back
+    Curves(curves::CurvesArgs),
 }
 
 fn main() -> ExitCode {
@@ -71,5 +74,6 @@ fn perform(command: Command) -> Outcome<()> {
         Command::Emptyfs { mount } => emptyfs::serve(&mount),
         Command::Health(args) => health::health(&args),
         Command::Report(args) => report::report(&args),
+        Command::Curves(args) => curves::curves(&args),
     }
 }
