@@ -29,8 +29,9 @@ impl ChunkWrite {
             .is_some_and(|oldest| oldest <= generation);
         let is_asked = match self.lease {
             Lease::Held => true,
-            // A copy failed: the next lease tells whether others have it.
-            Lease::None | Lease::Asked => self.grant.is_some(),
+            // A copy failed, or a commit was stale: the next lease tells whether others have
+            // it, and what became of what earlier leases left.
+            Lease::None | Lease::Asked => self.grant.is_some() || self.owed.is_some(),
             Lease::Ending => false,
         };
         is_covered && self.vouched <= generation && is_asked
