@@ -3,12 +3,13 @@
 
 mod bench;
 
+use antler_core::errno::Errno;
 use antler_core::ids::{InodeId, ServerId};
 use antler_core::namespace::record::Mutation;
 use antler_core::placement::label::{DRAIN, MAINTENANCE};
-use antler_core::wire::client_master::ServerStatus;
-use bench::cluster::{Cluster, servers_of};
-use bench::create;
+use antler_core::wire::client_master::{Answer, ServerStatus};
+use bench::cluster::{Cluster, answer_in, dc, servers_of};
+use bench::{create, mutate};
 
 fn order(cluster: &mut Cluster, server: u64, key: &str, value: Option<String>) {
     cluster.change(Mutation::SetLabel {
@@ -160,4 +161,41 @@ fn what_loses_more_or_is_written_meanwhile_is_repaired() {
     // With that copy it lacks only the one that is waited for.
     assert_eq!(health(&mut cluster, file), "awaited");
     assert!(cluster.ask(create("g")).is_some());
+}
+
+fn lease_of(inode: InodeId) -> Mutation {
+    Mutation::Lease {
+        inode,
+        index: 1,
+        failed: vec![],
+    }
+}
+
+#[test]
+fn a_drained_server_that_is_back_first_says_nothing_of_room() {
+    let mut cluster = Cluster::new();
+    drain(&mut cluster, 1);
+    let (inode, ..) = cluster.write("f");
+    let mut bench = cluster.bench.restart();
+    bench.lead();
+    let (link, _) = bench.mount(2);
+    bench.register(1, 1, dc("west"), vec![]);
+    let told = bench.say(link, mutate(1, lease_of(inode)));
+    assert_eq!(answer_in(told), None, "others may be about to come");
+    bench.register(2, 2, dc("west"), vec![]);
+    bench.register(3, 3, dc("east"), vec![]);
+    match answer_in(bench.heard(link)) {
+        Some(Ok(Answer::Lease(lease))) => assert!(!servers_of(&lease).contains(&1)),
+        other => panic!("no lease but {other:?}"),
+    }
+}
+
+#[test]
+fn where_every_server_is_drained_there_is_no_room() {
+    let mut cluster = Cluster::new();
+    let (inode, ..) = cluster.write("f");
+    (1..=4).for_each(|server| drain(&mut cluster, server));
+    assert_eq!(cluster.ask(lease_of(inode)), None);
+    cluster.pass(8);
+    assert_eq!(cluster.told, Some(Err(Errno::ENOSPC)));
 }

@@ -290,11 +290,13 @@ impl Master {
     }
 
     /// Whether it is too early to say that there is no room for a new chunk. Servers that
-    /// are away, and those whose every disk has failed, say nothing of that: somebody who
-    /// works has to be full, and those who had room have to be given time to come back.
+    /// are away, those whose every disk has failed, and those that are drained say nothing
+    /// of that: somebody who works has to be full, and those who had room, or may have, have
+    /// to be given time to come back.
     pub(super) fn awaits_room(&self, since: Instant) -> bool {
         let is_early = !self.knows_servers() || self.now.mono.since(since) < REPAIR_HOLD_MAX;
-        !self.servers.any_works() || (is_early && self.servers.is_room_away())
+        let is_to_come = !self.servers.any_takes_new() || self.servers.is_room_away();
+        !self.servers.any_works() || (is_early && is_to_come)
     }
 
     /// Whether no server that is there may have a copy of a chunk.

@@ -168,8 +168,17 @@ impl Servers {
 
     /// Whether anybody can be asked now who has a disk that takes writes, be it a full one.
     pub(super) fn any_works(&self) -> bool {
-        let mut alive = self.table.values().filter(|one| one.is_alive());
-        alive.any(|one| one.disks.iter().any(is_working))
+        self.working().next().is_some()
+    }
+
+    /// The same, of those that are not drained.
+    pub(super) fn any_takes_new(&self) -> bool {
+        self.working().any(|one| !one.duty.draining)
+    }
+
+    fn working(&self) -> impl Iterator<Item = &Server> {
+        let alive = self.table.values().filter(|one| one.is_alive());
+        alive.filter(|one| one.disks.iter().any(is_working))
     }
 
     /// Whether somebody who can't be asked now had room when he last could.
