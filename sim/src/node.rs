@@ -16,6 +16,7 @@ use antler_core::chunkserver::{self, ChunkServer, ChunkServerConfig};
 use antler_core::client::{self, Client, ClientConfig};
 use antler_core::ids::{
     Address, BootId, ClusterId, DiskId, Incarnation, LinkId, LogPosition, MemberId, ServerId,
+    SessionId,
 };
 use antler_core::journal::operation::LogEntry;
 use antler_core::journal::{self, Founding};
@@ -501,6 +502,14 @@ impl Node {
         match &self.process {
             Some(Process::Client(process)) => process.machine.is_written_out(),
             _ => true,
+        }
+    }
+
+    /// The session of a mount that runs here.
+    pub(crate) fn session(&self) -> Option<SessionId> {
+        match &self.process {
+            Some(Process::Client(process)) => process.machine.session(),
+            _ => None,
         }
     }
 

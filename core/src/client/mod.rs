@@ -45,7 +45,7 @@ pub use config::{ClientConfig, Limits};
 use crate::attributes::Credentials;
 use crate::errno::Errno;
 use crate::hash::Digest;
-use crate::ids::{InodeId, LinkId};
+use crate::ids::{InodeId, LinkId, SessionId};
 use crate::machine::{Effect, Input, Level, LinkAllocator, Machine, Peer};
 use crate::marks::Marks;
 use crate::namespace::record::{LeaseEnd, Mutation};
@@ -180,6 +180,12 @@ impl Client {
     pub fn is_written_out(&self) -> bool {
         let mut files = self.files.values();
         !files.any(|file| file.is_dirty() || file.is_syncing())
+    }
+
+    /// The session, while there is one.
+    #[must_use]
+    pub fn session(&self) -> Option<SessionId> {
+        self.session.id()
     }
 
     /// What is not written out, for who looks into why: the file, and what is left of it.

@@ -7,7 +7,7 @@ use crate::network::Nanos;
 use crate::node::Node;
 use crate::operator::LOOKS_EVERY;
 use crate::workload::Runner;
-use antler_core::ids::{ChunkId, InodeId};
+use antler_core::ids::{InodeId, SessionId};
 use antler_core::machine::Role;
 use antler_core::namespace::LeaseState;
 use antler_core::version::FeatureLevel;
@@ -137,16 +137,19 @@ impl World {
     /// Whether a mount died while it wrote to a file, and its lease has not ended yet: a
     /// write that nobody acknowledged may be in one copy and not in another until then.
     fn is_left_behind(&self, inode: InodeId) -> bool {
-        let mut mounts = self.nodes.iter().filter(|node| node.role == Role::Client);
         let Some(state) = leading_state(&self.nodes) else {
             return false;
         };
-        let is_leased = |chunk: ChunkId| {
-            let chunk = state.chunk(chunk);
-            chunk.is_some_and(|chunk| !matches!(chunk.lease, LeaseState::Settled))
+        let lives: Vec<SessionId> = self.nodes.iter().filter_map(Node::session).collect();
+        let is_left = |lease: LeaseState| match lease {
+            LeaseState::Open { session, .. } => !lives.contains(&session),
+            _ => false,
         };
         let chunks = state.chunks_of(inode).unwrap_or_default();
-        mounts.any(|node| node.life > 1) && chunks.iter().any(|(_, chunk, _)| is_leased(*chunk))
+        let mut chunks = chunks
+            .iter()
+            .filter_map(|(_, chunk, _)| state.chunk(*chunk));
+        chunks.any(|chunk| is_left(chunk.lease))
     }
 
     fn tick_settling(&mut self, deadline: Nanos) {
