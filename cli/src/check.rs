@@ -11,10 +11,11 @@ use crate::out::say;
 use crate::session::Session;
 use crate::target;
 use antler_core::attributes::{Attributes, Credentials, FileKind};
+use antler_core::chunk::map::ranges;
 use antler_core::client::request::{FileReply, FileRequest};
 use antler_core::errno::Errno;
 use antler_core::ids::{ChunkId, InodeId, PartId, ServerId};
-use antler_core::limits::{CHUNK_IO_MAX, UNIT_SIZE};
+use antler_core::limits::UNIT_SIZE;
 use antler_core::wire::client_chunk::{ChunkErrorKind, ChunkReplyBody};
 use antler_core::wire::client_master::{Answer, ChunkInfo, FileInfo, LocatedCopy, Query};
 use bytes::Bytes;
@@ -33,8 +34,6 @@ const TRIES: u32 = 5;
 const PAUSE: Duration = Duration::from_millis(200);
 /// Names of one question.
 const ENTRIES: u32 = 1000;
-/// Bytes of the map that tell the units of one read.
-const MAP_PIECE: usize = CHUNK_IO_MAX / UNIT_SIZE / 8;
 
 /// Runs the command.
 pub(crate) fn run(arguments: &Check) -> Outcome<ExitCode> {
@@ -254,26 +253,26 @@ impl Checker<'_> {
     }
 
     async fn file(&mut self, inode: InodeId, path: &Path) -> Outcome<()> {
-        let Some(info) = self.info(inode, path).await? else {
-            return Ok(());
-        };
-        self.report.files += 1;
-        for chunk in info.chunks {
-            self.chunk(inode, path, chunk).await?;
+        let mut from = Some(0);
+        while let Some(index) = from {
+            let Some(info) = self.info(inode, path, index).await? else {
+                return Ok(());
+            };
+            self.report.files += u64::from(index == 0);
+            from = info.next;
+            for chunk in info.chunks {
+                self.chunk(inode, path, chunk).await?;
+            }
         }
         Ok(())
     }
 
-    /// What the leader knows of a file; `None` if it is gone.
-    async fn info(&self, inode: InodeId, path: &Path) -> Outcome<Option<FileInfo>> {
-        match self
-            .session
-            .query(Query::Info {
-                inode,
-                explain: None,
-            })
-            .await
-        {
+    /// What the leader knows of some chunks of a file, from an index on; `None` if it is
+    /// gone. To have them explained is what bounds their number: one who can't explain tells
+    /// of all of them.
+    async fn info(&self, inode: InodeId, path: &Path, from: u32) -> Outcome<Option<FileInfo>> {
+        let explain = Some(from);
+        match self.session.query(Query::Info { inode, explain }).await {
             Ok(Answer::Info(info)) => Ok(Some(*info)),
             Ok(other) => panic!("info is answered by info, not {other:?}"),
             Err(error) if is_gone(error) => Ok(None),
@@ -288,7 +287,7 @@ impl Checker<'_> {
         for attempt in 1..=TRIES {
             let look = self.look(inode, path, &info).await?;
             self.tell_bad(path, &info, &look, &mut bad).await;
-            let later = self.info(inode, path).await?;
+            let later = self.info(inode, path, info.index).await?;
             let chunks = later.map(|later| later.chunks).unwrap_or_default();
             let Some(later) = chunks.into_iter().find(|one| one.index == info.index) else {
                 return Ok(());
@@ -337,7 +336,7 @@ impl Checker<'_> {
             return Err(Trouble::Passing("its reply makes no sense".to_owned()));
         };
         let mut content = Content::new();
-        for (offset, length) in pieces(&present) {
+        for (offset, length) in ranges(&present, 0) {
             let reply = self.ask(copy, Some((offset, length))).await?;
             let (ChunkReplyBody::Read { checksums, .. }, data) = reply else {
                 return Err(Trouble::Passing("its reply makes no sense".to_owned()));
@@ -539,21 +538,6 @@ fn difference(look: &Look) -> Option<String> {
     ))
 }
 
-/// What to ask for of a copy that has those units: in each piece up to the last.
-fn pieces(present: &[u8]) -> Vec<(u32, u32)> {
-    let number = |bytes: usize| u32::try_from(bytes).expect("a chunk has 64 MiB");
-    let piece = |(at, bits): (usize, &[u8])| {
-        let last = bits.iter().rposition(|bits| *bits != 0)?;
-        let units = last * 8 + 8 - bits[last].leading_zeros() as usize;
-        Some((number(at * CHUNK_IO_MAX), number(units * UNIT_SIZE)))
-    };
-    present
-        .chunks(MAP_PIECE)
-        .enumerate()
-        .filter_map(piece)
-        .collect()
-}
-
 /// The units of some data that lie before `valid` and are not all zeros.
 fn units(offset: u32, data: &[u8], valid: u32) -> Content {
     let size = u32::try_from(UNIT_SIZE).expect("a unit is small");
@@ -570,18 +554,6 @@ fn units(offset: u32, data: &[u8], valid: u32) -> Content {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn what_is_present_is_asked_for_piece_by_piece() {
-        assert_eq!(pieces(&[]), []);
-        assert_eq!(pieces(&[0b0000_0001]), [(0, 4096)]);
-        assert_eq!(pieces(&[0, 0b0000_0100]), [(0, 11 * 4096)]);
-        let mut present = vec![0; 96];
-        present[31] = 0x80;
-        present[95] = 1;
-        let wanted = [(0, 1 << 20), (2 << 20, (31 * 8 + 1) * 4096)];
-        assert_eq!(pieces(&present), wanted);
-    }
 
     #[test]
     fn copies_are_compared_by_what_may_be_read_of_them() {

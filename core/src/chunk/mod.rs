@@ -51,6 +51,7 @@
 
 pub mod erasure;
 pub mod geometry;
+pub mod map;
 pub mod operation;
 pub mod stripe;
 

@@ -10,7 +10,7 @@
 use super::ChunkServer;
 use super::disks::Issued;
 use super::parts::Looked;
-use super::replicate::ranges;
+use crate::chunk::map::ranges;
 use crate::chunk::operation::{DiskError, DiskReply, DiskRequest};
 use crate::hash::Digest;
 use crate::ids::{ChunkId, DiskId, PartId};
