@@ -8,10 +8,6 @@ if [ -n "$PLAIN" ]; then say "nothing here without a cluster"; exit 0; fi
 cluster_up --chunkservers 5
 files=$(full_or_short 200 30)
 
-# listens N: the address of chunkserver N.
-listens() { sed -n 's/^listen = "\(.*\)"$/\1/p' "$DIR/chunkserver-$1/config.toml"; }
-antler() { timeout 60 "$ANTLER" "$@" --dir "$DIR"; }
-
 say "three servers in the west, two in the east"
 for server in 1 2 3; do antler label "$(listens $server)" dc=west >/dev/null || fail "a label"; done
 for server in 4 5; do antler label "$(listens $server)" dc=east >/dev/null || fail "a label"; done

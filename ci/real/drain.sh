@@ -8,9 +8,6 @@ if [ -n "$PLAIN" ]; then say "nothing here without a cluster"; exit 0; fi
 cluster_up --chunkservers 5
 files=$(full_or_short 200 30)
 
-# listens N: the address of chunkserver N.
-listens() { sed -n 's/^listen = "\(.*\)"$/\1/p' "$DIR/chunkserver-$1/config.toml"; }
-antler() { timeout 60 "$ANTLER" "$@" --dir "$DIR"; }
 content() { yes "file $1 of many" | head -c $((1 + $1 * 1999)) || true; }
 check() {
     local number

@@ -6,7 +6,6 @@ need jq
 if [ -n "$PLAIN" ]; then say "nothing here without a cluster"; exit 0; fi
 cluster_up --chunkservers 4
 files=$(full_or_short 200 30)
-antler() { timeout 60 "$ANTLER" "$@" --dir "$DIR"; }
 
 say "a class that would write parts is refused, one that keeps them is made"
 ! antler class create bad 'ec(2+1)' 2>"$WORK/bad.txt" || fail "it would write parts"

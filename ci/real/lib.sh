@@ -141,6 +141,12 @@ cluster_down() {
     [ -z "$(our_pids)" ] || fail "down returned, but these still run: $(our_pids | tr '\n' ' ')"
 }
 
+# antler COMMAND...: one of the cluster's tools.
+antler() { timeout 60 "$ANTLER" "$@" --dir "$DIR"; }
+
+# listens N: the address of chunkserver N.
+listens() { sed -n 's/^listen = "\(.*\)"$/\1/p' "$DIR/chunkserver-$1/config.toml"; }
+
 # status FILTER: what jq's FILTER finds in `antler status --json`.
 status() { timeout 30 "$ANTLER" status --json --dir "$DIR" | jq -r "$1"; }
 

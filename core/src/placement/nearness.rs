@@ -35,10 +35,7 @@ impl Nearness {
             .iter()
             .take(PREFERENCES_MAX)
             .filter(|(_, text)| text.len() <= PREFERENCE_MAX);
-        let preferred = short
-            .filter_map(|(_, text)| text.parse().ok())
-            .filter(Expression::is_sound)
-            .collect();
+        let preferred = short.filter_map(|(_, text)| text.parse().ok()).collect();
         Self { place, preferred }
     }
 
