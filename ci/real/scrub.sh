@@ -78,6 +78,11 @@ check 0
 [ "$(found .files)" = "$files" ] || fail "not every file once: $(cat "$WORK/check.txt")"
 [ "$(found .copies)" = $((2 * files)) ] || fail "not every copy: $(cat "$WORK/check.txt")"
 timeout 30 "$ANTLER" check "$MNT/tree/1" | grep -q 'all well' || fail "one file"
+say "a file of more chunks than the leader tells of at once"
+for index in $(seq 0 39); do printf x | dd of="$MNT/long" bs=1 seek=$((index << 26)) conv=notrunc status=none; done
+sync -f "$MNT"
+timeout 60 "$ANTLER" check "$MNT/long" | tee "$WORK/long.txt" | grep -q '^1 files, 40 chunks, 80 copies read.*all well' || fail "not every chunk of it: $(cat "$WORK/long.txt")"
+rm "$MNT/long"
 code=0
 timeout 30 "$ANTLER" check /none --dir "$DIR" 2>"$WORK/none.txt" || code=$?
 [ "$code" = 1 ] || fail "a path that is not there ended with $code"
