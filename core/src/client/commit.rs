@@ -99,6 +99,7 @@ impl Client {
                     chunk.on_committed(valid);
                 }
             });
+            self.abandon_lease((inode, index));
         }
         for ending in commit.endings {
             self.on_lease_ended(ending);

@@ -222,7 +222,7 @@ impl Client {
 
     /// A lease under which a copy failed is asked for anew to write again what it held. When
     /// there is nothing any more to write again, as the file was cut, nobody asks: the leader
-    /// is told, who would take it for held.
+    /// is told, who would take it for held. What is to be committed is committed first.
     pub(super) fn abandon_lease(&mut self, place: Place) {
         let Some(file) = self.files.get(&place.0) else {
             return;
@@ -232,11 +232,17 @@ impl Client {
         };
         let is_failed = chunk.lease == Lease::None && chunk.grant.is_some();
         let is_needed = chunk.extents.is_dirty()
-            || chunk.is_uncommitted
             || chunk.sync_wanted
             || is_awaited(file, chunk)
             || is_vouch_awaited(file, chunk);
-        if is_failed && !is_needed {
+        if !is_failed || is_needed {
+            return;
+        }
+        if chunk.is_uncommitted {
+            // Others' caches may hold what it overwrote: the commit is not left out.
+            let file = self.files.get_mut(&place.0).expect("it was there");
+            file.commit_wanted = true;
+        } else {
             // What was written under this lease was kept, and is cut: none of it is owed.
             self.edit(place, |chunk| chunk.is_written = false);
             self.leave_to_leader(place);
