@@ -174,6 +174,7 @@ impl ChunkServer {
             incarnation: self.masters.incarnation,
         };
         self.tell_member(link, register);
+        self.tell_lost(link);
         let reports: Vec<PartReport> = self.parts.reports().collect();
         let mut batches: Vec<&[PartReport]> = reports.chunks(REPORT_BATCH).collect();
         if batches.is_empty() {
@@ -190,6 +191,16 @@ impl ChunkServer {
         self.say_alive(&[link]);
         if self.stopping.is_some() {
             self.tell_member(link, ChunkToMaster::Leaving);
+        }
+    }
+
+    /// Tells a member what was here in this life and is not taken any more: a report that
+    /// does not name it says only that it may never have been.
+    fn tell_lost(&mut self, link: LinkId) {
+        let lost: Vec<PartId> = self.parts.lost().collect();
+        for batch in lost.chunks(REPORT_BATCH) {
+            let parts = batch.to_vec();
+            self.tell_member(link, ChunkToMaster::Lost { parts });
         }
     }
 

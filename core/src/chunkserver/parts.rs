@@ -253,6 +253,11 @@ impl Parts {
         self.lost.contains(&part)
     }
 
+    /// What went with disks in this life.
+    pub(super) fn lost(&self) -> impl Iterator<Item = PartId> {
+        self.lost.iter().copied()
+    }
+
     /// Takes a part over from another disk.
     pub(super) fn replace(&mut self, disk: DiskId, stored: StoredPart) {
         self.table.remove(&stored.part);

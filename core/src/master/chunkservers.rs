@@ -128,6 +128,7 @@ impl Master {
             speaks,
         };
         self.servers.table.insert(server, one);
+        self.servers.forget_lost(server);
         self.relabel(server);
         self.touch_all_of(server);
     }

@@ -499,6 +499,11 @@ impl Servers {
         self.touched.push(chunk);
     }
 
+    /// A server registers: what it lost it tells anew, before its report.
+    pub(super) fn forget_lost(&mut self, server: ServerId) {
+        self.lost.retain(|(_, loser)| *loser != server);
+    }
+
     /// A complete report replaces what was known of the server.
     pub(super) fn replace_copies(&mut self, server: ServerId, parts: Vec<PartReport>) {
         let Some(holder) = self.table.get_mut(&server) else {
@@ -506,7 +511,6 @@ impl Servers {
         };
         let new = parts.iter().map(|report| report.part.chunk).collect();
         let old = std::mem::replace(&mut holder.chunks, new);
-        self.lost.retain(|(_, loser)| *loser != server);
         self.hearsay.retain(|(_, holder), _| *holder != server);
         let told: BTreeSet<PartId> = parts.iter().map(|report| report.part).collect();
         for report in parts {
