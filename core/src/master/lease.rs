@@ -39,8 +39,10 @@ const RECALL_AGAIN: Duration = Duration::from_secs(1);
 const RECALL_PATIENCE: Duration = Duration::from_secs(8);
 /// For how long a reconciliation waits for copies beside one that kept its life.
 const FRESH_PATIENCE: Duration = Duration::from_millis(500);
-/// For how long it waits for one that kept its life, when only restarted ones answer.
-const STALE_PATIENCE: Duration = Duration::from_secs(5);
+/// For how long it waits for one that kept its life, when only restarted ones answer, or
+/// ones that were not written. A machine that stands still for some seconds is no dead one:
+/// what programs wrote there, and did not sync, is not to be given up for it.
+const STALE_PATIENCE: Duration = Duration::from_secs(15);
 
 /// The pause before a reconciliation of which nothing came begins anew.
 const RECONCILE_AGAIN: Duration = Duration::from_secs(1);
