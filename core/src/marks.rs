@@ -145,6 +145,8 @@ marks! {
     CutSynced = "cut-synced";
     /// A copy in the making rested because clients used the server.
     ReplicationRested = "replication-rested";
+    /// Clients felt repair more than they are to, and it was given less of the server.
+    RepairSlowed = "repair-slowed";
     /// A scrub found a part that was bad.
     ScrubFound = "scrub-found";
     /// A scrub read every part of a disk.

@@ -366,6 +366,7 @@ impl Node {
                 repair_inflight_max: self.limits.repairs as usize,
             },
             scrub: self.scrub,
+            repair_slowdown: 200,
             speaks: self.version,
         };
         let (seed, local) = (self.rng.word(), self.moment(ready).local);

@@ -36,6 +36,7 @@ pub(crate) fn run(config: &Path) -> Outcome<ExitCode> {
             incarnation: home.incarnation(),
             limits: Limits::default(),
             scrub: settings.scrub,
+            repair_slowdown: settings.repair_slowdown,
             speaks: FeatureLevel::NEWEST,
         };
         let opened = disks.opened();

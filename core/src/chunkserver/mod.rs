@@ -18,6 +18,7 @@ mod build;
 mod commands;
 mod disks;
 mod masters;
+mod pace;
 mod parts;
 mod peers;
 mod recheck;
@@ -37,6 +38,7 @@ use crate::wire::Message;
 use commands::Commands;
 use disks::{Disks, Issued};
 use masters::Masters;
+use pace::Pace;
 use parts::Parts;
 use peers::Peers;
 use recheck::Rechecks;
@@ -67,6 +69,9 @@ pub struct ChunkServerConfig {
     pub limits: Limits,
     /// How fast each disk is read to find what is bad, in bytes a second; 0: not at all.
     pub scrub: u64,
+    /// How much longer clients' operations may take beside repair than without, in percent
+    /// of their 99th percentile: 200 is twice as long. At least 100.
+    pub repair_slowdown: u32,
     /// The version that it is built as.
     pub speaks: FeatureLevel,
 }
@@ -131,6 +136,7 @@ pub struct ChunkServer {
     jobs: Jobs,
     commands: Commands,
     replications: Replications,
+    pace: Pace,
     rechecks: Rechecks,
     scrub: Scrub,
     issued: BTreeMap<Token, Issued>,
@@ -161,6 +167,7 @@ impl ChunkServer {
             jobs: Jobs::default(),
             commands: Commands::default(),
             replications: Replications::default(),
+            pace: Pace::new(config.repair_slowdown),
             rechecks: Rechecks::default(),
             scrub: Scrub::new(config.scrub, seed),
             issued: BTreeMap::new(),

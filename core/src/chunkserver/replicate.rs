@@ -10,6 +10,7 @@
 use super::ChunkServer;
 use super::build::{Build, Read};
 use super::disks::Issued;
+use super::pace::SHARES;
 use super::parts::{PartOp, PartResult, Then};
 use crate::chunk::map::{ranges, runs};
 use crate::chunk::operation::{DiskError, DiskReply, DiskRequest, ReceiveStep};
@@ -26,17 +27,13 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// Pieces of one part under way.
 const WINDOW: usize = 4;
-/// The same while others wait for this server.
-const WINDOW_BUSY: usize = 1;
-/// Parts at once while others wait for this server.
-const PARTS_BUSY: usize = 8;
 /// The first piece is read along with the map, so that a small part takes one round
 /// trip.
 const FIRST_PIECE: u32 = 256 << 10;
 /// Bytes after which what was received is flushed; so much more may come meanwhile.
 const FLUSH_STEP: u64 = 2 << 20;
 /// For how long a replication rests at most between two flushes.
-const REST_MAX: Duration = Duration::from_millis(200);
+const REST_MAX: Duration = Duration::from_secs(1);
 const UNIT: u32 = UNIT_SIZE as u32;
 const PIECE: u32 = CHUNK_IO_MAX as u32;
 
@@ -212,12 +209,34 @@ impl ChunkServer {
         self.now < self.foreground_until
     }
 
+    /// Of the parts of a share each is one.
     fn parts_at_once(&self) -> usize {
         let most = self.config.limits.repair_inflight_max;
         match self.is_used() {
-            true => most.min(PARTS_BUSY),
+            true => most.min(self.pace.share() as usize),
             false => most,
         }
+    }
+
+    fn window(&self) -> usize {
+        let share = self.pace.share() as usize;
+        let whole = SHARES as usize;
+        match self.is_used() {
+            true => (WINDOW * share * share / (whole * whole)).max(1),
+            false => WINDOW,
+        }
+    }
+
+    /// Whether a step of a replication is at a disk.
+    pub(super) fn is_repairing(&self) -> bool {
+        let works = |one: &Replication| one.steps > 0 || one.flushing.is_some();
+        self.replications.table.values().any(works)
+    }
+
+    /// For how long a replication leaves the disk to others behind a flush that took so long.
+    fn rest_after(&self, flush: Duration) -> Duration {
+        let share = self.pace.share();
+        (flush * (SHARES - share) / share).min(REST_MAX)
     }
 
     fn replication(&mut self, key: u64) -> &mut Replication {
@@ -419,10 +438,7 @@ impl ChunkServer {
         if self.replication(key).build.is_some() {
             return self.go_on_building(key);
         }
-        let window = match self.is_used() {
-            true => WINDOW_BUSY,
-            false => WINDOW,
-        };
+        let window = self.window();
         loop {
             let one = self.replication(key);
             let is_ahead = one.flushing.is_some() && one.unflushed >= FLUSH_STEP;
@@ -472,7 +488,7 @@ impl ChunkServer {
     }
 
     /// A flush ended. If it failed, so does the disk, and the next step tells. While
-    /// others wait for this server, the disk is theirs for as long as it took.
+    /// others wait for this server, the disk is theirs for a while.
     pub(super) fn on_received_flushed(&mut self, key: u64) {
         let (now, is_used) = (self.now, self.is_used());
         let Some(one) = self.replications.table.get_mut(&key) else {
@@ -482,7 +498,7 @@ impl ChunkServer {
         if is_used {
             one.resting = true;
             self.marks.reach(Mark::ReplicationRested);
-            let rest = now.since(began).min(REST_MAX);
+            let rest = self.rest_after(now.since(began));
             self.replications.resting.insert((now + rest, key));
         } else {
             self.go_on_reading(key);

@@ -7,6 +7,7 @@
 
 use super::ChunkServer;
 use super::disks::Issued;
+use super::pace::Begun;
 use super::parts::{Change, PartError, PartOp, PartResult, PartWrite, Then};
 use crate::chunk::operation::{DiskError, DiskReply, DiskRequest};
 use crate::hash::Digest;
@@ -36,6 +37,8 @@ pub(super) struct Reading {
     /// The least version that it must have: under a lease a copy is raised by the first
     /// write, and readers go on. `None` for the writer itself.
     version: Option<ChunkVersion>,
+    /// When a client waits for it.
+    begun: Option<Begun>,
 }
 
 /// A change that somebody asked for, here and down the chain.
@@ -49,6 +52,7 @@ struct Job {
     sync: bool,
     stage: Stage,
     local: Option<Result<(), ChunkErrorKind>>,
+    begun: Begun,
     behind: Option<Result<Vec<BootId>, ChunkError>>,
 }
 
@@ -112,8 +116,7 @@ impl ChunkServer {
             return self.refuse(link, request.request, kind);
         }
         // What another chunkserver reads is for a copy; what it writes, for a client.
-        let of_client = self.accepted.get(&link) == Some(&Role::Client);
-        if of_client || needed_right(&request.body) == Right::Write {
+        if self.is_client(link) || needed_right(&request.body) == Right::Write {
             self.foreground_until = self.now + FOREGROUND_LINGER;
         }
         match request.body {
@@ -132,6 +135,10 @@ impl ChunkServer {
             }
             _ => self.start_job(link, request),
         }
+    }
+
+    fn is_client(&self, link: LinkId) -> bool {
+        self.accepted.get(&link) == Some(&Role::Client)
     }
 
     /// Whether a request may be done.
@@ -195,6 +202,7 @@ impl ChunkServer {
     }
 
     fn read_part(&mut self, link: LinkId, request: &ChunkRequest, body: DiskRequest) {
+        let of_client = self.is_client(link);
         let capability = &request.capability;
         let part = capability.part;
         let disk = self.parts.readable(part);
@@ -204,6 +212,7 @@ impl ChunkServer {
             request: request.request,
             part,
             version: (capability.right == Right::Read).then_some(capability.version),
+            begun: of_client.then(|| self.begin_foreground()),
         };
         self.operate(disk, body, Issued::Read(reading));
     }
@@ -214,6 +223,9 @@ impl ChunkServer {
         reading: Reading,
         result: Result<DiskReply, DiskError>,
     ) {
+        if let Some(begun) = reading.begun {
+            self.end_foreground(begun);
+        }
         let reply = match result {
             Ok(DiskReply::Read {
                 data,
@@ -262,6 +274,7 @@ impl ChunkServer {
             ),
             stage: Stage::Writing,
             local: None,
+            begun: self.begin_foreground(),
             behind: request.chain.is_empty().then(|| Ok(Vec::new())),
         };
         self.jobs.table.insert(key, job);
@@ -353,6 +366,8 @@ impl ChunkServer {
     fn end_local(&mut self, key: u64, result: Result<(), ChunkErrorKind>) {
         let job = self.jobs.table.get_mut(&key).expect("the job is under way");
         job.local = Some(result);
+        let begun = job.begun;
+        self.end_foreground(begun);
         self.try_end_job(key);
     }
 

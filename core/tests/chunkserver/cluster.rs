@@ -151,6 +151,7 @@ impl Cluster {
             incarnation: Incarnation(1),
             limits: Limits::default(),
             scrub: self.scrub,
+            repair_slowdown: 200,
             speaks: FeatureLevel::NEWEST,
         };
         let (server, boot) = (config.server, config.boot);

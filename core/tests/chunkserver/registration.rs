@@ -135,6 +135,7 @@ fn what_is_wrong_with_a_disk_is_told_with_the_first_input() {
         incarnation: Incarnation(1),
         limits: Limits::default(),
         scrub: 0,
+        repair_slowdown: 200,
         speaks: FeatureLevel::NEWEST,
     };
     let mut server = ChunkServer::new(config, vec![disk], 1, Now::default());

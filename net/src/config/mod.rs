@@ -93,6 +93,9 @@ pub struct ChunkServerSettings {
     pub labels: Vec<(String, String)>,
     /// Bytes a second at which each disk is scrubbed; 0: not at all.
     pub scrub: u64,
+    /// The 99th percentile of clients' operations beside repair, in percent of what it is
+    /// without: repair takes less of the server when it is more. At least 100.
+    pub repair_slowdown: u32,
     /// What is logged, as `tracing` filters it.
     pub log: String,
 }
@@ -158,6 +161,7 @@ impl ChunkServerSettings {
             .collect();
         let disks = disks(&mut reader, &mut top, path);
         let scrub = scrub(&mut reader, &mut top);
+        let slowdown = reader.number(&mut top, "repair_slowdown", 100..=10_000);
         let labels = labels(&mut reader, &mut top);
         reader.end(&top);
         let settings = common.map(|common| Self {
@@ -171,11 +175,17 @@ impl ChunkServerSettings {
             masters,
             labels,
             scrub,
+            repair_slowdown: slowdown.map_or(REPAIR_SLOWDOWN, |percent| {
+                u32::try_from(percent.value).expect("within the range")
+            }),
             log: common.log,
         });
         reader.finish(settings)
     }
 }
+
+/// Clients' operations may take twice as long beside repair, unless the file says otherwise.
+const REPAIR_SLOWDOWN: u32 = 200;
 
 /// At which rate disks are scrubbed unless the file says so.
 const SCRUB: u64 = 4 << 20;

@@ -62,6 +62,26 @@ fn a_good_file_is_taken() {
     assert_eq!(server.disks[1], Path::new("/srv/d"));
     assert_eq!(server.labels, [("dc".to_owned(), "west".to_owned())]);
     assert_eq!(server.scrub, 4 << 20);
+    assert_eq!(server.repair_slowdown, 200);
+}
+
+#[test]
+fn a_slowdown_by_repair_is_a_percentage_of_at_least_100() {
+    let folder = Folder::new();
+    let file = |percent: &str| {
+        format!(
+            "listen = \"[::1]:5\"\nkey = \"cluster.key\"\nmasters = [\"a:1\"]\ndisks = [\"d\"]\nrepair_slowdown = {percent}\n"
+        )
+    };
+    let server = folder.server(&file("150")).expect("right");
+    assert_eq!(server.repair_slowdown, 150);
+    for wrong in ["99", "10001", "2.5", "\"2x\""] {
+        let told = folder.server(&file(wrong)).expect_err("wrong");
+        assert!(
+            told.contains("config.toml:5") && told.contains("100 to 10000"),
+            "{told}"
+        );
+    }
 }
 
 #[test]

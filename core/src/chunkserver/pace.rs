@@ -1,0 +1,218 @@
+//! How much of a server repair takes while clients use it.
+//!
+//! Owns the measure: for how long clients' operations take here with a step of a repair
+//! beside them, against those with none, and the share that follows. Leaves to `replicate`
+//! what a share means. Only what is done on this server's disks is measured, so that a slow
+//! link or a slow server further down a chain slows no repair here.
+//!
+//! Invariant: the share is 1 to SHARES; repair never ceases, whatever clients feel.
+
+use super::ChunkServer;
+use crate::marks::Mark;
+use crate::time::{Duration, Instant};
+
+/// Shares are of so many.
+pub(super) const SHARES: u32 = 16;
+
+/// Before anything was measured: as long at rest as at work.
+const FIRST: u32 = 8;
+
+/// So many operations of either kind are compared at least.
+const SAMPLES: u32 = 128;
+
+/// When so many are kept each counts half, so that what was long ago fades.
+const SAMPLES_KEPT: u32 = 4096;
+
+/// What takes no longer than that is not told from nothing, by who asks over a network.
+const UNFELT: u64 = 1000;
+
+/// Four to each doubling, from a microsecond to an hour.
+const BUCKETS: usize = 4 * 32;
+
+/// How long operations took: a histogram of microseconds, its steps a quarter of a doubling.
+#[derive(Clone, Debug)]
+struct Latencies {
+    counts: [u32; BUCKETS],
+    total: u32,
+}
+
+impl Default for Latencies {
+    fn default() -> Self {
+        Self {
+            counts: [0; BUCKETS],
+            total: 0,
+        }
+    }
+}
+
+impl Latencies {
+    fn note(&mut self, took: Duration) {
+        let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        self.counts[bucket_of(micros)] += 1;
+        self.total += 1;
+        if self.total >= SAMPLES_KEPT {
+            self.counts.iter_mut().for_each(|count| *count /= 2);
+            self.total = self.counts.iter().sum();
+        }
+    }
+
+    /// What 99 of 100 took no longer than, in microseconds, to a quarter of a doubling.
+    fn p99(&self) -> u64 {
+        let mut above = self.total / 100;
+        for (bucket, count) in self.counts.iter().enumerate().rev() {
+            if *count > above {
+                return least_of(bucket);
+            }
+            above -= count;
+        }
+        0
+    }
+}
+
+fn bucket_of(micros: u64) -> usize {
+    let micros = micros.max(4);
+    let doubling = micros.ilog2() as usize;
+    let quarter = (micros >> (doubling - 2)) as usize - 4;
+    (4 * (doubling - 2) + quarter).min(BUCKETS - 1)
+}
+
+/// The least that a bucket counts.
+fn least_of(bucket: usize) -> u64 {
+    ((bucket % 4 + 4) as u64) << (bucket / 4)
+}
+
+/// An operation that a client waits for began.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Begun {
+    at: Instant,
+    /// Some step of a repair was under way.
+    beside: bool,
+}
+
+/// The measure and what follows from it.
+#[derive(Debug)]
+pub(super) struct Pace {
+    /// Of operations with no repair beside them.
+    alone: Latencies,
+    /// Of those with some, since the share was changed last.
+    beside: Latencies,
+    share: u32,
+    /// How much longer they may take beside repair, in percent.
+    bound: u32,
+}
+
+impl Pace {
+    /// `bound` in percent: at 200 they take twice as long at most.
+    pub(super) fn new(bound: u32) -> Self {
+        assert!(bound >= 100, "repair makes nothing faster");
+        Self {
+            alone: Latencies::default(),
+            beside: Latencies::default(),
+            share: FIRST,
+            bound,
+        }
+    }
+
+    /// How much of the server repair takes now, of SHARES.
+    pub(super) fn share(&self) -> u32 {
+        self.share
+    }
+
+    fn note(&mut self, took: Duration, beside: bool) {
+        match beside {
+            true => self.beside.note(took),
+            false => self.alone.note(took),
+        }
+        if self.beside.total >= SAMPLES && self.alone.total >= SAMPLES {
+            self.judge();
+        }
+    }
+
+    /// A little more when clients feel little of it, much less when they feel more than they
+    /// are to.
+    fn judge(&mut self) {
+        let most = self.alone.p99().max(UNFELT) * u64::from(self.bound) / 100;
+        self.share = match self.beside.p99() > most {
+            true => (self.share * 3 / 4).max(1),
+            false => (self.share + 1).min(SHARES),
+        };
+        self.beside = Latencies::default();
+    }
+}
+
+impl ChunkServer {
+    /// A client's operation begins here.
+    pub(super) fn begin_foreground(&self) -> Begun {
+        Begun {
+            at: self.now,
+            beside: self.is_repairing(),
+        }
+    }
+
+    /// It ended.
+    pub(super) fn end_foreground(&mut self, begun: Begun) {
+        let beside = begun.beside || self.is_repairing();
+        let before = self.pace.share();
+        self.pace.note(self.now.since(begun.at), beside);
+        if self.pace.share() < before {
+            self.marks.reach(Mark::RepairSlowed);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn millis(count: u64) -> Duration {
+        Duration::from_millis(count)
+    }
+
+    /// The share behind so many operations of a length beside repair.
+    fn share_after(pace: &mut Pace, operations: u32, took: Duration) -> u32 {
+        (0..operations).for_each(|_| pace.note(took, true));
+        pace.share()
+    }
+
+    fn used_to(took: Duration) -> Pace {
+        let mut pace = Pace::new(200);
+        (0..SAMPLES).for_each(|_| pace.note(took, false));
+        pace
+    }
+
+    #[test]
+    fn repair_takes_less_while_clients_wait_longer_than_the_bound() {
+        let mut pace = used_to(millis(4));
+        assert_eq!(share_after(&mut pace, 20 * SAMPLES, millis(11)), 1);
+        assert_eq!(share_after(&mut pace, 20 * SAMPLES, millis(5)), SHARES);
+    }
+
+    #[test]
+    fn nothing_changes_before_enough_was_measured() {
+        let mut pace = Pace::new(200);
+        assert_eq!(share_after(&mut pace, 10 * SAMPLES, millis(900)), FIRST);
+    }
+
+    #[test]
+    fn what_nobody_feels_slows_nothing() {
+        let mut pace = used_to(Duration::from_micros(20));
+        let took = Duration::from_micros(900);
+        assert_eq!(share_after(&mut pace, 20 * SAMPLES, took), SHARES);
+    }
+
+    proptest! {
+        #[test]
+        fn the_99th_percentile_is_right_to_a_quarter_of_a_doubling(
+            micros in prop::collection::vec(1u64..10_000_000, 100..1000)
+        ) {
+            let mut latencies = Latencies::default();
+            micros.iter().for_each(|one| latencies.note(Duration::from_micros(*one)));
+            let mut sorted = micros;
+            sorted.sort_unstable();
+            let exact = sorted[sorted.len() - 1 - sorted.len() / 100].max(4);
+            let told = latencies.p99();
+            prop_assert!(told <= exact && exact < told + told.div_ceil(4) + 1, "{told} for {exact}");
+        }
+    }
+}
