@@ -89,6 +89,9 @@ pub const COMMANDS_INFLIGHT_MAX: usize = 64;
 pub const REPAIR_INFLIGHT_MAX: usize = 32;
 /// Of these, copies of chunks with more than `REPAIR_BULK_BYTES`.
 pub const REPAIR_BULK_MAX: usize = 2;
+/// Clients' operations beside repair, and as many without, of which a chunkserver judges how
+/// much repair may take.
+pub const REPAIR_SAMPLES: u32 = 128;
 /// Bytes from which on a chunk's copy is bound by bandwidth instead of by round trips.
 pub const REPAIR_BULK_BYTES: u32 = 1 << 20;
 /// Chunks at rest that are converted at once.

@@ -364,6 +364,7 @@ impl Node {
                 queue_max: self.limits.chunkserver_queue as usize,
                 disk_inflight_max: self.limits.disk_inflight as usize,
                 repair_inflight_max: self.limits.repairs as usize,
+                repair_samples: self.limits.repair_samples as u32,
             },
             scrub: self.scrub,
             repair_slowdown: 200,

@@ -86,6 +86,8 @@ pub struct Limits {
     pub disk_inflight_max: usize,
     /// Parts that are made from another server's at once.
     pub repair_inflight_max: usize,
+    /// Operations of either kind by which it is judged how much repair may take.
+    pub repair_samples: u32,
 }
 
 impl Default for Limits {
@@ -94,6 +96,7 @@ impl Default for Limits {
             queue_max: limits::CHUNKSERVER_QUEUE_MAX,
             disk_inflight_max: limits::DISK_INFLIGHT_MAX,
             repair_inflight_max: limits::REPAIR_INFLIGHT_MAX,
+            repair_samples: limits::REPAIR_SAMPLES,
         }
     }
 }
@@ -110,6 +113,11 @@ impl Limits {
         for (bound, most) in all {
             assert!((1..=most).contains(&bound), "a bound of 1..={most}");
         }
+        let samples = self.repair_samples;
+        assert!(
+            (1..=limits::REPAIR_SAMPLES).contains(&samples),
+            "{samples} samples"
+        );
     }
 }
 
@@ -167,7 +175,7 @@ impl ChunkServer {
             jobs: Jobs::default(),
             commands: Commands::default(),
             replications: Replications::default(),
-            pace: Pace::new(config.repair_slowdown),
+            pace: Pace::new(config.repair_slowdown, config.limits.repair_samples),
             rechecks: Rechecks::default(),
             scrub: Scrub::new(config.scrub, seed),
             issued: BTreeMap::new(),

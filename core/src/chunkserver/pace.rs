@@ -17,9 +17,6 @@ pub(super) const SHARES: u32 = 16;
 /// Before anything was measured: as long at rest as at work.
 const FIRST: u32 = 8;
 
-/// So many operations of either kind are compared at least.
-const SAMPLES: u32 = 128;
-
 /// When so many are kept each counts half, so that what was long ago fades.
 const SAMPLES_KEPT: u32 = 4096;
 
@@ -99,17 +96,20 @@ pub(super) struct Pace {
     share: u32,
     /// How much longer they may take beside repair, in percent.
     bound: u32,
+    /// So many of either kind are compared at least.
+    samples: u32,
 }
 
 impl Pace {
     /// `bound` in percent: at 200 they take twice as long at most.
-    pub(super) fn new(bound: u32) -> Self {
+    pub(super) fn new(bound: u32, samples: u32) -> Self {
         assert!(bound >= 100, "repair makes nothing faster");
         Self {
             alone: Latencies::default(),
             beside: Latencies::default(),
             share: FIRST,
             bound,
+            samples,
         }
     }
 
@@ -123,7 +123,7 @@ impl Pace {
             true => self.beside.note(took),
             false => self.alone.note(took),
         }
-        if self.beside.total >= SAMPLES && self.alone.total >= SAMPLES {
+        if self.beside.total.min(self.alone.total) >= self.samples {
             self.judge();
         }
     }
@@ -165,6 +165,8 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    const SAMPLES: u32 = 128;
+
     fn millis(count: u64) -> Duration {
         Duration::from_millis(count)
     }
@@ -176,7 +178,7 @@ mod tests {
     }
 
     fn used_to(took: Duration) -> Pace {
-        let mut pace = Pace::new(200);
+        let mut pace = Pace::new(200, SAMPLES);
         (0..SAMPLES).for_each(|_| pace.note(took, false));
         pace
     }
@@ -190,7 +192,7 @@ mod tests {
 
     #[test]
     fn nothing_changes_before_enough_was_measured() {
-        let mut pace = Pace::new(200);
+        let mut pace = Pace::new(200, SAMPLES);
         assert_eq!(share_after(&mut pace, 10 * SAMPLES, millis(900)), FIRST);
     }
 

@@ -139,6 +139,9 @@ limits! {
     unsettled: Count = 64 * KIB, 1, 64 * KIB;
     /// Chunks located by one question.
     locate: Count = 16, 1, 64;
+    // Last, so that seeds go on drawing the others as they did.
+    /// Operations by which a chunkserver judges how much repair may take.
+    repair_samples: Count = core::REPAIR_SAMPLES as u64, 1, core::REPAIR_SAMPLES as u64;
 }
 
 fn within(name: &str, range: Range, least: u64, most: u64) -> Result<(), String> {
