@@ -4,14 +4,18 @@
 //!
 //! The journal holds `try` before an operation and `ack` after its sync, so the
 //! checker knows what must be there, what may be there, and what cannot be.
+//!
+//! Beside it, a maker of trees of files, and a comparer that reads all of two trees.
 
 mod check;
+mod compare;
 mod journal;
 mod pattern;
+mod tree;
 mod write;
 
 use clap::{Parser, Subcommand};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -53,6 +57,22 @@ enum Command {
         #[arg(long, default_value_t = pattern::UNIT)]
         granule: usize,
     },
+    /// Make a tree of files, small and large, with odd names, modes, times and links.
+    Tree {
+        /// Must not be there yet.
+        directory: PathBuf,
+        #[arg(long)]
+        files: u64,
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+    },
+    /// Compare two trees: every byte, and all attributes but times of access and change.
+    Compare {
+        one: PathBuf,
+        other: PathBuf,
+        #[arg(long, default_value_t = 16)]
+        threads: usize,
+    },
 }
 
 fn main() -> ExitCode {
@@ -83,14 +103,34 @@ fn main() -> ExitCode {
             journal,
             granule,
         } => match check::check(&directory, &journal, granule) {
-            Ok(verdict) => {
-                println!("{verdict}");
-                ExitCode::from(u8::from(!verdict.is_good()))
-            }
-            Err(error) => {
-                eprintln!("antler-witness: {}: {error}", journal.display());
-                ExitCode::from(2)
-            }
+            Ok(verdict) => tell(&verdict, verdict.is_good()),
+            Err(error) => give_up(&journal, &error),
         },
+        Command::Tree {
+            directory,
+            files,
+            seed,
+        } => match tree::make(&directory, files, seed) {
+            Ok(made) => tell(&made, true),
+            Err(error) => give_up(&directory, &error),
+        },
+        Command::Compare {
+            one,
+            other,
+            threads,
+        } => {
+            let verdict = compare::compare(&one, &other, threads);
+            tell(&verdict, verdict.is_good())
+        }
     }
+}
+
+fn tell(verdict: &dyn std::fmt::Display, is_good: bool) -> ExitCode {
+    println!("{verdict}");
+    ExitCode::from(u8::from(!is_good))
+}
+
+fn give_up(path: &Path, error: &dyn std::fmt::Display) -> ExitCode {
+    eprintln!("antler-witness: {}: {error}", path.display());
+    ExitCode::from(2)
 }
