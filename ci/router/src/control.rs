@@ -18,7 +18,8 @@ delay MS A B | ...                   instead of the usual delay
 jitter MS A B | ...                  added at random, at most
 rate KBYTES A B | ...                a second, 0 for no bound
 heal                                 everything as at first
-counts                               what became of packets";
+counts                               what became of packets
+passed A B | from A to B             packets and bytes that went through";
 
 /// Answers at `path` from a thread of its own, until the process ends.
 pub(crate) fn serve(router: &Arc<Router>, path: &FilePath) -> io::Result<()> {
@@ -54,6 +55,7 @@ fn obey(network: &mut Network, line: &str) -> Result<String, String> {
             Ok("healed".to_owned())
         }
         ["counts"] => Ok(format!("{:?}", network.counts)),
+        ["passed", ref whom @ ..] => passed(network, whom),
         ["cut", ref whom @ ..] => change(network, whom, |path| path.is_cut = true),
         [
             what @ ("loss" | "delay" | "jitter" | "rate"),
@@ -85,28 +87,59 @@ fn set(path: &mut Path, what: &str, amount: f64) {
     }
 }
 
+/// Whom a command is about, each by the nodes that its word names.
+struct Between {
+    from: Vec<usize>,
+    to: Vec<usize>,
+    both_ways: bool,
+}
+
+fn between(network: &Network, whom: &[&str]) -> Result<Between, String> {
+    let (from, to, both_ways) = match *whom {
+        ["from", from, "to", to] => (from, to, false),
+        [one, other] => (one, other, true),
+        _ => {
+            return Err(format!(
+                "expected A B or from A to B, not {:?}",
+                whom.join(" ")
+            ));
+        }
+    };
+    Ok(Between {
+        from: network.named(from)?,
+        to: network.named(to)?,
+        both_ways,
+    })
+}
+
 /// Changes what holds between those that the words name.
 fn change(
     network: &mut Network,
     whom: &[&str],
     change: impl Fn(&mut Path),
 ) -> Result<String, String> {
-    let (from, to, both) = match *whom {
-        ["from", from, "to", to] => (from, to, false),
-        [one, other] => (one, other, true),
-        _ => {
-            return Err(format!(
-                "expected A B or from A to B, not {}",
-                whom.join(" ")
-            ));
-        }
-    };
-    let (left, right) = (network.named(from)?, network.named(to)?);
-    network.change(&left, &right, &change);
-    if both {
-        network.change(&right, &left, &change);
+    let Between {
+        from,
+        to,
+        both_ways,
+    } = between(network, whom)?;
+    network.change(&from, &to, &change);
+    if both_ways {
+        network.change(&to, &from, &change);
     }
-    Ok(format!("{from} {to}"))
+    Ok(whom.join(" "))
+}
+
+/// What went between those that the words name, as `PACKETS packets, BYTES bytes`.
+fn passed(network: &Network, whom: &[&str]) -> Result<String, String> {
+    let whom = between(network, whom)?;
+    let mut sum = network.passed(&whom.from, &whom.to);
+    if whom.both_ways {
+        let back = network.passed(&whom.to, &whom.from);
+        sum.packets += back.packets;
+        sum.bytes += back.bytes;
+    }
+    Ok(format!("{} packets, {} bytes", sum.packets, sum.bytes))
 }
 
 /// Sends `command` to the socket at `path` and returns the answer without its `ok`.
@@ -160,6 +193,12 @@ mod tests {
         obey(&mut network, "cut @a all").expect("known");
         assert_eq!(due(&mut network), None);
         assert_eq!(obey(&mut network, "heal"), Ok("healed".to_owned()));
+        let passed = |network: &mut Network, words: &str| obey(network, words).expect("known");
+        assert_eq!(passed(&mut network, "passed a b"), "3 packets, 60 bytes");
+        assert_eq!(
+            passed(&mut network, "passed from b to a"),
+            "0 packets, 0 bytes"
+        );
         obey(&mut network, "loss 100 all all").expect("known");
         assert_eq!(due(&mut network), None);
     }
@@ -174,6 +213,7 @@ mod tests {
             "loss 101 a b",
             "delay x a b",
             "melt a b",
+            "passed a",
         ] {
             assert!(obey(&mut network, line).is_err(), "{line:?}");
         }

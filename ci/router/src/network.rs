@@ -46,6 +46,14 @@ struct Pair {
     free: Duration,
     /// When the newest packet is due.
     due: Duration,
+    passed: Passed,
+}
+
+/// What went from one node to another, headers of IP included.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Passed {
+    pub(crate) packets: u64,
+    pub(crate) bytes: u64,
 }
 
 /// What became of packets.
@@ -83,8 +91,13 @@ impl Network {
         let count = network.places.len();
         for pair in (0..count).flat_map(|from| (0..count).map(move |to| (from, to))) {
             let path = network.path_at_first(pair);
-            let (free, due) = (Duration::ZERO, Duration::ZERO);
-            network.pairs.insert(pair, Pair { path, free, due });
+            let at_first = Pair {
+                path,
+                free: Duration::ZERO,
+                due: Duration::ZERO,
+                passed: Passed::default(),
+            };
+            network.pairs.insert(pair, at_first);
         }
         network
     }
@@ -117,7 +130,9 @@ impl Network {
             self.counts.stray += 1;
             return None;
         };
-        let Pair { path, free, due } = self.pairs[&(from, to)];
+        let Pair {
+            path, free, due, ..
+        } = self.pairs[&(from, to)];
         if path.is_cut {
             self.counts.cut += 1;
             return None;
@@ -136,6 +151,8 @@ impl Network {
         let pair = self.pairs.get_mut(&(from, to)).expect("it was just there");
         pair.free = sent;
         pair.due = due.max(arrives);
+        pair.passed.packets += 1;
+        pair.passed.bytes += packet.len() as u64;
         self.counts.forwarded += 1;
         self.counts.bytes += packet.len() as u64;
         Some((pair.due, to))
@@ -178,7 +195,19 @@ impl Network {
         }
     }
 
-    /// Everything is as at first.
+    /// What passed so far from one of `from` to one of `to`.
+    pub(crate) fn passed(&self, from: &[usize], to: &[usize]) -> Passed {
+        let mut sum = Passed::default();
+        for (&(one, other), pair) in &self.pairs {
+            if from.contains(&one) && to.contains(&other) {
+                sum.packets += pair.passed.packets;
+                sum.bytes += pair.passed.bytes;
+            }
+        }
+        sum
+    }
+
+    /// Everything is as at first; what passed is counted on.
     pub(crate) fn heal(&mut self) {
         let numbers: Vec<(usize, usize)> = self.pairs.keys().copied().collect();
         for number in numbers {
@@ -306,6 +335,22 @@ mod tests {
         // A second's worth is 10 packets; what would wait for over half a second is lost.
         assert_eq!(last, Duration::from_millis(601));
         assert_eq!(network.counts.overflowed, 14);
+    }
+
+    #[test]
+    fn what_passes_is_counted_for_each_direction_of_each_pair() {
+        let mut network = three(SPREAD);
+        network.route(Duration::ZERO, 0, &packet(3, 100));
+        network.route(Duration::ZERO, 1, &packet(3, 50));
+        network.route(Duration::ZERO, 0, &packet(2, 20));
+        network.change(&[2], &[0], |path| path.is_cut = true);
+        network.route(Duration::ZERO, 2, &packet(1, 30));
+        let passed = |packets, bytes| Passed { packets, bytes };
+        assert_eq!(network.passed(&[0], &[2]), passed(1, 100));
+        assert_eq!(network.passed(&[0, 1], &[2]), passed(2, 150));
+        assert_eq!(network.passed(&[2], &[0, 1]), passed(0, 0));
+        network.heal();
+        assert_eq!(network.passed(&[0], &[1]), passed(1, 20));
     }
 
     #[test]
