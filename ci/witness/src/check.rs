@@ -11,6 +11,9 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
+/// Files that are read at once.
+const READERS: usize = 8;
+
 /// The outcome.
 #[derive(Debug, Default)]
 pub(crate) struct Verdict {
@@ -70,9 +73,7 @@ pub(crate) fn check(directory: &Path, journal: &Path, granule: usize) -> io::Res
     for ((run, thread, kind), entries) in threads {
         let folder = folder(directory, run, thread);
         match kind {
-            Kind::New => entries
-                .iter()
-                .for_each(|(entry, acknowledged)| verdict.new_file(&folder, *entry, *acknowledged)),
+            Kind::New => verdict.new_files(&folder, &entries),
             Kind::Append => verdict.log(&folder, &entries),
             Kind::Overwrite => verdict.units(&folder, &entries),
             Kind::Replace => verdict.current(&folder, &entries),
@@ -109,6 +110,33 @@ impl Verdict {
                 None
             }
         }
+    }
+
+    /// Many at once: far from the masters each open waits for a round trip.
+    fn new_files(&mut self, folder: &Path, entries: &[(Entry, bool)]) {
+        let granule = self.granule;
+        let check_some = |some: &[(Entry, bool)]| {
+            let mut part = Self {
+                granule,
+                ..Self::default()
+            };
+            for (entry, acknowledged) in some {
+                part.new_file(folder, *entry, *acknowledged);
+            }
+            part
+        };
+        std::thread::scope(|scope| {
+            let share = entries.len().div_ceil(READERS).max(1);
+            let readers: Vec<_> = entries
+                .chunks(share)
+                .map(|some| scope.spawn(move || check_some(some)))
+                .collect();
+            for reader in readers {
+                let part = reader.join().expect("a reader does not panic");
+                self.bytes += part.bytes;
+                self.wrong.extend(part.wrong);
+            }
+        });
     }
 
     fn new_file(&mut self, folder: &Path, entry: Entry, acknowledged: bool) {
