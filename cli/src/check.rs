@@ -8,6 +8,7 @@
 use crate::arguments::Check;
 use crate::failure::{Failure, Outcome};
 use crate::out::say;
+use crate::parity::{self, Parts};
 use crate::session::Session;
 use crate::target;
 use antler_core::attributes::{Attributes, Credentials, FileKind};
@@ -170,6 +171,8 @@ enum Trouble {
 /// Of the copies of a chunk, what each holds.
 struct Look {
     copies: Vec<(LocatedCopy, Result<Content, Trouble>)>,
+    /// Parts that were read, whole, by index.
+    parts: Parts,
 }
 
 struct Checker<'s> {
@@ -317,21 +320,34 @@ impl Checker<'_> {
             Err(error) => return Err(failed(path, error)),
         };
         let located = located.filter(|one| one.chunk == Some(info.chunk));
-        let mut copies = Vec::new();
+        let mut look = Look {
+            copies: Vec::new(),
+            parts: Parts::new(),
+        };
         for copy in located.map(|one| one.copies).unwrap_or_default() {
-            // A part ends elsewhere than the chunk, and is compared with nothing.
-            let valid = match copy.capability.part.part {
-                0 => info.valid,
-                _ => u32::MAX,
-            };
-            let content = self.read_copy(&copy, valid).await;
-            copies.push((copy, content));
+            let part = info.stripe.and_then(|stripe| {
+                let index = stripe.shape.index_of(copy.capability.part)?;
+                Some((index, parity::blank(stripe.layout(), index)))
+            });
+            // A part ends elsewhere than the chunk.
+            let valid = part.as_ref().map_or(info.valid, |_| u32::MAX);
+            let (index, mut whole) = part.unzip();
+            let content = self.read_copy(&copy, valid, whole.as_mut()).await;
+            if let (Ok(_), Some(index), Some(whole)) = (&content, index, whole) {
+                look.parts.insert(index, whole);
+            }
+            look.copies.push((copy, content));
         }
-        Ok(Look { copies })
+        Ok(look)
     }
 
-    /// Reads one copy whole, from its server.
-    async fn read_copy(&mut self, copy: &LocatedCopy, valid: u32) -> Result<Content, Trouble> {
+    /// Reads one copy whole, from its server; what it holds is kept where there is room for it.
+    async fn read_copy(
+        &mut self,
+        copy: &LocatedCopy,
+        valid: u32,
+        mut whole: Option<&mut Vec<u8>>,
+    ) -> Result<Content, Trouble> {
         let (ChunkReplyBody::Map { present }, _) = self.ask(copy, None).await? else {
             return Err(Trouble::Passing("its reply makes no sense".to_owned()));
         };
@@ -346,6 +362,9 @@ impl Checker<'_> {
                 return Err(Trouble::Bad("what it sends has wrong checksums".to_owned()));
             }
             self.report.bytes += data.len() as u64;
+            if let Some(whole) = &mut whole {
+                parity::fill(whole, offset, &data);
+            }
             content.extend(units(offset, &data, valid));
         }
         Ok(content)
@@ -432,10 +451,14 @@ impl Checker<'_> {
             let text = format!("{missing} of {} are not there", info.wanted);
             self.found(Kind::Missing, path, info, (None, text));
         }
-        if info.lease == "settled"
-            && info.stripe.is_none()
-            && let Some(text) = difference(look)
-        {
+        if info.lease != "settled" {
+            return;
+        }
+        let text = match info.stripe {
+            None => difference(look),
+            Some(stripe) => discord(&parity::strays(stripe.layout(), &look.parts)),
+        };
+        if let Some(text) = text {
             self.found(Kind::Differing, path, info, (None, text));
         }
     }
@@ -536,6 +559,13 @@ fn difference(look: &Look) -> Option<String> {
         "the copies at {} and {} are not equal",
         first.address, other.address
     ))
+}
+
+/// What there is to say of parity parts, by index, that the data parts do not give.
+fn discord(strays: &BTreeSet<usize>) -> Option<String> {
+    let names: Vec<String> = strays.iter().map(|index| (index + 1).to_string()).collect();
+    let names = names.join(", ");
+    (!strays.is_empty()).then(|| format!("the data parts do not give the parity in part {names}"))
 }
 
 /// The units of some data that lie before `valid` and are not all zeros.

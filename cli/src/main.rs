@@ -22,6 +22,7 @@ mod mount;
 mod mounts;
 mod options;
 mod out;
+mod parity;
 mod processes;
 mod recover;
 mod session;
