@@ -378,7 +378,7 @@ mod tests {
                 Kind::ChunkServer => {
                     let settings = ChunkServerSettings::load(&config).expect("right");
                     assert_eq!(settings.masters.len(), 3);
-                    assert!(settings.disks[0].is_dir());
+                    assert!(settings.disks[0].folder.is_dir());
                 }
                 kind => {
                     let role = match kind {

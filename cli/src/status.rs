@@ -192,7 +192,16 @@ fn disk_line(disk: &DiskStatus) -> String {
         disk.copies,
         bytes(disk.space.free),
         bytes(disk.space.total)
-    )
+    ) + &drain_text(disk)
+}
+
+/// How far a disk is emptied.
+fn drain_text(disk: &DiskStatus) -> String {
+    match disk.draining {
+        Some(0) => " (drained: it may be removed)".to_owned(),
+        Some(left) => format!(" (being drained: {left} copies left)"),
+        None => String::new(),
+    }
 }
 
 /// How far a disk is scrubbed, and what that found.
@@ -285,6 +294,7 @@ fn server_json(server: &ServerStatus) -> Value {
             "copies": disk.copies,
             "failed": disk.failed,
             "scrub": disk.scrub.as_ref().map(scrub_json),
+            "draining": disk.draining,
         })
     };
     json!({

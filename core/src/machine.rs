@@ -14,6 +14,7 @@
 //! outside, so the same inputs give the same effects in the simulator and in
 //! the daemon. A driver must not reorder effects on one link, nor drop one.
 
+use crate::chunk::operation::DiskChange;
 use crate::hash::Digest;
 use crate::ids::{Address, BootId, Incarnation, LinkId, MemberId, ServerId};
 use crate::marks::Marks;
@@ -210,10 +211,12 @@ impl Peer {
 }
 
 /// What is asked of a daemon locally.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Debug)]
 pub enum ServerRequest {
     /// Stop gracefully (SIGTERM).
     Shutdown,
+    /// Its disks, or what is ordered of them, changed (SIGHUP). Only chunkservers have any.
+    Disks(Vec<DiskChange>),
 }
 
 /// Numbers the links that a machine opens: odd, each used once.

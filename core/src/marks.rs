@@ -151,6 +151,14 @@ marks! {
     ScrubFound = "scrub-found";
     /// A scrub read every part of a disk.
     ScrubRoundEnded = "scrub-round-ended";
+    /// A part moved to another disk of its server.
+    PartMoved = "part-moved";
+    /// A part was changed while it was copied to another disk.
+    MoveSpoiled = "move-spoiled";
+    /// The old copy of a part that moved could not be deleted, or was lost amid it.
+    PartSealed = "part-sealed";
+    /// A part was found on two disks of a server.
+    PartFoundTwice = "part-found-twice";
     /// A copy in the making went on from another source.
     SourceReplaced = "source-replaced";
     // Repair.

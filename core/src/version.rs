@@ -17,7 +17,7 @@ use std::fmt;
 /// |---|---|
 /// | 1 | names, chunks and their leases and losses, sessions, `copies-N`, levels |
 /// | 2 | storage classes and labels: policies by label expressions; leases that know up to where an fsync may have vouched |
-/// | 3 | erasure codes: classes whose chunks at rest lie in parts; what disks tell of scrubs |
+/// | 3 | erasure codes: classes whose chunks at rest lie in parts; what disks tell of scrubs and drains |
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Encode, Decode)]
 #[cbor(transparent)]
 pub struct FeatureLevel(#[n(0)] pub u16);

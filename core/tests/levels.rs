@@ -190,8 +190,9 @@ fn an_old_link_carries_no_word_of_erasure_codes() {
 }
 
 #[test]
-fn an_old_link_carries_no_word_of_scrubs() {
-    let disk = |scrub| DiskStatus {
+fn an_old_link_carries_no_word_of_scrubs_and_drains() {
+    let disk = |scrub: Option<ScrubStatus>| DiskStatus {
+        draining: scrub.is_some().then_some(7),
         path: "d".to_owned(),
         scrub,
         ..DiskStatus::default()

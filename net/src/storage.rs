@@ -12,6 +12,7 @@ use crate::driver::Driver;
 use antler_core::chunk::operation::{
     DiskCompletion, DiskError, DiskOperation, DiskReply, OpenedDisk,
 };
+use antler_core::chunk::rules::DiskRules;
 use antler_core::chunk::{ChunkStore, Progress, StoreError, StoreOptions, Tuning, Work};
 use antler_core::ids::{ClusterId, DiskId, ServerId, Token};
 use antler_core::machine::{Input, Machine};
@@ -63,7 +64,7 @@ impl Disks {
     /// When it belongs to another process or server.
     pub fn open(
         &mut self,
-        folder: &Path,
+        (folder, rules): (&Path, DiskRules),
         cluster: ClusterId,
         server: ServerId,
     ) -> Result<(), DiskOpenError> {
@@ -71,7 +72,7 @@ impl Disks {
         let vfs = match FolderVfs::open_patiently(folder) {
             Ok(vfs) => vfs,
             Err(FolderError::Io { error, .. }) => {
-                self.fail(path, &error.to_string());
+                self.fail((path, rules), &error.to_string());
                 return Ok(());
             }
             Err(error) => return Err(error.into()),
@@ -85,7 +86,8 @@ impl Disks {
             tuning: Tuning::default(),
         };
         match ChunkStore::open(vfs, options) {
-            Ok((store, opened)) => {
+            Ok((store, mut opened)) => {
+                opened.rules = rules;
                 tracing::info!("{path}: {}, {} parts", opened.disk, opened.parts.len());
                 self.stores.insert(opened.disk, (store, table));
                 self.opened.push(opened);
@@ -95,19 +97,20 @@ impl Disks {
                 Err(DiskOpenError::Store { path, error })
             }
             Err(error) => {
-                self.fail(path, &error.to_string());
+                self.fail((path, rules), &error.to_string());
                 Ok(())
             }
         }
     }
 
-    fn fail(&mut self, path: String, reason: &str) {
+    fn fail(&mut self, (path, rules): (String, DiskRules), reason: &str) {
         tracing::error!("{path}: can't be used: {reason}");
         self.opened.push(OpenedDisk {
             disk: DiskId(clock::random_id()),
             path,
             space: Space::default(),
             parts: Vec::new(),
+            rules,
             failed: Some(reason.to_owned()),
         });
     }

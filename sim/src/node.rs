@@ -11,6 +11,7 @@ use crate::process::{
 };
 use crate::scenario::{DiskKind, LimitsPlan, who};
 use antler_core::chunk::operation::{OpenedDisk, StoredPart};
+use antler_core::chunk::rules::DiskRules;
 use antler_core::chunk::{ChunkStore, StoreOptions, Tuning};
 use antler_core::chunkserver::{self, ChunkServer, ChunkServerConfig};
 use antler_core::client::{self, Client, ClientConfig};
@@ -727,6 +728,7 @@ fn failed_disk(disk: DiskId, path: String, reason: String) -> OpenedDisk {
         path,
         space: antler_core::vfs::Space::default(),
         parts: Vec::new(),
+        rules: DiskRules::default(),
         failed: Some(reason),
     }
 }

@@ -59,9 +59,13 @@ pub(crate) fn run(config: &Path) -> Outcome<ExitCode> {
 
 fn open_disks(settings: &ChunkServerSettings, server: ServerId) -> Outcome<Disks> {
     let mut disks = Disks::default();
-    for folder in &settings.disks {
+    for disk in &settings.disks {
         disks
-            .open(folder, settings.credential.cluster, server)
+            .open(
+                (&disk.folder, disk.rules),
+                settings.credential.cluster,
+                server,
+            )
             .or_fail()?;
     }
     if disks.is_any_usable() {

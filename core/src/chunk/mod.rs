@@ -53,6 +53,7 @@ pub mod erasure;
 pub mod geometry;
 pub mod map;
 pub mod operation;
+pub mod rules;
 pub mod stripe;
 
 mod checkpoint;

@@ -2,6 +2,7 @@
 //! [`crate::chunk`] store executes it in the daemon and in the simulator.
 
 use super::geometry::StripeShape;
+use super::rules::DiskRules;
 use crate::ids::{ChunkVersion, DiskId, Epoch, PartId, Token};
 use crate::vfs::Space;
 use bytes::Bytes;
@@ -114,6 +115,21 @@ pub enum DiskRequest {
     Inspect,
 }
 
+impl DiskRequest {
+    /// Bytes that it brings to the disk.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        match self {
+            Self::Write { data, .. }
+            | Self::Receive {
+                step: ReceiveStep::Piece { data, .. },
+                ..
+            } => data.len() as u64,
+            _ => 0,
+        }
+    }
+}
+
 /// One part of a commit.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct PartCommit {
@@ -200,6 +216,8 @@ pub enum DiskReply {
         present: Vec<u8>,
         /// The part's version.
         version: ChunkVersion,
+        /// Of what stripe it is; `None` for a whole copy.
+        stripe: Option<StripeShape>,
     },
     /// The disk's state.
     Inspected {
@@ -250,6 +268,13 @@ pub enum DiskError {
     Medium(String),
 }
 
+/// A change of a chunkserver's disks while it runs.
+#[derive(Clone, Debug)]
+pub enum DiskChange {
+    /// From now on that is ordered of a disk.
+    Rules(DiskId, DiskRules),
+}
+
 /// A disk as the chunkserver starts on it: opened, recovered, its parts listed.
 #[derive(Clone, Debug)]
 pub struct OpenedDisk {
@@ -261,6 +286,8 @@ pub struct OpenedDisk {
     pub space: Space,
     /// What it holds.
     pub parts: Vec<StoredPart>,
+    /// What is ordered of it.
+    pub rules: DiskRules,
     /// Why it can't be used; then it has no parts.
     pub failed: Option<String>,
 }

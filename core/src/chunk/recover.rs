@@ -15,6 +15,7 @@ use super::format::{
 use super::journal::{Journal, Mark};
 use super::operation::OpenedDisk;
 use super::part::{Block, Part};
+use super::rules::DiskRules;
 use super::slots::SlotSpace;
 use super::store::{ChunkStore, StoreMark, StoreOptions};
 use super::table::{self, Piece};
@@ -53,6 +54,7 @@ impl<V: Vfs> ChunkStore<V> {
             path,
             space,
             parts: self.parts().collect(),
+            rules: DiskRules::default(),
             failed: None,
         };
         Ok((self, opened))

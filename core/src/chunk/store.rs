@@ -344,8 +344,11 @@ impl<V: Vfs> ChunkStore<V> {
     fn map(&mut self, id: PartId) -> Result<DiskReply, DiskError> {
         let part = self.parts.get(&id).ok_or(DiskError::NotFound)?;
         let present = self.disk.map(id, part)?;
-        let version = part.version;
-        Ok(DiskReply::Map { present, version })
+        Ok(DiskReply::Map {
+            present,
+            version: part.version,
+            stripe: part.stripe,
+        })
     }
 
     fn receive(&mut self, id: PartId, step: ReceiveStep) -> Result<DiskReply, DiskError> {

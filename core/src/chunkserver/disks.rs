@@ -5,13 +5,15 @@
 //! at most `disk_inflight_max` other operations; the rest waits here.
 
 use super::parts::{PartResult, Then};
+use super::replicate::Asked;
 use super::requests::Reading;
 use super::scrub::Scrub;
 use super::{ChunkServer, DiskStatuses};
 use crate::chunk::operation::{
-    CommitAction, DiskCompletion, DiskError, DiskOperation, DiskReply, DiskRequest, OpenedDisk,
-    PartCommit, StoredPart,
+    CommitAction, DiskChange, DiskCompletion, DiskError, DiskOperation, DiskReply, DiskRequest,
+    OpenedDisk, PartCommit, StoredPart,
 };
+use crate::chunk::rules::DiskRules;
 use crate::ids::{DiskId, PartId, Token};
 use crate::limits::REPORT_BATCH;
 use crate::machine::{Effect, Level};
@@ -19,7 +21,7 @@ use crate::marks::Mark;
 use crate::vfs::Space;
 use crate::wire::chunk_master::PartReport;
 use crate::wire::client_master::DiskStatus;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// Parts in one commit.
 const COMMIT_PARTS_MAX: usize = 8192;
@@ -64,6 +66,11 @@ pub(super) enum Issued {
         at: usize,
         part: PartId,
     },
+    /// A read of a part that moves.
+    Source {
+        key: u64,
+        asked: Asked,
+    },
     /// A step of a replication.
     Receive {
         key: u64,
@@ -80,6 +87,12 @@ pub(super) enum Issued {
     Scrub {
         part: PartId,
     },
+}
+
+impl CommitItem {
+    pub(super) fn new(part: PartId, action: CommitAction, then: Then) -> Self {
+        Self { part, action, then }
+    }
 }
 
 impl Issued {
@@ -99,12 +112,17 @@ impl Issued {
 #[derive(Debug)]
 struct Disk {
     path: String,
+    rules: DiskRules,
     space: Space,
+    /// Bytes that were to be written since the space was told.
+    written: u64,
     copies: u64,
     failed: Option<String>,
     inflight: usize,
     waiting: VecDeque<(DiskRequest, Issued)>,
     to_commit: Vec<CommitItem>,
+    /// Deletions that were put off until the next heartbeat.
+    put_off: Vec<CommitItem>,
     committing: bool,
     to_flush: Vec<CommitItem>,
     /// Replications of which some is to be flushed, and their parts.
@@ -115,6 +133,19 @@ struct Disk {
     /// Something changed since the last inspection.
     stirred: bool,
     quiet_ticks: u32,
+}
+
+impl Disk {
+    /// Bytes that new parts may take.
+    fn room(&self) -> u64 {
+        self.rules.room(self.space, self.written)
+    }
+
+    /// Whether new parts may go there. Without orders even a full disk is tried: what it
+    /// told of its space may be over.
+    fn takes_new(&self) -> bool {
+        self.failed.is_none() && (!self.rules.is_bound() || self.room() > 0)
+    }
 }
 
 /// The disks of the server.
@@ -130,19 +161,41 @@ impl Disks {
         let statuses = self.table.iter().map(|(&disk, one)| DiskStatus {
             disk,
             path: one.path.clone(),
-            space: one.space,
+            space: Space {
+                free: one.room(),
+                ..one.space
+            },
             copies: one.copies,
             failed: one.failed.clone().unwrap_or_default(),
             scrub: scrub.status(disk, one.copies),
+            draining: one.rules.drain.then_some(one.copies),
         });
         statuses.collect()
     }
 
-    /// The disk with the most space that works.
-    pub(super) fn with_most_space(&self) -> Option<DiskId> {
-        let working = self.table.iter().filter(|(_, one)| one.failed.is_none());
-        let most = working.max_by_key(|(_, one)| (one.space.free, std::cmp::Reverse(one.copies)));
+    /// The disk with the most room of those that work and may take what is new.
+    pub(super) fn with_most_room(&self) -> Option<DiskId> {
+        let taking = self.table.iter().filter(|(_, one)| one.takes_new());
+        let most = taking.max_by_key(|(_, one)| (one.room(), std::cmp::Reverse(one.copies)));
         most.map(|(&disk, _)| disk)
+    }
+
+    /// The disks that work and are to be emptied.
+    pub(super) fn drained(&self) -> BTreeSet<DiskId> {
+        let working = self.table.iter().filter(|(_, one)| one.failed.is_none());
+        let drained = working.filter(|(_, one)| one.rules.drain);
+        drained.map(|(&disk, _)| disk).collect()
+    }
+
+    /// Has a deletion join a commit at the next heartbeat.
+    pub(super) fn put_off(&mut self, disk: DiskId, item: CommitItem) {
+        let one = self.table.get_mut(&disk).expect("parts are on disks");
+        one.put_off.push(item);
+    }
+
+    /// Bytes that new parts on a disk may take.
+    pub(super) fn room(&self, disk: DiskId) -> u64 {
+        self.table[&disk].room()
     }
 
     /// Whether operations wait for a disk.
@@ -171,6 +224,7 @@ impl Disks {
                 issued,
                 Issued::Inspect
                     | Issued::Checkpoint
+                    | Issued::Source { .. }
                     | Issued::Receive { .. }
                     | Issued::Verify { .. }
                     | Issued::Read(_)
@@ -211,6 +265,7 @@ impl ChunkServer {
             path,
             space,
             parts,
+            rules,
             failed,
         } = opened;
         if let Some(reason) = &failed {
@@ -221,12 +276,15 @@ impl ChunkServer {
         }
         let one = Disk {
             path,
+            rules,
             space,
+            written: 0,
             copies: 0,
             failed,
             inflight: 0,
             waiting: VecDeque::new(),
             to_commit: Vec::new(),
+            put_off: Vec::new(),
             committing: false,
             to_flush: Vec::new(),
             received: Vec::new(),
@@ -250,6 +308,20 @@ impl ChunkServer {
         }
     }
 
+    /// Carries out what changed of the disks, and tells the masters at once.
+    pub(super) fn change_disks(&mut self, changes: Vec<DiskChange>) {
+        for change in changes {
+            match change {
+                DiskChange::Rules(disk, rules) => {
+                    let one = self.disks.table.get_mut(&disk);
+                    one.expect("drivers name disks that there are").rules = rules;
+                }
+            }
+        }
+        self.follow_drains();
+        self.say_disks();
+    }
+
     /// Of a part that is on two disks (an operator copied a folder, or a failed disk
     /// came back) the newer one counts, the other goes.
     fn add_part(&mut self, disk: DiskId, stored: StoredPart) {
@@ -257,7 +329,13 @@ impl ChunkServer {
             return self.disks.count_copy(disk, 1);
         }
         let info = self.parts.at(stored.part).expect("it is on another disk");
-        let older = (info.version, info.epoch) < (stored.version, stored.epoch);
+        let ages = [(info.version, info.epoch), (stored.version, stored.epoch)];
+        let leaves = |disk: DiskId| self.disks.table[&disk].rules.drain;
+        let older = match ages[0] == ages[1] {
+            true => leaves(info.disk) && !leaves(disk),
+            false => ages[0] < ages[1],
+        };
+        self.marks.reach(Mark::PartFoundTwice);
         let loser = if older { info.disk } else { disk };
         self.log(
             Level::Warn,
@@ -271,19 +349,14 @@ impl ChunkServer {
             self.parts.replace(disk, stored);
             self.disks.count_copy(disk, 1);
         }
-        let item = CommitItem {
-            part: stored.part,
-            action: CommitAction::Delete,
-            then: Then::Duplicate,
-        };
-        let one = self.disks.table.get_mut(&loser).expect("it was opened");
-        one.to_commit.push(item);
+        self.delete_leftover(loser, stored.part);
     }
 
     /// Issues an operation, now or when the disk has room.
     pub(super) fn operate(&mut self, disk: DiskId, request: DiskRequest, issued: Issued) {
         let one = self.disks.table.get_mut(&disk).expect("parts are on disks");
         one.stirred = true;
+        one.written += request.bytes();
         if issued.is_bounded() {
             if one.inflight >= self.config.limits.disk_inflight_max {
                 one.waiting.push_back((request, issued));
@@ -473,6 +546,7 @@ impl ChunkServer {
             Issued::Digest { command, at, part } => {
                 self.on_digest(disk, command, at, part, result);
             }
+            Issued::Source { key, asked } => self.on_own_source(disk, key, asked, result),
             Issued::Receive { key } => self.on_receive_step(disk, key, result),
             Issued::Verify { key } => self.on_verified(key, result),
             Issued::Recheck { part } => self.on_rechecked(disk, part, result),
@@ -502,8 +576,10 @@ impl ChunkServer {
                 Ok(states) => Ok(states.next().expect("a state for each part")),
                 Err(error) => Err(error.clone()),
             };
-            if item.then != Then::Duplicate {
-                self.on_committed(disk, item.part, item.action, item.then, result);
+            match (item.then, result) {
+                (Then::Duplicate, Err(DiskError::Full)) => self.disks.put_off(disk, item),
+                (Then::Duplicate, _) => self.moves.forget_leftover(disk, item.part),
+                (then, result) => self.on_committed(disk, item.part, item.action, then, result),
             }
         }
         self.pump_commit(disk);
@@ -535,7 +611,7 @@ impl ChunkServer {
         else {
             return;
         };
-        one.space = space;
+        (one.space, one.written) = (space, 0);
         if checkpoint_due && !one.checkpointing {
             one.checkpointing = true;
             self.operate(disk, DiskRequest::Checkpoint, Issued::Checkpoint);
@@ -558,6 +634,18 @@ impl ChunkServer {
             let one = self.disks.table.get_mut(&disk).expect("it was just there");
             (one.stirred, one.quiet_ticks) = (false, 0);
             self.pump_commit(disk);
+        }
+        self.commit_put_off();
+    }
+
+    fn commit_put_off(&mut self) {
+        let disks: Vec<DiskId> = self.disks.table.keys().copied().collect();
+        for disk in disks {
+            let one = self.disks.table.get_mut(&disk).expect("it was just listed");
+            if one.failed.is_none() && !one.put_off.is_empty() {
+                one.to_commit.append(&mut one.put_off);
+                self.pump_commit(disk);
+            }
         }
     }
 
@@ -619,6 +707,7 @@ impl ChunkServer {
             .into_iter()
             .partition(|(_, issued)| matches!(issued, Issued::Read(_)));
         one.waiting = reads;
+        one.put_off.clear();
         let waiting: VecDeque<(DiskRequest, Issued)> = waiting;
         let mut to_commit = std::mem::take(&mut one.to_commit);
         to_commit.append(&mut one.to_flush);

@@ -7,7 +7,7 @@
 //! chunkservers; `parts` the table of parts and one queue for each; `disks` what
 //! is under way on each disk, group commit, checkpoints; `commands` the leader's
 //! commands; `replicate` making a part equal to another server's; `scrub` reading what
-//! nobody reads; `recheck` reading again what could not be read for a moment.
+//! nobody reads; `moves` parts that move to another disk of the server; `recheck` reading again what could not be read for a moment.
 //!
 //! Invariants: a writer whose epoch is behind the newest seen changes nothing; an
 //! acknowledged sync is durable here and at every server behind it in the chain;
@@ -18,6 +18,7 @@ mod build;
 mod commands;
 mod disks;
 mod masters;
+mod moves;
 mod pace;
 mod parts;
 mod peers;
@@ -38,6 +39,7 @@ use crate::wire::Message;
 use commands::Commands;
 use disks::{Disks, Issued};
 use masters::Masters;
+use moves::Moves;
 use pace::Pace;
 use parts::Parts;
 use peers::Peers;
@@ -145,6 +147,7 @@ pub struct ChunkServer {
     commands: Commands,
     replications: Replications,
     pace: Pace,
+    moves: Moves,
     rechecks: Rechecks,
     scrub: Scrub,
     issued: BTreeMap<Token, Issued>,
@@ -176,6 +179,7 @@ impl ChunkServer {
             commands: Commands::default(),
             replications: Replications::default(),
             pace: Pace::new(config.repair_slowdown, config.limits.repair_samples),
+            moves: Moves::default(),
             rechecks: Rechecks::default(),
             scrub: Scrub::new(config.scrub, seed),
             issued: BTreeMap::new(),
@@ -188,6 +192,7 @@ impl ChunkServer {
         for disk in disks {
             server.add_disk(disk);
         }
+        server.follow_drains();
         server.opening = std::mem::take(&mut server.effects);
         server
     }
@@ -271,6 +276,7 @@ impl ChunkServer {
     fn on_timeout(&mut self) {
         self.resume_replications();
         self.tick_scrub();
+        self.tick_moves();
         if self.now < self.tick_at {
             return;
         }
@@ -335,6 +341,7 @@ impl Machine for ChunkServer {
             Input::Message { link, message } => self.on_message(link, message),
             Input::Completed(completion) => self.on_completed(completion),
             Input::Request(ServerRequest::Shutdown) => self.on_shutdown(),
+            Input::Request(ServerRequest::Disks(changes)) => self.change_disks(changes),
             Input::Timeout => self.on_timeout(),
         }
         self.try_stop();
@@ -347,7 +354,7 @@ impl Machine for ChunkServer {
     fn poll_timeout(&self) -> Option<Instant> {
         let next = self.tick_at.min(self.replications.resume_at());
         let next = match self.stopping {
-            None => next.min(self.scrub.due()),
+            None => next.min(self.scrub.due()).min(self.moves.due()),
             Some(_) => next,
         };
         (!self.stopped).then_some(next)

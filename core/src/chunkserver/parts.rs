@@ -33,6 +33,8 @@ pub(super) struct PartInfo {
     pub(super) made: bool,
     /// A unit was found bad: the masters don't count it any more.
     pub(super) bad: bool,
+    /// Nobody writes at this epoch any more: an old copy of it may come back.
+    sealed: Option<Epoch>,
     /// The last write that no commit covers.
     written: Option<Instant>,
     /// Where it stands in `Parts::dirty`.
@@ -69,6 +71,14 @@ pub(super) enum PartOp {
         version: ChunkVersion,
         epoch: Epoch,
         /// How much was received.
+        bytes: u64,
+    },
+    /// Puts what was copied from another disk of the server in place, if nothing changed.
+    Switch {
+        from: DiskId,
+        to: DiskId,
+        version: ChunkVersion,
+        epoch: Epoch,
         bytes: u64,
     },
     /// Removes the part if its version is at most this, and nobody is making it anew.
@@ -110,6 +120,8 @@ pub(super) enum Then {
     /// A replication that begins behind what was asked for before: a deletion takes along
     /// what was received for its part.
     Turn(u64),
+    /// A move, whose old copy goes.
+    Emptied(u64),
     /// Nobody: the server did it by itself.
     Nobody,
     /// Nobody: the part is on another disk, and its queue with it.
@@ -231,6 +243,7 @@ impl Parts {
             epoch: stored.epoch,
             made: true,
             bad: false,
+            sealed: None,
             written: None,
             due: None,
             unsynced: 0,
@@ -262,6 +275,47 @@ impl Parts {
     pub(super) fn replace(&mut self, disk: DiskId, stored: StoredPart) {
         self.table.remove(&stored.part);
         assert!(self.add(disk, stored), "it was just removed");
+    }
+
+    /// Whether a part is there, good, and nothing of it is under way or not durable.
+    pub(super) fn is_at_rest(&self, part: PartId) -> bool {
+        !self.queues.contains_key(&part) && self.is_as_committed(part)
+    }
+
+    /// Whether a part is there, good, and as its last commit has it.
+    pub(super) fn is_as_committed(&self, part: PartId) -> bool {
+        let good = |info: &PartInfo| !info.bad && info.written.is_none();
+        self.made(part).is_some_and(good) && !self.condemned.contains(&part)
+    }
+
+    /// From now on a part is on another disk; false if it is not on the one that it was on.
+    pub(super) fn relocate(&mut self, part: PartId, from: DiskId, to: DiskId) -> bool {
+        match self.table.get_mut(&part).filter(|info| info.disk == from) {
+            Some(info) => {
+                info.disk = to;
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// Takes in what was lost with a failed disk and had just been copied: nothing of it
+    /// is lost, but its old copy may come back.
+    pub(super) fn adopt(&mut self, disk: DiskId, stored: StoredPart) {
+        self.lost.remove(&stored.part);
+        self.suspects.remove(&stored.part);
+        assert!(
+            self.add(disk, stored),
+            "its queue kept others from making it"
+        );
+        self.seal(stored.part);
+    }
+
+    /// Has nobody write a part at its present epoch any more.
+    pub(super) fn seal(&mut self, part: PartId) {
+        if let Some(info) = self.table.get_mut(&part) {
+            info.sealed = Some(info.epoch);
+        }
     }
 
     /// What the masters are told.
@@ -475,6 +529,9 @@ impl ChunkServer {
 
     /// Begins a change; returns its result if it is over already.
     fn begin(&mut self, part: PartId, op: PartOp, then: Then) -> Option<PartResult> {
+        if !matches!(op, PartOp::Keep | PartOp::Pass | PartOp::Switch { .. }) {
+            self.spoil_move(part);
+        }
         match op {
             PartOp::Write(write) => self.begin_write(part, write, then).err().map(Err),
             PartOp::Keep => match self.parts.made(part).copied() {
@@ -493,6 +550,23 @@ impl ChunkServer {
                 epoch,
                 bytes,
             } => self.begin_receive(part, (disk, bytes), version, epoch, then),
+            PartOp::Switch {
+                from,
+                to,
+                version,
+                epoch,
+                bytes,
+            } => {
+                let is_same = |info: &PartInfo| {
+                    (info.disk, info.version, info.epoch) == (from, version, epoch)
+                };
+                let known = self.parts.at(part).filter(|info| is_same(info));
+                if known.is_none() || !self.parts.is_as_committed(part) {
+                    return Some(Err(PartError::Version));
+                }
+                let action = CommitAction::Receive { version, epoch };
+                self.commit(to, part, action, then, bytes)
+            }
             PartOp::Pass => Some(Ok(None)),
             PartOp::Delete { .. } if self.is_receiving(part) => Some(Ok(None)),
             PartOp::Delete { most } => match self.parts.made(part) {
@@ -568,6 +642,7 @@ impl ChunkServer {
             Some(info) if info.fences(epoch) => Err(PartError::Fenced),
             // With an older epoch nobody gets here but by the planted bug.
             Some(info) if epoch >= info.epoch && version < info.version => Err(PartError::Version),
+            Some(info) if info.sealed == Some(epoch) => Err(PartError::Lost),
             Some(info) => Ok(info.disk),
             None if self.parts.was_lost(part) => Err(PartError::Lost),
             None if self.parts.is_fenced(part, epoch) => Err(PartError::Fenced),
@@ -577,7 +652,7 @@ impl ChunkServer {
 
     /// Chooses a disk for a part that is not there.
     fn place(&mut self, part: PartId, epoch: Epoch) -> Result<DiskId, PartError> {
-        let disk = self.disks.with_most_space();
+        let disk = self.disks.with_most_room();
         let disk = disk.ok_or(PartError::Disk(DiskError::Full))?;
         self.place_on(part, disk, epoch);
         Ok(disk)
@@ -590,6 +665,7 @@ impl ChunkServer {
             epoch,
             made: false,
             bad: false,
+            sealed: None,
             written: None,
             due: None,
             unsynced: 0,
@@ -692,6 +768,15 @@ impl ChunkServer {
         then: Then,
         result: Result<Option<StoredPart>, DiskError>,
     ) {
+        match then {
+            Then::Emptied(key) => return self.on_emptied(disk, part, key, result),
+            Then::Replication(key) => {
+                if let Some(from) = self.moves_from(key) {
+                    return self.on_switched((from, disk), result, part, key);
+                }
+            }
+            _ => {}
+        }
         match &result {
             Ok(Some(stored)) => {
                 self.note_stored(*stored);
@@ -755,7 +840,7 @@ impl ChunkServer {
     }
 
     /// A change is over: its asker learns, and the next one begins.
-    fn finish_change(&mut self, part: PartId, then: Then, result: PartResult) {
+    pub(super) fn finish_change(&mut self, part: PartId, then: Then, result: PartResult) {
         if let Some(queue) = self.parts.queues.get_mut(&part) {
             queue.running = false;
         }
@@ -769,7 +854,7 @@ impl ChunkServer {
             Then::Command(command, at) => self.on_command_part(command, at, part, result),
             Then::Replication(key) => self.on_received(key, result),
             Then::Turn(key) => self.on_turn(key),
-            Then::Nobody | Then::Duplicate => {}
+            Then::Nobody | Then::Duplicate | Then::Emptied(_) => {}
         }
     }
 

@@ -1,6 +1,7 @@
 //! Making a part equal to another server's: its present units are read from a
 //! source, verified, kept beside what is here, and put in place by one commit. Or of
-//! others' (`build` says of what): then it is read back before it is told of.
+//! others' (`build` says of what): then it is read back before it is told of. Or of the
+//! server's own on another disk (`moves` says why).
 //!
 //! At most `repair_inflight_max` parts at once and WINDOW pieces of each, fewer while
 //! clients use this server; the rest of the commands waits. Invariant: until the commit is
@@ -12,6 +13,7 @@ use super::build::{Build, Read};
 use super::disks::Issued;
 use super::pace::SHARES;
 use super::parts::{PartOp, PartResult, Then};
+use crate::chunk::geometry::StripeShape;
 use crate::chunk::map::{ranges, runs};
 use crate::chunk::operation::{DiskError, DiskReply, DiskRequest, ReceiveStep};
 use crate::chunk::stripe::Stripe;
@@ -54,11 +56,24 @@ pub(super) enum Asked {
     },
 }
 
-/// A command that is waiting or under way.
+/// What a replication is for.
+#[derive(Clone, Copy, Debug)]
+enum Purpose {
+    /// A command of the leader.
+    Command { link: LinkId, command: u64 },
+    /// A move from one disk of the server to another.
+    Move {
+        from: DiskId,
+        to: DiskId,
+        /// The part was changed meanwhile.
+        spoiled: bool,
+    },
+}
+
+/// A part in the making: it waits, or is under way.
 #[derive(Debug)]
 struct Replication {
-    link: LinkId,
-    command: u64,
+    purpose: Purpose,
     part: PartId,
     version: ChunkVersion,
     epoch: Epoch,
@@ -89,6 +104,41 @@ struct Replication {
     found: u64,
 }
 
+impl Replication {
+    fn is_move(&self) -> bool {
+        matches!(self.purpose, Purpose::Move { .. })
+    }
+
+    fn is_spoiled(&self) -> bool {
+        matches!(self.purpose, Purpose::Move { spoiled: true, .. })
+    }
+
+    fn new(purpose: Purpose, part: PartId, (version, epoch): (ChunkVersion, Epoch)) -> Self {
+        Self {
+            purpose,
+            part,
+            version,
+            epoch,
+            sources: VecDeque::new(),
+            build: None,
+            bad_source: None,
+            last_error: "there is no source".to_owned(),
+            attempt: 0,
+            disk: None,
+            stage: Stage::Beginning,
+            wanted: None,
+            asked: 0,
+            steps: 0,
+            bytes: 0,
+            found: 0,
+            unflushed: 0,
+            flushing: None,
+            resting: false,
+            seen: None,
+        }
+    }
+}
+
 /// What a replication is at. Steps of the disk are not ordered among themselves, so
 /// each stage but `Reading` waits for those before it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -114,6 +164,8 @@ pub(super) struct Replications {
     waiting: VecDeque<u64>,
     running: usize,
     next: u64,
+    /// The parts that move, and their replications.
+    moving: BTreeMap<PartId, u64>,
     /// Replications that make room for the foreground, by when they go on.
     resting: BTreeSet<(Instant, u64)>,
 }
@@ -161,37 +213,28 @@ impl ChunkServer {
         sources: Vec<LocatedCopy>,
         build: Option<(Box<Build>, ChunkVersion)>,
     ) {
-        if self.replications.table.values().any(|one| one.part == part) {
+        if self.is_being_made(part) {
+            self.spoil_move(part);
             return self.fail_command(link, command, "the part is being replicated already");
         }
-        let key = self.replications.next;
-        self.replications.next += 1;
-        let one = Replication {
-            link,
-            command,
-            part,
-            version,
-            epoch,
-            sources: sources.into(),
-            build,
-            bad_source: None,
-            last_error: "there is no source".to_owned(),
-            attempt: 0,
-            disk: None,
-            stage: Stage::Beginning,
-            wanted: None,
-            asked: 0,
-            steps: 0,
-            bytes: 0,
-            found: 0,
-            unflushed: 0,
-            flushing: None,
-            resting: false,
-            seen: None,
-        };
-        self.replications.table.insert(key, one);
+        let purpose = Purpose::Command { link, command };
+        let mut one = Replication::new(purpose, part, (version, epoch));
+        (one.sources, one.build) = (sources.into(), build);
+        let key = self.add_replication(one);
         self.replications.waiting.push_back(key);
         self.pump_replications();
+    }
+
+    fn add_replication(&mut self, one: Replication) -> u64 {
+        let key = self.replications.next;
+        self.replications.next += 1;
+        self.replications.table.insert(key, one);
+        key
+    }
+
+    /// Whether a part is being made, or waits for it.
+    pub(super) fn is_being_made(&self, part: PartId) -> bool {
+        self.replications.table.values().any(|one| one.part == part)
     }
 
     fn pump_replications(&mut self) {
@@ -205,7 +248,7 @@ impl ChunkServer {
     }
 
     /// Clients used this server a moment ago.
-    fn is_used(&self) -> bool {
+    pub(super) fn is_used(&self) -> bool {
         self.now < self.foreground_until
     }
 
@@ -250,7 +293,7 @@ impl ChunkServer {
     fn try_source(&mut self, key: u64) {
         let part = self.replication(key).part;
         let there = self.parts.at(part).map(|info| info.disk);
-        let disk = there.or_else(|| self.disks.with_most_space());
+        let disk = there.or_else(|| self.disks.with_most_room());
         let one = self.replication(key);
         if one.attempt > 0 && !one.sources.is_empty() {
             self.marks.reach(Mark::SourceReplaced);
@@ -261,7 +304,7 @@ impl ChunkServer {
         (one.bytes, one.unflushed, one.seen) = (0, 0, None);
         one.stage = Stage::Beginning;
         if disk.is_none() {
-            one.last_error = "no disk works".to_owned();
+            one.last_error = "no disk takes what is new".to_owned();
         }
         // A build goes on without a source that failed; it begins once.
         let may_begin = match one.build {
@@ -280,6 +323,9 @@ impl ChunkServer {
     /// What was asked for of the part before is over.
     pub(super) fn on_turn(&mut self, key: u64) {
         let one = self.replication(key);
+        if let Purpose::Move { .. } = one.purpose {
+            return self.read_own(key);
+        }
         let stripe = one.build.as_ref().and_then(|(build, _)| build.stripe());
         self.receive(key, ReceiveStep::Begin { stripe });
     }
@@ -287,7 +333,7 @@ impl ChunkServer {
     /// Whether a part is being made by a replication that has begun.
     pub(super) fn is_receiving(&self, part: PartId) -> bool {
         let mut all = self.replications.table.values();
-        all.any(|one| one.part == part && one.attempt > 0)
+        all.any(|one| one.part == part && one.attempt > 0 && !one.is_move())
     }
 
     /// Has the disk do a step.
@@ -334,7 +380,7 @@ impl ChunkServer {
     fn ask_first(&mut self, key: u64) {
         let one = self.replication(key);
         one.stage = Stage::Reading;
-        if one.build.is_some() {
+        if one.build.is_some() || one.is_move() {
             return self.go_on(key);
         }
         one.asked += 1;
@@ -348,6 +394,16 @@ impl ChunkServer {
         let one = self.replication(key);
         one.asked += 1;
         let attempt = one.attempt;
+        if let Purpose::Move { from, .. } = one.purpose {
+            let part = one.part;
+            let request = DiskRequest::Read {
+                part,
+                offset,
+                length,
+            };
+            let asked = Asked::Piece { attempt, offset };
+            return self.operate(from, request, Issued::Source { key, asked });
+        }
         let source = one.sources.front().cloned().expect("it is being read");
         let asked = Asked::Piece { attempt, offset };
         self.ask_source(
@@ -438,6 +494,10 @@ impl ChunkServer {
         if self.replication(key).build.is_some() {
             return self.go_on_building(key);
         }
+        if self.replication(key).is_spoiled() {
+            self.marks.reach(Mark::MoveSpoiled);
+            return self.give_move_up(key, "it is being changed");
+        }
         let window = self.window();
         loop {
             let one = self.replication(key);
@@ -464,13 +524,22 @@ impl ChunkServer {
     fn finish_replication(&mut self, key: u64) {
         let one = self.replication(key);
         one.stage = Stage::Finishing;
-        let op = PartOp::Receive {
-            disk: one.disk.expect("it is under way"),
-            version: one.version,
-            epoch: one.epoch,
-            bytes: one.bytes,
+        let (part, version, epoch, bytes) = (one.part, one.version, one.epoch, one.bytes);
+        let op = match one.purpose {
+            Purpose::Move { from, to, .. } => PartOp::Switch {
+                from,
+                to,
+                version,
+                epoch,
+                bytes,
+            },
+            Purpose::Command { .. } => PartOp::Receive {
+                disk: one.disk.expect("it is under way"),
+                version,
+                epoch,
+                bytes,
+            },
         };
-        let part = one.part;
         self.change(part, op, Then::Replication(key));
     }
 
@@ -557,7 +626,17 @@ impl ChunkServer {
             reason: one.last_error,
             bad_source: one.bad_source,
         };
-        self.end_command(one.link, one.command, result);
+        self.tell_asker(one.purpose, result);
+    }
+
+    /// Whom a replication was for learns of its end.
+    fn tell_asker(&mut self, purpose: Purpose, result: CommandResult) {
+        match purpose {
+            Purpose::Command { link, command } => self.end_command(link, command, result),
+            Purpose::Move { from, .. } => {
+                self.on_move_ended(from, matches!(result, CommandResult::Parts(_)));
+            }
+        }
     }
 
     fn end_replication(&mut self, key: u64) -> Replication {
@@ -566,8 +645,12 @@ impl ChunkServer {
             .table
             .remove(&key)
             .expect("it is under way");
-        self.replications.running -= 1;
-        self.pump_replications();
+        if one.is_move() {
+            self.replications.moving.remove(&one.part);
+        } else {
+            self.replications.running -= 1;
+            self.pump_replications();
+        }
         one
     }
 
@@ -585,8 +668,7 @@ impl ChunkServer {
                     digest: 0,
                     boot: self.config.boot,
                 };
-                let result = CommandResult::Parts(vec![Some(state)]);
-                self.end_command(one.link, one.command, result);
+                self.tell_asker(one.purpose, CommandResult::Parts(vec![Some(state)]));
             }
             failed => {
                 self.replication(key).last_error =
@@ -594,6 +676,125 @@ impl ChunkServer {
                 self.abandon(key);
             }
         }
+    }
+}
+
+/// Moves.
+impl ChunkServer {
+    /// Begins to copy a part to another disk of the server.
+    pub(super) fn begin_move(&mut self, part: PartId, from: DiskId, to: DiskId) {
+        let purpose = Purpose::Move {
+            from,
+            to,
+            spoiled: false,
+        };
+        let mut one = Replication::new(purpose, part, (ChunkVersion(0), Epoch(0)));
+        (one.disk, one.attempt) = (Some(to), 1);
+        let key = self.add_replication(one);
+        let before = self.replications.moving.insert(part, key);
+        assert!(before.is_none(), "a part moves once at a time");
+        self.change(part, PartOp::Pass, Then::Turn(key));
+    }
+
+    /// From which disk a replication moves its part, if it does.
+    pub(super) fn moves_from(&self, key: u64) -> Option<DiskId> {
+        match self.replications.table.get(&key)?.purpose {
+            Purpose::Move { from, .. } => Some(from),
+            Purpose::Command { .. } => None,
+        }
+    }
+
+    /// A part is changed: what was copied of it is of no use.
+    pub(super) fn spoil_move(&mut self, part: PartId) {
+        let key = self.replications.moving.get(&part).copied();
+        let one = key.and_then(|key| self.replications.table.get_mut(&key));
+        if let Some(Purpose::Move { spoiled, .. }) = one.map(|one| &mut one.purpose) {
+            *spoiled = true;
+        }
+    }
+
+    /// Whether commands wait that make copies.
+    pub(super) fn has_repairs_waiting(&self) -> bool {
+        !self.replications.waiting.is_empty()
+    }
+
+    /// Asks what there is to copy.
+    fn read_own(&mut self, key: u64) {
+        let one = self.replication(key);
+        let (part, attempt) = (one.part, one.attempt);
+        let Purpose::Move { from, spoiled, .. } = one.purpose else {
+            unreachable!("a move reads its own");
+        };
+        let known = self.parts.made(part).filter(|info| info.disk == from);
+        let known = known.map(|info| (info.version, info.epoch));
+        let Some(known) = known.filter(|_| !spoiled && self.parts.is_as_committed(part)) else {
+            return self.give_move_up(key, "it is being changed");
+        };
+        let one = self.replication(key);
+        (one.version, one.epoch) = known;
+        one.asked += 1;
+        let asked = Asked::Map { attempt };
+        let request = DiskRequest::Map { part };
+        self.operate(from, request, Issued::Source { key, asked });
+    }
+
+    /// The disk that a part moves from answered.
+    pub(super) fn on_own_source(
+        &mut self,
+        disk: DiskId,
+        key: u64,
+        asked: Asked,
+        result: Result<DiskReply, DiskError>,
+    ) {
+        let Some(one) = self.replications.table.get_mut(&key) else {
+            return;
+        };
+        one.asked -= 1;
+        let part = one.part;
+        if !matches!(one.stage, Stage::Beginning | Stage::Reading) {
+            return;
+        }
+        match (asked, result) {
+            (
+                _,
+                Ok(DiskReply::Map {
+                    present, stripe, ..
+                }),
+            ) => self.begin_to_copy(key, &present, stripe),
+            (
+                Asked::Piece { offset, .. },
+                Ok(DiskReply::Read {
+                    data,
+                    checksums,
+                    present,
+                    ..
+                }),
+            ) => self.take_piece(key, offset, &data, &checksums, &present),
+            (_, Ok(other)) => panic!("the source of a move answered {other:?}"),
+            (_, Err(error)) => {
+                self.on_disk_error(disk, part, &error);
+                self.give_move_up(key, &error.to_string());
+            }
+        }
+    }
+
+    fn begin_to_copy(&mut self, key: u64, present: &[u8], stripe: Option<StripeShape>) {
+        let units: u64 = present
+            .iter()
+            .map(|bits| u64::from(bits.count_ones()))
+            .sum();
+        let one = self.replication(key);
+        one.wanted = Some(ranges(present, 0).into());
+        let to = one.disk.expect("a move knows where to");
+        if self.disks.room(to) < units * UNIT_SIZE as u64 {
+            return self.give_move_up(key, "there is no room");
+        }
+        self.receive(key, ReceiveStep::Begin { stripe });
+    }
+
+    fn give_move_up(&mut self, key: u64, reason: &str) {
+        self.replication(key).last_error = reason.to_owned();
+        self.abandon(key);
     }
 }
 
@@ -736,8 +937,11 @@ impl ChunkServer {
         let one = self.end_replication(key);
         let disk = one.disk.expect("it was put there");
         self.on_disk_error(disk, one.part, error);
-        let reason = format!("what was made can't be read back: {error}");
-        self.fail_command(one.link, one.command, &reason);
+        let result = CommandResult::Failed {
+            reason: format!("what was made can't be read back: {error}"),
+            bad_source: None,
+        };
+        self.tell_asker(one.purpose, result);
     }
 
     fn end_build(&mut self, key: u64) {
@@ -752,7 +956,7 @@ impl ChunkServer {
             digest: 0,
             boot: self.config.boot,
         });
-        self.end_command(one.link, one.command, CommandResult::Parts(vec![state]));
+        self.tell_asker(one.purpose, CommandResult::Parts(vec![state]));
     }
 }
 

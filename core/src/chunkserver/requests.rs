@@ -39,6 +39,8 @@ pub(super) struct Reading {
     version: Option<ChunkVersion>,
     /// When a client waits for it.
     begun: Option<Begun>,
+    /// What is read.
+    body: DiskRequest,
 }
 
 /// A change that somebody asked for, here and down the chain.
@@ -213,8 +215,15 @@ impl ChunkServer {
             part,
             version: (capability.right == Right::Read).then_some(capability.version),
             begun: of_client.then(|| self.begin_foreground()),
+            body: body.clone(),
         };
         self.operate(disk, body, Issued::Read(reading));
+    }
+
+    /// Where a part is that is not on a disk any more.
+    fn moved_from(&self, disk: DiskId, part: PartId) -> Option<DiskId> {
+        let now_on = self.parts.made(part).map(|info| info.disk);
+        now_on.filter(|now_on| *now_on != disk)
     }
 
     pub(super) fn on_read(
@@ -240,10 +249,15 @@ impl ChunkServer {
                 };
                 Ok((version, body, data))
             }
-            Ok(DiskReply::Map { present, version }) => {
-                Ok((version, ChunkReplyBody::Map { present }, Bytes::new()))
-            }
+            Ok(DiskReply::Map {
+                present, version, ..
+            }) => Ok((version, ChunkReplyBody::Map { present }, Bytes::new())),
             Ok(other) => panic!("a read was answered by {other:?}"),
+            Err(DiskError::NotFound) if self.moved_from(disk, reading.part).is_some() => {
+                let to = self.moved_from(disk, reading.part);
+                let request = reading.body.clone();
+                return self.operate(to.expect("it moved"), request, Issued::Read(reading));
+            }
             Err(error) => {
                 self.on_disk_error(disk, reading.part, &error);
                 Err(kind_of(&error))

@@ -223,6 +223,7 @@ impl Machine for Master {
             Input::Message { link, message } => self.on_message(link, message),
             Input::Completed(completion) => self.feed_member(MemberInput::Completed(completion)),
             Input::Request(ServerRequest::Shutdown) => self.on_shutdown(),
+            Input::Request(ServerRequest::Disks(_)) => {}
             Input::Timeout => self.feed_member(MemberInput::Timeout),
         }
         self.settle_down();

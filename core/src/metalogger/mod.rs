@@ -70,6 +70,7 @@ impl Machine for Metalogger {
                     reason,
                 });
             }
+            Input::Request(ServerRequest::Disks(_)) => {}
             Input::Timeout => self.feed(now, MemberInput::Timeout),
         }
     }

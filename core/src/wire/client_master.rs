@@ -790,6 +790,10 @@ pub struct DiskStatus {
     #[n(5)]
     #[cbor(default)]
     pub scrub: Option<ScrubStatus>,
+    /// How many copies are left, if it is being emptied.
+    #[n(6)]
+    #[cbor(default)]
+    pub draining: Option<u64>,
 }
 
 /// How a disk is read to find what is bad.

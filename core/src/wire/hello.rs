@@ -33,7 +33,8 @@
 //! version 2   the mutations SetClass, ChangeClass, SetLabel, the question PlanClass and
 //!             its answer; fields about storage classes in the answers to Status and Info
 //! version 3   the command Build; parts and stripes in the answers about chunks, Status and
-//!             Info; how far disks are scrubbed, in Register, Alive and Status
+//!             Info; how far disks are scrubbed, and which are emptied, in Register,
+//!             Alive and Status
 //! ```
 //!
 //! This layout and the meaning of versions hold for every version to come.

@@ -64,7 +64,7 @@ impl Message {
             }) => answer,
             Self::ChunkToMaster(
                 ChunkToMaster::Register { disks, .. } | ChunkToMaster::Alive { disks, .. },
-            ) if version < FeatureLevel::SCRUB => return leave_scrub_out(disks),
+            ) if version < FeatureLevel::SCRUB => return leave_orders_out(disks),
             _ => return,
         };
         if version < FeatureLevel::CODES {
@@ -95,7 +95,7 @@ fn leave_codes_out(answer: &mut Answer) {
         } => hide(first),
         Answer::Status(status) => {
             let servers = status.servers.iter_mut();
-            servers.for_each(|server| leave_scrub_out(&mut server.disks));
+            servers.for_each(|server| leave_orders_out(&mut server.disks));
             status.classes.retain(|one| !one.class.has_codes());
             status.health.unshaped = 0;
         }
@@ -109,8 +109,11 @@ fn leave_codes_out(answer: &mut Answer) {
     }
 }
 
-fn leave_scrub_out(disks: &mut [DiskStatus]) {
-    disks.iter_mut().for_each(|disk| disk.scrub = None);
+/// How far disks are scrubbed, and that they are being emptied.
+fn leave_orders_out(disks: &mut [DiskStatus]) {
+    for disk in disks {
+        (disk.scrub, disk.draining) = (None, None);
+    }
 }
 
 fn leave_classes_out(status: &mut Status) {

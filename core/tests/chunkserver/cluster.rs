@@ -2,7 +2,8 @@
 //! between them: messages are delivered in order, at once, until nobody has more.
 
 use crate::files::Files;
-use antler_core::chunk::operation::{DiskCompletion, DiskOperation};
+use antler_core::chunk::operation::{DiskChange, DiskCompletion, DiskOperation};
+use antler_core::chunk::rules::DiskRules;
 use antler_core::chunk::{ChunkStore, Progress, StoreOptions, Tuning};
 use antler_core::chunkserver::{ChunkServer, ChunkServerConfig, Limits};
 use antler_core::ids::*;
@@ -18,7 +19,7 @@ use antler_core::wire::chunk_master::{
     CapabilityKey, ChunkToMaster, Command, CommandResult, MasterToChunk, PartReport,
 };
 use antler_core::wire::client_chunk::*;
-use antler_core::wire::client_master::LocatedCopy;
+use antler_core::wire::client_master::{DiskStatus, LocatedCopy};
 use bytes::Bytes;
 use std::collections::{BTreeMap, VecDeque};
 
@@ -346,6 +347,21 @@ impl Cluster {
         self.run();
     }
 
+    /// Carries out the first of what was held back.
+    pub fn release_one(&mut self) {
+        if self.held.is_empty() {
+            return;
+        }
+        let (at, operation) = self.held.remove(0);
+        self.operate(at, operation);
+        self.run();
+    }
+
+    /// A crash is about to come: what was held back is never done.
+    pub fn forget_held(&mut self) {
+        self.held.clear();
+    }
+
     /// Lets time pass, waking everybody when they ask for it.
     pub fn pass(&mut self, duration: Duration) {
         let end = self.now + duration;
@@ -386,6 +402,30 @@ impl Cluster {
         self.nodes[at] = self.boot(at, disks);
         self.attach_client(at);
         self.pass(HEARTBEAT);
+    }
+
+    /// Orders something of a server's disk.
+    pub fn order(&mut self, at: usize, disk: u64, rules: DiskRules) {
+        let changes = vec![DiskChange::Rules(DiskId(disk), rules)];
+        self.input(at, Input::Request(ServerRequest::Disks(changes)));
+    }
+
+    /// The chunks of which a server's disk holds a whole copy.
+    pub fn chunks_on(&self, at: usize, disk: u64) -> Vec<u64> {
+        let store = &self.nodes[at].stores[&DiskId(disk)];
+        store.parts().map(|stored| stored.part.chunk.0).collect()
+    }
+
+    /// What a server told last of one of its disks.
+    pub fn disk_status(&self, at: usize, disk: u64) -> DiskStatus {
+        let told = self.from_servers.iter().rev();
+        let mut told = told.filter_map(|(from, said)| match said {
+            ChunkToMaster::Alive { disks, .. } if *from == at => Some(disks),
+            _ => None,
+        });
+        let disks = told.next().expect("it told of its disks");
+        let found = disks.iter().find(|status| status.disk == DiskId(disk));
+        found.expect("it has the disk").clone()
     }
 
     /// Breaks every link of a server to others.

@@ -12,5 +12,7 @@ mod cluster;
 mod chain;
 mod command;
 mod disk;
+mod moves;
 mod registration;
+mod rules;
 mod scrub;

@@ -2,6 +2,7 @@
 
 use crate::cluster::*;
 use antler_core::chunk::operation::OpenedDisk;
+use antler_core::chunk::rules::DiskRules;
 use antler_core::chunkserver::{ChunkServer, ChunkServerConfig, Limits};
 use antler_core::ids::{Address, BootId, DiskId, Incarnation, ServerId, Term};
 use antler_core::limits::{HEARTBEAT, SERVE_LEASE, SERVER_TIMEOUT};
@@ -124,6 +125,7 @@ fn what_is_wrong_with_a_disk_is_told_with_the_first_input() {
         path: "/disk".into(),
         space: Space::default(),
         parts: Vec::new(),
+        rules: DiskRules::default(),
         failed: Some("it is not there".into()),
     };
     let config = ChunkServerConfig {

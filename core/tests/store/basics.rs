@@ -164,7 +164,10 @@ fn drop_from_and_zero_leave_zeros() {
         store = reopen(store);
     }
     let map = run(&mut store, DiskRequest::Map { part: part(1) }).unwrap();
-    let DiskReply::Map { present, version } = map else {
+    let DiskReply::Map {
+        present, version, ..
+    } = map
+    else {
         panic!("not a map")
     };
     assert_eq!(version, ChunkVersion(2));

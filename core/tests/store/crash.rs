@@ -487,7 +487,10 @@ impl World {
     fn actual(&mut self, part: PartId) -> Option<Content> {
         let stored = self.store.parts().find(|stored| stored.part == part)?;
         let map = run(&mut self.store, DiskRequest::Map { part }).unwrap();
-        let DiskReply::Map { present, version } = map else {
+        let DiskReply::Map {
+            present, version, ..
+        } = map
+        else {
             panic!("not a map")
         };
         assert_eq!(version, stored.version);

@@ -2,8 +2,10 @@
 //! at once with its file, its line and what is allowed. What comes out is of
 //! another type and holds nothing unchecked. Paths are relative to the file.
 
+mod disks;
 mod reader;
 
+pub use disks::DiskSettings;
 pub use reader::{Mistake, Mistakes};
 
 use crate::identity::Credential;
@@ -85,8 +87,8 @@ pub struct ChunkServerSettings {
     pub credential: Credential,
     /// The folder of its own small files.
     pub data: PathBuf,
-    /// One folder per disk.
-    pub disks: Vec<PathBuf>,
+    /// Its disks.
+    pub disks: Vec<DiskSettings>,
     /// Every master.
     pub masters: Vec<Address>,
     /// Where it stands and what it is.
@@ -159,7 +161,7 @@ impl ChunkServerSettings {
             .into_iter()
             .filter_map(|master| address(&mut reader, "masters", master))
             .collect();
-        let disks = disks(&mut reader, &mut top, path);
+        let disks = disks::read(&mut reader, &mut top, path);
         let scrub = scrub(&mut reader, &mut top);
         let slowdown = reader.number(&mut top, "repair_slowdown", 100..=10_000);
         let labels = labels(&mut reader, &mut top);
@@ -195,7 +197,8 @@ fn scrub<'t>(reader: &mut Reader<'t>, top: &mut Section<'t>) -> u64 {
         return SCRUB;
     };
     rate(&told.value).unwrap_or_else(|| {
-        let text = "`scrub` must be a rate like \"4MiB/s\" (B, KiB, MiB, GiB), or \"0\" for none";
+        let text =
+            "`scrub` must be a rate like \"4MiB/s\" (B, KiB, MiB, GiB, TiB), or \"0\" for none";
         reader.mistake(told.line, text);
         SCRUB
     })
@@ -206,11 +209,16 @@ fn rate(text: &str) -> Option<u64> {
     if text == "0" {
         return Some(0);
     }
-    let text = text.strip_suffix("/s")?;
+    size(text.strip_suffix("/s")?)
+}
+
+/// Bytes.
+fn size(text: &str) -> Option<u64> {
     let units = [
         ("KiB", 1 << 10),
         ("MiB", 1 << 20),
         ("GiB", 1 << 30),
+        ("TiB", 1 << 40),
         ("B", 1),
     ];
     let mut found = units.iter().filter_map(|(unit, scale)| {
@@ -385,19 +393,6 @@ fn find_self(reader: &mut Reader<'_>, members: &[Member], number: &Placed<u64>, 
             "no [[member]] is a master; at least one must be",
         );
     }
-}
-
-fn disks<'t>(reader: &mut Reader<'t>, top: &mut Section<'t>, path: &Path) -> Vec<PathBuf> {
-    let mut disks = Vec::new();
-    for disk in reader.need_list(top, "disks", "a list of folders, one per disk") {
-        let folder = beside(path, &disk.value);
-        if disks.contains(&folder) {
-            let text = format!("disk {:?} is listed twice", disk.value);
-            reader.mistake(disk.line, text);
-        }
-        disks.push(folder);
-    }
-    disks
 }
 
 fn labels<'t>(reader: &mut Reader<'t>, top: &mut Section<'t>) -> Vec<(String, String)> {

@@ -65,6 +65,12 @@ pub(super) struct Section<'t> {
     known: Vec<&'static str>,
 }
 
+/// One of a list of texts and tables.
+pub(super) enum Item<'t> {
+    Text(Placed<String>),
+    Table(Section<'t>),
+}
+
 impl<'t> Reader<'t> {
     /// Parses the text; what can't be parsed is a mistake already.
     pub(super) fn parse(path: &'t Path, text: &'t str) -> (Self, DeTable<'t>) {
@@ -238,6 +244,60 @@ impl<'t> Reader<'t> {
             self.mistake(line, format!("{} must be {allowed}", of.key(key)));
         }
         texts
+    }
+
+    /// A list of texts and tables that must be there and not be empty.
+    pub(super) fn need_items(
+        &mut self,
+        of: &mut Section<'t>,
+        key: &'static str,
+        allowed: &str,
+    ) -> Vec<Item<'t>> {
+        let Some(found) = self.value(of, key) else {
+            let text = format!("{} is missing: {allowed}", of.key(key));
+            self.mistake(of.line, text);
+            return Vec::new();
+        };
+        let line = self.line(found.span().start);
+        let list = found.get_ref().as_array();
+        let list: Vec<_> = list.into_iter().flat_map(|list| list.iter()).collect();
+        if list.is_empty() {
+            self.mistake(line, format!("{} must be {allowed}", of.key(key)));
+        }
+        let mut items = Vec::new();
+        for item in list {
+            let line = self.line(item.span().start);
+            let (text, table) = (item.get_ref().as_str(), item.get_ref().as_table());
+            if let Some(text) = text {
+                let value = text.to_owned();
+                items.push(Item::Text(Placed { value, line }));
+            } else if let Some(entries) = table {
+                let (name, known) = (of.key(key), Vec::new());
+                items.push(Item::Table(Section {
+                    name,
+                    line,
+                    entries,
+                    known,
+                }));
+            } else {
+                self.mistake(line, format!("{} must be {allowed}", of.key(key)));
+            }
+        }
+        items
+    }
+
+    /// `true` or `false`, if it is there.
+    pub(super) fn flag(&mut self, of: &mut Section<'t>, key: &'static str) -> Option<bool> {
+        let found = self.value(of, key)?;
+        let line = self.line(found.span().start);
+        let flag = match found.get_ref() {
+            DeValue::Boolean(flag) => Some(*flag),
+            _ => None,
+        };
+        if flag.is_none() {
+            self.mistake(line, format!("{} must be true or false", of.key(key)));
+        }
+        flag
     }
 
     /// A whole number within a range, if it is there.

@@ -1,4 +1,5 @@
 use super::*;
+use antler_core::chunk::rules::Amount;
 
 struct Folder(tempfile::TempDir);
 
@@ -58,8 +59,8 @@ fn a_good_file_is_taken() {
         )
         .expect("right");
     assert_eq!(server.address, Address("[::1]:5".into()));
-    assert_eq!(server.disks[0], folder.0.path().join("disk-1"));
-    assert_eq!(server.disks[1], Path::new("/srv/d"));
+    assert_eq!(server.disks[0].folder, folder.0.path().join("disk-1"));
+    assert_eq!(server.disks[1].folder, Path::new("/srv/d"));
     assert_eq!(server.labels, [("dc".to_owned(), "west".to_owned())]);
     assert_eq!(server.scrub, 4 << 20);
     assert_eq!(server.repair_slowdown, 200);
@@ -118,6 +119,59 @@ fn a_rate_of_scrubbing_is_read_strictly() {
 }
 
 #[test]
+fn what_is_ordered_of_a_disk_is_read_strictly() {
+    let folder = Folder::new();
+    let file = |disks: &str| {
+        format!(
+            "listen = \"[::1]:5\"\nkey = \"cluster.key\"\nmasters = [\"a:1\"]\ndisks = {disks}\n"
+        )
+    };
+    let good = file(
+        "[\"a\", { path = \"b\", keep_free = \"10GiB\" }, { path = \"/c\", keep_free = \"0%\",\n limit = \
+         \"80%\" }, { path = \"d\", limit = \"1TiB\", drain = true }]",
+    );
+    let disks = folder.server(&good).expect("right").disks;
+    let (percent, bytes) = (Amount::Percent, Amount::Bytes);
+    let rules: Vec<_> = disks
+        .iter()
+        .map(|disk| (disk.rules.keep_free, disk.rules.limit, disk.rules.drain))
+        .collect();
+    let wanted = [
+        (Some(percent(1)), None, false),
+        (Some(bytes(10 << 30)), None, false),
+        (Some(percent(0)), Some(percent(80)), false),
+        (Some(percent(1)), Some(bytes(1 << 40)), true),
+    ];
+    assert_eq!(rules, wanted);
+    assert_eq!(disks[1].folder, folder.0.path().join("b"));
+    assert_eq!(disks[2].folder, Path::new("/c"));
+    for (disks, line, told) in [
+        ("[]", 4, "a list of folders"),
+        ("\"a\"", 4, "a list of folders"),
+        ("[\"a\",\n 5]", 5, "a list of folders"),
+        ("[\"a\",\n { path = \"a\" }]", 5, "listed twice"),
+        ("[\n{ limit = \"5%\" }]", 5, "`path` of `disks` is missing"),
+        ("[{ path = \"a\", limit = \"0%\" }]", 4, "from 1% to 100%"),
+        ("[{ path = \"a\", limit = \"101%\" }]", 4, "5%"),
+        ("[{ path = \"a\", keep_free = \"10GB\" }]", 4, "10GiB"),
+        ("[{ path = \"a\", keep_free = 5 }]", 4, "text in quotes"),
+        ("[{ path = \"a\", drain = \"yes\" }]", 4, "true or false"),
+        (
+            "[{ path = \"a\", full = true }]",
+            4,
+            "path, keep_free, limit, drain",
+        ),
+    ] {
+        let mistakes = folder.server(&file(disks)).expect_err("wrong");
+        let at = format!("config.toml:{line}: ");
+        assert!(
+            mistakes.contains(&at) && mistakes.contains(told),
+            "{disks}: {mistakes}"
+        );
+    }
+}
+
+#[test]
 fn every_mistake_is_told_with_its_line() {
     let folder = Folder::new();
     let text = r#"number = 0
@@ -165,7 +219,7 @@ fn what_is_missing_is_told_too() {
 config.toml:1: `listen` must be a text in quotes
 config.toml:1: `key` is missing: the cluster's key file, made by `antler keygen`
 config.toml:1: `masters` is missing: a list of the masters' `host:port`
-config.toml:1: `disks` is missing: a list of folders, one per disk";
+config.toml:1: `disks` is missing: a list of folders, one per disk; or of tables { path, keep_free, limit, drain }";
     assert_eq!(told, expected);
 }
 
@@ -205,7 +259,7 @@ fn labels_and_lists_are_checked() {
         .expect_err("wrong");
     let expected = "\
 config.toml:3: `masters` is \"a\", but must be `host:port`, the port from 1 to 65535
-config.toml:4: `disks` must be a list of folders, one per disk
+config.toml:4: `disks` must be a list of folders, one per disk; or of tables { path, keep_free, limit, drain }
 config.toml:6: label dc = \"we st\": both must be 1 to 64 of a-z A-Z 0-9 . _ -
 config.toml:7: `labels.rack` must be a text in quotes";
     assert_eq!(told, expected);

@@ -217,6 +217,7 @@ impl Fleet {
                     true => "it does not answer".to_owned(),
                     false => String::new(),
                 },
+                draining: None,
                 scrub: None,
             }
         };
