@@ -157,6 +157,10 @@ marks! {
     MoveSpoiled = "move-spoiled";
     /// The old copy of a part that moved could not be deleted, or was lost amid it.
     PartSealed = "part-sealed";
+    /// A disk came while its server ran.
+    DiskAdded = "disk-added";
+    /// A disk was let go while its server ran.
+    DiskRemoved = "disk-removed";
     /// A part was found on two disks of a server.
     PartFoundTwice = "part-found-twice";
     /// A copy in the making went on from another source.

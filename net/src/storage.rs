@@ -10,7 +10,7 @@ use crate::clock;
 use crate::disk::{FileTable, FolderError, FolderVfs};
 use crate::driver::Driver;
 use antler_core::chunk::operation::{
-    DiskCompletion, DiskError, DiskOperation, DiskReply, OpenedDisk,
+    DiskCompletion, DiskError, DiskOperation, DiskReply, DiskRequest, OpenedDisk,
 };
 use antler_core::chunk::rules::DiskRules;
 use antler_core::chunk::{ChunkStore, Progress, StoreError, StoreOptions, Tuning, Work};
@@ -126,15 +126,17 @@ impl Disks {
         !self.stores.is_empty()
     }
 
-    /// Splits into the queues that operations are put in, and the disks that work
-    /// them off once the machine runs.
+    /// Makes queues for the disks, which work them off once the machine runs.
+    ///
+    /// # Panics
+    /// When a disk has a queue already.
     #[must_use]
-    pub fn queues(self) -> (DiskQueues, Vec<DiskWorker>) {
-        let mut senders = BTreeMap::new();
+    pub fn join(self, queues: &DiskQueues) -> Vec<DiskWorker> {
         let mut workers = Vec::new();
         for (disk, (store, files)) in self.stores {
             let (sender, jobs) = channel();
-            senders.insert(disk, sender);
+            let before = queues.lock().insert(disk, sender);
+            assert!(before.is_none(), "a disk is used once");
             workers.push(DiskWorker {
                 disk,
                 store,
@@ -142,26 +144,45 @@ impl Disks {
                 jobs,
             });
         }
-        (DiskQueues(senders), workers)
+        workers
     }
 }
 
-/// Where operations are put.
-#[derive(Debug)]
-pub struct DiskQueues(BTreeMap<DiskId, Sender<DiskOperation>>);
+/// Where operations are put; clones share it.
+#[derive(Clone, Debug, Default)]
+pub struct DiskQueues(Arc<Mutex<BTreeMap<DiskId, Sender<DiskOperation>>>>);
 
 impl DiskQueues {
-    /// Queues an operation for its disk's thread.
+    /// Whether a disk is in use.
+    #[must_use]
+    pub fn has(&self, disk: DiskId) -> bool {
+        self.lock().contains_key(&disk)
+    }
+
+    /// Queues an operation for its disk's thread. One that closes the disk is the last.
     ///
     /// # Panics
     /// When the machine names a disk that it was not given as usable.
     pub fn push(&self, operation: DiskOperation) {
-        let queue = self.0.get(&operation.disk);
+        let (disk, closes) = (operation.disk, is_last(&operation));
+        let mut queues = self.lock();
+        let queue = queues.get(&disk);
         let sent = queue
             .expect("machines use the disks they were given")
             .send(operation);
-        assert!(sent.is_ok(), "a disk's thread lives as long as the process");
+        assert!(sent.is_ok(), "a disk's thread lives until it is closed");
+        if closes {
+            queues.remove(&disk);
+        }
     }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<DiskId, Sender<DiskOperation>>> {
+        self.0.lock().expect("a panic ends the process")
+    }
+}
+
+fn is_last(operation: &DiskOperation) -> bool {
+    matches!(operation.body, DiskRequest::Close)
 }
 
 /// A disk and the operations that wait for it.

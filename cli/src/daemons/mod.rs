@@ -7,6 +7,7 @@
 
 mod chunkserver;
 mod member;
+mod reload;
 
 pub(crate) use chunkserver::run as chunkserver;
 pub(crate) use member::{JOURNAL, founding, master, metalogger};

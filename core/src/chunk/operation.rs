@@ -113,6 +113,8 @@ pub enum DiskRequest {
     Checkpoint,
     /// Tells the disk's space and whether a checkpoint is due.
     Inspect,
+    /// Lets the disk go: the last thing that is asked of it.
+    Close,
 }
 
 impl DiskRequest {
@@ -273,6 +275,10 @@ pub enum DiskError {
 pub enum DiskChange {
     /// From now on that is ordered of a disk.
     Rules(DiskId, DiskRules),
+    /// A disk was opened and recovered, and is there from now on.
+    Add(OpenedDisk),
+    /// A disk is to be let go: the machine asks for `Close` when nothing is under way on it.
+    Remove(DiskId),
 }
 
 /// A disk as the chunkserver starts on it: opened, recovered, its parts listed.

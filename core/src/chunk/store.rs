@@ -174,6 +174,7 @@ impl<V: Vfs> ChunkStore<V> {
             DiskRequest::Commit { changes } => return self.start_commit(changes),
             DiskRequest::Flush { parts } => return self.start_flush(&parts),
             DiskRequest::Checkpoint => return self.start_checkpoint(),
+            DiskRequest::Close => return Work(State::Done(Ok(DiskReply::Done))),
             request => self.execute(request),
         };
         self.note_failure(&result);
@@ -295,8 +296,11 @@ impl<V: Vfs> ChunkStore<V> {
             DiskRequest::Digest { part } => self.digest(part),
             DiskRequest::Map { part } => self.map(part),
             DiskRequest::Inspect => self.inspect(),
-            DiskRequest::Commit { .. } | DiskRequest::Flush { .. } | DiskRequest::Checkpoint => {
-                unreachable!("those are works of several steps")
+            DiskRequest::Commit { .. }
+            | DiskRequest::Flush { .. }
+            | DiskRequest::Checkpoint
+            | DiskRequest::Close => {
+                unreachable!("those do not come here")
             }
         }
     }

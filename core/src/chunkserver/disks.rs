@@ -4,20 +4,22 @@
 //! Invariant: at most one commit and one checkpoint are under way on a disk, and
 //! at most `disk_inflight_max` other operations; the rest waits here.
 
+use super::closing::Closing;
 use super::parts::{PartResult, Then};
 use super::replicate::Asked;
 use super::requests::Reading;
 use super::scrub::Scrub;
 use super::{ChunkServer, DiskStatuses};
 use crate::chunk::operation::{
-    CommitAction, DiskChange, DiskCompletion, DiskError, DiskOperation, DiskReply, DiskRequest,
-    OpenedDisk, PartCommit, StoredPart,
+    CommitAction, DiskCompletion, DiskError, DiskOperation, DiskReply, DiskRequest, OpenedDisk,
+    PartCommit, StoredPart,
 };
 use crate::chunk::rules::DiskRules;
 use crate::ids::{DiskId, PartId, Token};
 use crate::limits::REPORT_BATCH;
 use crate::machine::{Effect, Level};
 use crate::marks::Mark;
+use crate::time::Instant;
 use crate::vfs::Space;
 use crate::wire::chunk_master::PartReport;
 use crate::wire::client_master::DiskStatus;
@@ -58,6 +60,7 @@ pub(super) enum Issued {
     },
     Checkpoint,
     Inspect,
+    Close,
     /// A read for the data port.
     Read(Reading),
     /// The digest of a command's part.
@@ -104,6 +107,7 @@ impl Issued {
                 | Self::Flush { .. }
                 | Self::Checkpoint
                 | Self::Inspect
+                | Self::Close
                 | Self::Scrub { .. }
         )
     }
@@ -118,6 +122,11 @@ struct Disk {
     written: u64,
     copies: u64,
     failed: Option<String>,
+    /// The driver could not open it, and knows nothing of it.
+    absent: bool,
+    closing: Option<Closing>,
+    /// Operations that have not ended.
+    under_way: usize,
     inflight: usize,
     waiting: VecDeque<(DiskRequest, Issued)>,
     to_commit: Vec<CommitItem>,
@@ -138,13 +147,17 @@ struct Disk {
 impl Disk {
     /// Bytes that new parts may take.
     fn room(&self) -> u64 {
+        if self.closing.is_some() {
+            return 0;
+        }
         self.rules.room(self.space, self.written)
     }
 
     /// Whether new parts may go there. Without orders even a full disk is tried: what it
     /// told of its space may be over.
     fn takes_new(&self) -> bool {
-        self.failed.is_none() && (!self.rules.is_bound() || self.room() > 0)
+        let is_there = self.failed.is_none() && self.closing.is_none();
+        is_there && (!self.rules.is_bound() || self.room() > 0)
     }
 }
 
@@ -154,6 +167,8 @@ pub(super) struct Disks {
     table: BTreeMap<DiskId, Disk>,
     /// Many parts are being put into commits: none begins until all are in.
     held: bool,
+    /// Disks that failed in this life: what they held may lack what was acknowledged.
+    spent: BTreeSet<DiskId>,
 }
 
 impl Disks {
@@ -182,8 +197,9 @@ impl Disks {
 
     /// The disks that work and are to be emptied.
     pub(super) fn drained(&self) -> BTreeSet<DiskId> {
-        let working = self.table.iter().filter(|(_, one)| one.failed.is_none());
-        let drained = working.filter(|(_, one)| one.rules.drain);
+        let working = |one: &Disk| one.failed.is_none() && one.closing.is_none();
+        let all = self.table.iter();
+        let drained = all.filter(|(_, one)| working(one) && one.rules.drain);
         drained.map(|(&disk, _)| disk).collect()
     }
 
@@ -196,6 +212,69 @@ impl Disks {
     /// Bytes that new parts on a disk may take.
     pub(super) fn room(&self, disk: DiskId) -> u64 {
         self.table[&disk].room()
+    }
+
+    pub(super) fn set_rules(&mut self, disk: DiskId, rules: DiskRules) {
+        if let Some(one) = self.table.get_mut(&disk) {
+            one.rules = rules;
+        }
+    }
+
+    /// Nothing new goes to a disk from now on; false if that is so already, or it is gone.
+    pub(super) fn begin_closing(&mut self, disk: DiskId, until: Instant) -> bool {
+        let Some(one) = self.table.get_mut(&disk) else {
+            return false;
+        };
+        one.put_off.clear();
+        let before = one.closing.get_or_insert(Closing::Finishing(until));
+        *before == Closing::Finishing(until)
+    }
+
+    pub(super) fn is_closing(&self, disk: DiskId) -> bool {
+        let one = self.table.get(&disk);
+        one.is_some_and(|one| one.closing.is_some())
+    }
+
+    /// The disks on which something may be under way that are to be closed, and until when
+    /// that is waited for.
+    pub(super) fn finishing(&self) -> Vec<(DiskId, Instant)> {
+        let finishing = |(&disk, one): (&DiskId, &Disk)| match one.closing {
+            Some(Closing::Finishing(until)) => Some((disk, until)),
+            _ => None,
+        };
+        self.table.iter().filter_map(finishing).collect()
+    }
+
+    pub(super) fn has_failed(&self, disk: DiskId) -> bool {
+        self.table[&disk].failed.is_some()
+    }
+
+    /// Whether nothing is under way on a disk, nor waits for it.
+    pub(super) fn is_idle(&self, disk: DiskId) -> bool {
+        let one = &self.table[&disk];
+        let waits = [
+            one.waiting.is_empty(),
+            one.to_commit.is_empty(),
+            one.to_flush.is_empty(),
+            one.received.is_empty(),
+        ];
+        one.under_way == 0 && waits.into_iter().all(|none| none)
+    }
+
+    pub(super) fn path(&self, disk: DiskId) -> &str {
+        &self.table[&disk].path
+    }
+
+    /// Notes that a disk is being closed, and that its parts are gone; false if the driver does not know it.
+    pub(super) fn note_closing(&mut self, disk: DiskId) -> bool {
+        let one = self.table.get_mut(&disk).expect("it is there");
+        (one.closing, one.copies) = (Some(Closing::Closing), 0);
+        !one.absent
+    }
+
+    pub(super) fn remove(&mut self, disk: DiskId) {
+        let removed = self.table.remove(&disk);
+        assert!(removed.is_some(), "a disk is closed once");
     }
 
     /// Whether operations wait for a disk.
@@ -223,6 +302,7 @@ impl Disks {
             matches!(
                 issued,
                 Issued::Inspect
+                    | Issued::Close
                     | Issued::Checkpoint
                     | Issued::Source { .. }
                     | Issued::Receive { .. }
@@ -280,7 +360,10 @@ impl ChunkServer {
             space,
             written: 0,
             copies: 0,
+            absent: failed.is_some(),
             failed,
+            closing: None,
+            under_way: 0,
             inflight: 0,
             waiting: VecDeque::new(),
             to_commit: Vec::new(),
@@ -299,6 +382,15 @@ impl ChunkServer {
             let text = format!("{disk} at {} is there already: it is not used", one.path);
             return self.log(Level::Error, text);
         }
+        if self.disks.spent.contains(&disk) {
+            let text = format!(
+                "{disk} at {} failed since this server started: start the server again to use it",
+                one.path
+            );
+            self.log(Level::Error, text);
+            self.disks.table.insert(disk, one);
+            return self.let_go(disk);
+        }
         if one.failed.is_none() {
             self.scrub.add_disk(disk, self.now);
         }
@@ -308,24 +400,11 @@ impl ChunkServer {
         }
     }
 
-    /// Carries out what changed of the disks, and tells the masters at once.
-    pub(super) fn change_disks(&mut self, changes: Vec<DiskChange>) {
-        for change in changes {
-            match change {
-                DiskChange::Rules(disk, rules) => {
-                    let one = self.disks.table.get_mut(&disk);
-                    one.expect("drivers name disks that there are").rules = rules;
-                }
-            }
-        }
-        self.follow_drains();
-        self.say_disks();
-    }
-
     /// Of a part that is on two disks (an operator copied a folder, or a failed disk
     /// came back) the newer one counts, the other goes.
     fn add_part(&mut self, disk: DiskId, stored: StoredPart) {
         if self.parts.add(disk, stored) {
+            self.parts.take_back(stored.part);
             return self.disks.count_copy(disk, 1);
         }
         let info = self.parts.at(stored.part).expect("it is on another disk");
@@ -376,6 +455,8 @@ impl ChunkServer {
     fn issue(&mut self, disk: DiskId, body: DiskRequest, issued: Issued) {
         let token = self.next_token;
         self.next_token = token.next();
+        let one = self.disks.table.get_mut(&disk);
+        one.expect("operations are on disks").under_way += 1;
         self.issued.insert(token, issued);
         self.effects
             .push_back(Effect::Operate(DiskOperation { disk, token, body }));
@@ -497,6 +578,11 @@ impl ChunkServer {
             .issued
             .remove(&token)
             .expect("a completion answers an operation");
+        if matches!(issued, Issued::Close) {
+            return self.on_disk_closed(disk);
+        }
+        let one = self.disks.table.get_mut(&disk);
+        one.expect("operations are on disks").under_way -= 1;
         if issued.is_bounded() {
             let one = self
                 .disks
@@ -542,6 +628,7 @@ impl ChunkServer {
             Issued::Flush { items, received } => self.on_flushed(disk, (items, received), result),
             Issued::Checkpoint => self.on_checkpoint_done(disk, &result),
             Issued::Inspect => self.on_inspected(disk, result),
+            Issued::Close => unreachable!("its end was told"),
             Issued::Read(reading) => self.on_read(disk, reading, result),
             Issued::Digest { command, at, part } => {
                 self.on_digest(disk, command, at, part, result);
@@ -624,7 +711,8 @@ impl ChunkServer {
         for (&disk, one) in &mut self.disks.table {
             one.quiet_ticks += 1;
             let wanted = one.stirred || one.quiet_ticks >= INSPECT_IDLE_TICKS;
-            if wanted && one.failed.is_none() && !one.inspecting {
+            let is_there = one.failed.is_none() && one.closing.is_none();
+            if wanted && is_there && !one.inspecting {
                 one.inspecting = true;
                 asked.push(disk);
             }
@@ -689,7 +777,8 @@ impl ChunkServer {
 
     /// A disk failed: it takes no writes any more, its parts are lost as copies, and what
     /// waits for it is answered.
-    fn fail_disk(&mut self, disk: DiskId, reason: String) {
+    pub(super) fn fail_disk(&mut self, disk: DiskId, reason: String) {
+        self.disks.spent.insert(disk);
         let one = self
             .disks
             .table

@@ -4,7 +4,7 @@
 //! [`ChunkServer`] owns what may be done and in which order; how bytes lie on a
 //! disk is `crate::chunk`'s. By module: `masters` links, registration, the serve
 //! lease; `requests` the data port and the chain; `peers` links to other
-//! chunkservers; `parts` the table of parts and one queue for each; `disks` what
+//! chunkservers; `closing` disks that come and go; `parts` the table of parts and one queue for each; `disks` what
 //! is under way on each disk, group commit, checkpoints; `commands` the leader's
 //! commands; `replicate` making a part equal to another server's; `scrub` reading what
 //! nobody reads; `moves` parts that move to another disk of the server; `recheck` reading again what could not be read for a moment.
@@ -15,6 +15,7 @@
 //! part that was lost in this life is not made anew by a writer.
 
 mod build;
+mod closing;
 mod commands;
 mod disks;
 mod masters;
@@ -344,6 +345,7 @@ impl Machine for ChunkServer {
             Input::Request(ServerRequest::Disks(changes)) => self.change_disks(changes),
             Input::Timeout => self.on_timeout(),
         }
+        self.close_disks();
         self.try_stop();
     }
 

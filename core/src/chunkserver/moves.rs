@@ -61,6 +61,12 @@ impl Moves {
         self.leftovers.insert((disk, part));
     }
 
+    /// A disk is let go.
+    pub(super) fn forget_disk(&mut self, disk: DiskId) {
+        self.walks.remove(&disk);
+        self.leftovers.retain(|(on, _)| *on != disk);
+    }
+
     /// An old copy is gone, or its disk is.
     pub(super) fn forget_leftover(&mut self, disk: DiskId, part: PartId) {
         self.leftovers.remove(&(disk, part));
@@ -182,6 +188,7 @@ impl ChunkServer {
         };
         self.marks.reach(Mark::PartMoved);
         if self.parts.relocate(part, from, to) {
+            self.rechecks.forget(part);
             self.disks.count_copy(from, -1);
             self.disks.count_copy(to, 1);
             self.commit(from, part, CommitAction::Delete, Then::Emptied(key), 0);

@@ -292,11 +292,57 @@ impl Parts {
     pub(super) fn relocate(&mut self, part: PartId, from: DiskId, to: DiskId) -> bool {
         match self.table.get_mut(&part).filter(|info| info.disk == from) {
             Some(info) => {
-                info.disk = to;
+                // What was copied was read and verified, all of it.
+                (info.disk, info.bad) = (to, false);
                 true
             }
             None => false,
         }
+    }
+
+    /// A part that went with a disk is back with it. Writers that it missed since had
+    /// that epoch.
+    pub(super) fn take_back(&mut self, part: PartId) {
+        let fenced = self.fenced.remove(&part).unwrap_or_default();
+        self.see_epoch(part, fenced);
+        if self.lost.remove(&part) {
+            self.seal(part);
+        }
+    }
+
+    /// The parts that a disk holds.
+    pub(super) fn on_disk(&self, disk: DiskId) -> Vec<PartId> {
+        let on_disk = self.table.iter().filter(|(_, info)| info.disk == disk);
+        on_disk.map(|(&part, _)| part).collect()
+    }
+
+    /// The parts on a disk that hold what no commit covers: they are about to be committed.
+    pub(super) fn take_dirty_on(&mut self, disk: DiskId) -> Vec<PartId> {
+        let dirty: Vec<PartId> = self.dirty_on(disk).collect();
+        for part in &dirty {
+            self.set_due(*part, None);
+        }
+        dirty
+    }
+
+    fn dirty_on(&self, disk: DiskId) -> impl Iterator<Item = PartId> {
+        let dirty = self.dirty.iter().map(|(_, part)| *part);
+        dirty.filter(move |part| self.table[part].disk == disk)
+    }
+
+    /// Whether a change of a part on a disk is under way, or no commit covers one.
+    pub(super) fn is_any_changing_on(&self, disk: DiskId) -> bool {
+        let is_on = |part| self.table.get(part).is_some_and(|info| info.disk == disk);
+        self.queues.keys().any(is_on) || self.dirty_on(disk).next().is_some()
+    }
+
+    /// What could only be read of a disk can't be any more.
+    pub(super) fn forget_suspects_on(&mut self, disk: DiskId) -> Vec<PartId> {
+        let suspects = self.suspects.iter();
+        let gone = suspects.filter(|(_, info)| info.disk == disk);
+        let gone: Vec<PartId> = gone.map(|(&part, _)| part).collect();
+        self.suspects.retain(|_, info| info.disk != disk);
+        gone
     }
 
     /// Takes in what was lost with a failed disk and had just been copied: nothing of it
@@ -561,7 +607,8 @@ impl ChunkServer {
                     (info.disk, info.version, info.epoch) == (from, version, epoch)
                 };
                 let known = self.parts.at(part).filter(|info| is_same(info));
-                if known.is_none() || !self.parts.is_as_committed(part) {
+                let is_same = known.is_some() && self.parts.is_as_committed(part);
+                if !is_same || self.disks.is_closing(to) {
                     return Some(Err(PartError::Version));
                 }
                 let action = CommitAction::Receive { version, epoch };
@@ -643,6 +690,7 @@ impl ChunkServer {
             // With an older epoch nobody gets here but by the planted bug.
             Some(info) if epoch >= info.epoch && version < info.version => Err(PartError::Version),
             Some(info) if info.sealed == Some(epoch) => Err(PartError::Lost),
+            Some(info) if self.disks.is_closing(info.disk) => Err(PartError::Lost),
             Some(info) => Ok(info.disk),
             None if self.parts.was_lost(part) => Err(PartError::Lost),
             None if self.parts.is_fenced(part, epoch) => Err(PartError::Fenced),
@@ -874,7 +922,7 @@ impl ChunkServer {
     }
 
     /// Makes parts durable, with as few commits as they allow.
-    fn keep(&mut self, parts: Vec<PartId>) {
+    pub(super) fn keep(&mut self, parts: Vec<PartId>) {
         self.hold_commits();
         for part in parts {
             self.change(part, PartOp::Keep, Then::Nobody);

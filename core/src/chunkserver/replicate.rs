@@ -8,12 +8,13 @@
 //! durable the old part is untouched, and after a failure of one source nothing of it is
 //! kept.
 
+mod own;
+
 use super::ChunkServer;
 use super::build::{Build, Read};
 use super::disks::Issued;
 use super::pace::SHARES;
 use super::parts::{PartOp, PartResult, Then};
-use crate::chunk::geometry::StripeShape;
 use crate::chunk::map::{ranges, runs};
 use crate::chunk::operation::{DiskError, DiskReply, DiskRequest, ReceiveStep};
 use crate::chunk::stripe::Stripe;
@@ -293,7 +294,10 @@ impl ChunkServer {
     fn try_source(&mut self, key: u64) {
         let part = self.replication(key).part;
         let there = self.parts.at(part).map(|info| info.disk);
-        let disk = there.or_else(|| self.disks.with_most_room());
+        let disk = match there {
+            Some(disk) => Some(disk).filter(|disk| !self.disks.is_closing(*disk)),
+            None => self.disks.with_most_room(),
+        };
         let one = self.replication(key);
         if one.attempt > 0 && !one.sources.is_empty() {
             self.marks.reach(Mark::SourceReplaced);
@@ -676,125 +680,6 @@ impl ChunkServer {
                 self.abandon(key);
             }
         }
-    }
-}
-
-/// Moves.
-impl ChunkServer {
-    /// Begins to copy a part to another disk of the server.
-    pub(super) fn begin_move(&mut self, part: PartId, from: DiskId, to: DiskId) {
-        let purpose = Purpose::Move {
-            from,
-            to,
-            spoiled: false,
-        };
-        let mut one = Replication::new(purpose, part, (ChunkVersion(0), Epoch(0)));
-        (one.disk, one.attempt) = (Some(to), 1);
-        let key = self.add_replication(one);
-        let before = self.replications.moving.insert(part, key);
-        assert!(before.is_none(), "a part moves once at a time");
-        self.change(part, PartOp::Pass, Then::Turn(key));
-    }
-
-    /// From which disk a replication moves its part, if it does.
-    pub(super) fn moves_from(&self, key: u64) -> Option<DiskId> {
-        match self.replications.table.get(&key)?.purpose {
-            Purpose::Move { from, .. } => Some(from),
-            Purpose::Command { .. } => None,
-        }
-    }
-
-    /// A part is changed: what was copied of it is of no use.
-    pub(super) fn spoil_move(&mut self, part: PartId) {
-        let key = self.replications.moving.get(&part).copied();
-        let one = key.and_then(|key| self.replications.table.get_mut(&key));
-        if let Some(Purpose::Move { spoiled, .. }) = one.map(|one| &mut one.purpose) {
-            *spoiled = true;
-        }
-    }
-
-    /// Whether commands wait that make copies.
-    pub(super) fn has_repairs_waiting(&self) -> bool {
-        !self.replications.waiting.is_empty()
-    }
-
-    /// Asks what there is to copy.
-    fn read_own(&mut self, key: u64) {
-        let one = self.replication(key);
-        let (part, attempt) = (one.part, one.attempt);
-        let Purpose::Move { from, spoiled, .. } = one.purpose else {
-            unreachable!("a move reads its own");
-        };
-        let known = self.parts.made(part).filter(|info| info.disk == from);
-        let known = known.map(|info| (info.version, info.epoch));
-        let Some(known) = known.filter(|_| !spoiled && self.parts.is_as_committed(part)) else {
-            return self.give_move_up(key, "it is being changed");
-        };
-        let one = self.replication(key);
-        (one.version, one.epoch) = known;
-        one.asked += 1;
-        let asked = Asked::Map { attempt };
-        let request = DiskRequest::Map { part };
-        self.operate(from, request, Issued::Source { key, asked });
-    }
-
-    /// The disk that a part moves from answered.
-    pub(super) fn on_own_source(
-        &mut self,
-        disk: DiskId,
-        key: u64,
-        asked: Asked,
-        result: Result<DiskReply, DiskError>,
-    ) {
-        let Some(one) = self.replications.table.get_mut(&key) else {
-            return;
-        };
-        one.asked -= 1;
-        let part = one.part;
-        if !matches!(one.stage, Stage::Beginning | Stage::Reading) {
-            return;
-        }
-        match (asked, result) {
-            (
-                _,
-                Ok(DiskReply::Map {
-                    present, stripe, ..
-                }),
-            ) => self.begin_to_copy(key, &present, stripe),
-            (
-                Asked::Piece { offset, .. },
-                Ok(DiskReply::Read {
-                    data,
-                    checksums,
-                    present,
-                    ..
-                }),
-            ) => self.take_piece(key, offset, &data, &checksums, &present),
-            (_, Ok(other)) => panic!("the source of a move answered {other:?}"),
-            (_, Err(error)) => {
-                self.on_disk_error(disk, part, &error);
-                self.give_move_up(key, &error.to_string());
-            }
-        }
-    }
-
-    fn begin_to_copy(&mut self, key: u64, present: &[u8], stripe: Option<StripeShape>) {
-        let units: u64 = present
-            .iter()
-            .map(|bits| u64::from(bits.count_ones()))
-            .sum();
-        let one = self.replication(key);
-        one.wanted = Some(ranges(present, 0).into());
-        let to = one.disk.expect("a move knows where to");
-        if self.disks.room(to) < units * UNIT_SIZE as u64 {
-            return self.give_move_up(key, "there is no room");
-        }
-        self.receive(key, ReceiveStep::Begin { stripe });
-    }
-
-    fn give_move_up(&mut self, key: u64, reason: &str) {
-        self.replication(key).last_error = reason.to_owned();
-        self.abandon(key);
     }
 }
 

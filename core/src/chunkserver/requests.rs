@@ -196,6 +196,7 @@ impl ChunkServer {
                 Err(ChunkErrorKind::Medium)
             }
             None => Err(ChunkErrorKind::NotFound),
+            Some(info) if self.disks.is_closing(info.disk) => Err(ChunkErrorKind::Medium),
             Some(info) if right == Right::Read && info.version < version => {
                 Err(ChunkErrorKind::Version)
             }

@@ -2,7 +2,7 @@
 //! between them: messages are delivered in order, at once, until nobody has more.
 
 use crate::files::Files;
-use antler_core::chunk::operation::{DiskChange, DiskCompletion, DiskOperation};
+use antler_core::chunk::operation::{DiskChange, DiskCompletion, DiskOperation, DiskRequest};
 use antler_core::chunk::rules::DiskRules;
 use antler_core::chunk::{ChunkStore, Progress, StoreOptions, Tuning};
 use antler_core::chunkserver::{ChunkServer, ChunkServerConfig, Limits};
@@ -67,6 +67,8 @@ pub struct Cluster {
     /// Operations that a test holds back.
     pub hold: bool,
     held: Vec<(usize, DiskOperation)>,
+    /// The files of disks that were closed.
+    closed: BTreeMap<(usize, DiskId), Files>,
     /// Links to this node can't be made.
     pub unreachable: Option<usize>,
 }
@@ -120,6 +122,7 @@ impl Cluster {
             scrub,
             hold: false,
             held: Vec::new(),
+            closed: BTreeMap::new(),
             unreachable: None,
         };
         for at in 0..servers {
@@ -320,6 +323,7 @@ impl Cluster {
 
     fn operate(&mut self, at: usize, operation: DiskOperation) {
         let store = self.nodes[at].stores.get_mut(&operation.disk).unwrap();
+        let closes = matches!(operation.body, DiskRequest::Close);
         let mut work = store.start(operation.body);
         let mut synced = None;
         let result = loop {
@@ -330,6 +334,11 @@ impl Cluster {
             }
         };
         store.check_invariants(false);
+        if closes {
+            let store = self.nodes[at].stores.remove(&operation.disk);
+            let files = store.unwrap().into_vfs();
+            self.closed.insert((at, operation.disk), files);
+        }
         let completion = DiskCompletion {
             disk: operation.disk,
             token: operation.token,
@@ -408,6 +417,40 @@ impl Cluster {
     pub fn order(&mut self, at: usize, disk: u64, rules: DiskRules) {
         let changes = vec![DiskChange::Rules(DiskId(disk), rules)];
         self.input(at, Input::Request(ServerRequest::Disks(changes)));
+    }
+
+    /// Opens a disk for a server that runs.
+    pub fn add_disk(&mut self, at: usize, disk: u64, files: Files, rules: DiskRules) {
+        let (store, mut opened) = ChunkStore::open(files, options(at, disk)).unwrap();
+        opened.rules = rules;
+        self.nodes[at].stores.insert(opened.disk, store);
+        let changes = vec![DiskChange::Add(opened)];
+        self.input(at, Input::Request(ServerRequest::Disks(changes)));
+    }
+
+    /// Has a disk let go.
+    pub fn ask_to_remove(&mut self, at: usize, disk: u64) {
+        let changes = vec![DiskChange::Remove(DiskId(disk))];
+        self.input(at, Input::Request(ServerRequest::Disks(changes)));
+    }
+
+    /// The same, at once: its files.
+    pub fn remove_disk(&mut self, at: usize, disk: u64) -> Files {
+        self.ask_to_remove(at, disk);
+        self.pass(HEARTBEAT * 8);
+        assert!(!self.is_there(at, disk), "nothing is under way on it");
+        self.closed.remove(&(at, DiskId(disk))).unwrap()
+    }
+
+    /// Whether a server has a disk, by its own word.
+    pub fn is_there(&self, at: usize, disk: u64) -> bool {
+        let told = self.from_servers.iter().rev();
+        let mut told = told.filter_map(|(from, said)| match said {
+            ChunkToMaster::Alive { disks, .. } if *from == at => Some(disks),
+            _ => None,
+        });
+        let disks = told.next().expect("it told of its disks");
+        disks.iter().any(|status| status.disk == DiskId(disk))
     }
 
     /// The chunks of which a server's disk holds a whole copy.

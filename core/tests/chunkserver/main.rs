@@ -10,6 +10,7 @@ mod files;
 mod cluster;
 
 mod chain;
+mod closing;
 mod command;
 mod disk;
 mod moves;
