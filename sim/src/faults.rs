@@ -65,6 +65,8 @@ struct FaultState {
     images: Vec<(usize, usize, SimDisk)>,
     /// Disks that changed places.
     swap: Option<Swap>,
+    /// Disks whose configuration was changed: the node, and which of its disks.
+    reloaded: Vec<(usize, usize)>,
 }
 
 impl Script {
@@ -129,6 +131,11 @@ impl Script {
     /// Disks changed places until a fault ends.
     pub(crate) fn keep_swap(&mut self, number: usize, swap: Swap) {
         self.states[number].swap = Some(swap);
+    }
+
+    /// A disk's configuration is changed until a fault ends.
+    pub(crate) fn note_reload(&mut self, number: usize, place: (usize, usize)) {
+        self.states[number].reloaded.push(place);
     }
 
     /// How long a node that stopped as asked stays away.
@@ -217,6 +224,9 @@ impl World {
             Action::ReturnOldMasters => self.return_old_masters(),
             Action::RestoreDisk => self.take_image(number, &fault, &targets),
             Action::SwapDisks => self.swap_disks(number, &fault, &targets),
+            Action::DrainDisk | Action::LimitDisk | Action::AddDisk | Action::RemoveDisk => {
+                self.reload(number, &fault, &targets);
+            }
             Action::JumpClock => self.jump_clocks(&fault, &targets),
             Action::DriftClock => self.drift_clocks(&fault, &targets),
             Action::Upgrade => self.replace(&fault, &targets, FeatureLevel::NEWEST),
@@ -757,6 +767,9 @@ impl World {
         if !state.images.is_empty() {
             self.restore_images(number, state.images);
         }
+        for place in state.reloaded {
+            self.undo_reload(number, place);
+        }
     }
 
     /// Everything that can heal does, and everything that is down starts.
@@ -795,6 +808,8 @@ impl FaultPlan {
                 Some(0)
             }
             Action::LoseDisk | Action::Recover | Action::LoseDatacentre | Action::FailRange => None,
+            Action::DrainDisk | Action::LimitDisk | Action::RemoveDisk => self.lasts,
+            Action::AddDisk => Some(0),
             _ if self.once => Some(0),
             Action::FillDisk
             | Action::SlowDisk

@@ -28,6 +28,7 @@ pub mod page;
 pub mod plan;
 mod process;
 pub mod recording;
+mod reload;
 mod replace;
 pub mod scale;
 pub mod scenario;

@@ -86,6 +86,10 @@ pub(crate) struct Node {
     pub(crate) strange: Option<usize>,
     /// Disks that could not even be opened and were tried again.
     tried: BTreeSet<usize>,
+    /// What is ordered of its disks.
+    pub(crate) rules: BTreeMap<usize, DiskRules>,
+    /// Disks that were taken out of its configuration.
+    pub(crate) out: BTreeSet<usize>,
     /// When the present process began.
     pub(crate) since: Nanos,
     /// As which version the present process was built.
@@ -144,6 +148,8 @@ impl Node {
             paused_until: 0,
             held: Vec::new(),
             tried: BTreeSet::new(),
+            rules: BTreeMap::new(),
+            out: BTreeSet::new(),
             wake: Nanos::MAX,
             directory: Directory::default(),
             retired: false,
@@ -341,8 +347,13 @@ impl Node {
             let disk = self.disks[number].clone();
             let options = self.store_options(number);
             let (id, path) = (options.disk, options.path.clone());
+            if self.out.contains(&number) {
+                runners.push(StoreRunner::new(id, disk, None));
+                continue;
+            }
             match ChunkStore::open(disk.clone(), options) {
-                Ok((store, found)) => {
+                Ok((store, mut found)) => {
+                    found.rules = self.rules_of(number);
                     runners.push(StoreRunner::new(found.disk, disk.clone(), Some(store)));
                     opened.push(found);
                 }
@@ -466,6 +477,19 @@ impl Node {
         std::iter::once(datacentre).chain(rack).collect()
     }
 
+    /// An empty disk joins the configuration of a chunkserver.
+    pub(crate) fn add_disk(&mut self) {
+        self.disk_ids.push(DiskId(self.rng.word()));
+        let disk = new_disk(self.role, &self.place, &mut self.rng);
+        self.disks.push(disk);
+    }
+
+    /// The number of a disk as it was formatted, or will be.
+    pub(crate) fn disk_id(&self, number: usize) -> DiskId {
+        let store = self.store(number);
+        store.map_or(self.disk_ids[number], ChunkStore::id)
+    }
+
     /// An empty disk takes the place of one. The process that used that must have ended.
     pub(crate) fn replace_disk(&mut self, number: usize) {
         assert!(self.process.is_none(), "nobody has the disk open");
@@ -565,7 +589,8 @@ impl Node {
     pub(crate) fn gave_up(&self, number: usize) -> bool {
         let is_server = matches!(self.process, Some(Process::Server(_)));
         let store = self.store(number);
-        is_server && store.is_none_or(|store| store.failed().is_some())
+        let is_used = is_server && !self.out.contains(&number);
+        is_used && store.is_none_or(|store| store.failed().is_some())
     }
 
     /// The process is gone; the disks keep what they may.

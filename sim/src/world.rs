@@ -881,6 +881,7 @@ fn kind_of(stimulus: &Stimulus) -> u64 {
         Stimulus::Shutdown => 6 << 32,
         Stimulus::Ask(request) => 7 << 32 | request.operation,
         Stimulus::Due(number) => 8 << 32 | number,
+        Stimulus::Disks(changes) => 9 << 32 | changes.len() as u64,
     }
 }
 

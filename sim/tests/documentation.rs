@@ -70,7 +70,7 @@ fn every_fault_is_read() {
             count += 1;
         }
     }
-    assert_eq!(count, 28);
+    assert_eq!(count, 32);
 }
 
 #[test]

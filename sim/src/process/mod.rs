@@ -14,7 +14,7 @@ pub(crate) use member::{MemberMachine, MemberProcess};
 pub(crate) use server::{ServerProcess, StoreRunner};
 
 use crate::network::Nanos;
-use antler_core::chunk::operation::DiskOperation;
+use antler_core::chunk::operation::{DiskChange, DiskOperation};
 use antler_core::client::request::{ClientAnswer, ClientRequest};
 use antler_core::hash::Digest;
 use antler_core::ids::{Address, Incarnation, LinkId};
@@ -40,6 +40,8 @@ pub(crate) enum Stimulus {
     Message(LinkId, Message),
     Timeout,
     Shutdown,
+    /// A chunkserver's configuration was read again.
+    Disks(Vec<DiskChange>),
     Ask(Box<ClientRequest>),
     /// Something of its storage is due.
     Due(u64),
@@ -149,7 +151,7 @@ fn input<C, R>(stimulus: Stimulus, shutdown: impl FnOnce() -> Option<R>) -> Opti
         Stimulus::Message(link, message) => Input::Message { link, message },
         Stimulus::Timeout => Input::Timeout,
         Stimulus::Shutdown => Input::Request(shutdown()?),
-        Stimulus::Ask(_) | Stimulus::Due(_) => return None,
+        Stimulus::Ask(_) | Stimulus::Due(_) | Stimulus::Disks(_) => return None,
     })
 }
 

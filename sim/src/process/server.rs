@@ -7,7 +7,9 @@
 use super::{Act, Moment, Other, Stimulus, Witness, drive, input, witness_of};
 use crate::disk::{SimDisk, SyncBegun};
 use crate::network::Nanos;
-use antler_core::chunk::operation::{DiskCompletion, DiskError, DiskOperation, DiskReply};
+use antler_core::chunk::operation::{
+    DiskCompletion, DiskError, DiskOperation, DiskReply, DiskRequest,
+};
 use antler_core::chunk::{ChunkStore, Progress, StoreMark, Work};
 use antler_core::chunkserver::ChunkServer;
 use antler_core::ids::{DiskId, Token};
@@ -52,6 +54,8 @@ struct Running {
     token: Token,
     work: Option<Work>,
     state: State,
+    /// The disk is let go when it ends.
+    closes: bool,
 }
 
 enum State {
@@ -78,9 +82,21 @@ impl ServerProcess {
         &self.storage.runners
     }
 
+    /// A disk is there from now on, in the place of one that was closed or behind all.
+    pub(crate) fn put_runner(&mut self, at: usize, runner: StoreRunner) {
+        match self.storage.runners.get_mut(at) {
+            Some(place) => {
+                assert!(place.store.is_none(), "a disk is opened once");
+                *place = runner;
+            }
+            None => self.storage.runners.push(runner),
+        }
+    }
+
     pub(super) fn handle(&mut self, at: Moment, stimulus: Stimulus, acts: &mut Vec<Act>) {
         let input = match stimulus {
             Stimulus::Due(number) => self.storage.step(at.world, number, acts),
+            Stimulus::Disks(changes) => Some(Input::Request(ServerRequest::Disks(changes))),
             other => input(other, || Some(ServerRequest::Shutdown)),
         };
         let Some(input) = input else { return };
@@ -115,6 +131,7 @@ impl Storage {
         let runner = &mut self.runners[at];
         runner.disk.settle(now);
         runner.disk.begin(now.max(runner.busy));
+        let closes = matches!(operation.body, DiskRequest::Close);
         let work = runner
             .store
             .as_mut()
@@ -128,6 +145,7 @@ impl Storage {
                 None => State::Over(Err(unusable)),
             },
             work,
+            closes,
         };
         self.under_way.insert(number, running);
         match self.under_way[&number].state {
@@ -188,6 +206,12 @@ impl Storage {
                 let fails = matches!(result, Err(DiskError::Medium(_)));
                 if fails && self.failed.insert(running.runner) {
                     acts.push(Act::Witness(Witness::DiskFailed));
+                }
+                if running.closes {
+                    let runner = &mut self.runners[running.runner];
+                    runner.store = None;
+                    runner.disk.kill(now);
+                    self.failed.remove(&running.runner);
                 }
                 let disk = self.runners[running.runner].id;
                 let token = running.token;

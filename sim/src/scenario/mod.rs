@@ -19,6 +19,7 @@ pub use site::{Link, Site};
 pub use who::Who;
 pub use year::{Each, Rate, Storage, Year};
 
+use antler_core::machine::Role;
 use antler_core::placement::{Archive, Policy};
 use antler_core::version::FeatureLevel;
 use serde::de::DeserializeOwned;
@@ -385,6 +386,14 @@ pub enum Action {
     FillDisk,
     /// A disk is slow.
     SlowDisk,
+    /// A chunkserver is told to empty a disk.
+    DrainDisk,
+    /// A chunkserver is told to place nothing new on a disk.
+    LimitDisk,
+    /// A chunkserver that runs is given another disk, an empty one.
+    AddDisk,
+    /// A disk is taken away from a chunkserver that runs.
+    RemoveDisk,
     /// No call to a disk ends before the fault does.
     HangDisk,
     /// A disk is pulled, and put in again later: what was not synced is lost in part.
@@ -574,6 +583,19 @@ impl Fault {
         let names_place = matches!(self.who, Who::Datacentre(_));
         if self.action == Action::LoseDatacentre && !names_place {
             return Err("`lose-datacentre` needs a `datacentre-N`".to_owned());
+        }
+        let of_servers = matches!(
+            self.action,
+            Action::DrainDisk | Action::LimitDisk | Action::AddDisk | Action::RemoveDisk
+        );
+        let names_servers = matches!(
+            self.who,
+            Who::Any(Role::ChunkServer)
+                | Who::Numbered(Role::ChunkServer, _)
+                | Who::All(Role::ChunkServer)
+        );
+        if of_servers && !names_servers {
+            return Err(format!("`{}` is of a chunkserver", self.action));
         }
         if self.by.is_some() != (self.action == Action::JumpClock) {
             return Err("`jump-clock` needs `by`, and nothing else has it".to_owned());

@@ -158,7 +158,9 @@ impl World {
                 let reader = &mut self.judges.reader;
                 let nodes = &self.nodes;
                 let in_use = |disk: &ServerDisk| {
-                    !disk.disk.faults().vanished && !nodes[disk.node].gave_up(disk.number)
+                    let node = &nodes[disk.node];
+                    let is_used = !node.out.contains(&disk.number) && !node.gave_up(disk.number);
+                    !disk.disk.faults().vanished && is_used
                 };
                 let is_old =
                     |node: &Node| node.role == Role::Client && node.version < FeatureLevel::CODES;
