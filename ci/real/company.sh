@@ -231,14 +231,18 @@ lose_disk() {
     say "told as failed after $(seconds_since "$began") s"
     redundant_again "$began" "loss of a disk"
 }
-# A new, empty one stands in its place, before the next thing is lost.
+# A new, empty one stands in its place, and everything is redundant again, before the next
+# thing is lost: what is written while its server starts again has one copy less.
 replace_disk() {
+    local began
+    began=$(date +%s)
     end_daemon TERM chunkserver-1
     faultfs clear
     rm -rf "$WORK/failing/chunkserver-1/disk-1"
     mkdir "$WORK/failing/chunkserver-1/disk-1"
     start chunkserver-1
     until_told 60 "the new disk is there" "[.servers[] | select(.address == \"$(address chunkserver-1):7421\" and .alive) | .disks[] | select(.failed == \"\")] | length == 2"
+    redundant_again "$began" "a new disk"
 }
 
 lose_server() {
@@ -251,9 +255,12 @@ lose_server() {
     redundant_again "$began" "loss of a server"
 }
 replace_server() {
+    local began
+    began=$(date +%s)
     mkdir -p "$WORK/failing/chunkserver-3"/disk-{1,2}
     start chunkserver-3
     until_told 60 "the new server is there" "[.servers[] | select(.address == \"$(address chunkserver-3):7421\" and .alive)] | length == 1"
+    redundant_again "$began" "a new server"
 }
 
 of_site() { # of_site SITE: its daemons and the mount with programs
