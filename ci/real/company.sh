@@ -13,7 +13,7 @@
 # FILES=N sets how many. Needs the right to make network namespaces and TUN devices;
 # without it nothing is run, and the exit code is 77.
 . "$(dirname "$0")/lib.sh"
-files=${FILES:-$(full_or_short 20000 2000)}
+files=${FILES:-$(full_or_short 20000 1000)}
 # Far from the masters each file waits: a company copies several branches at once.
 abreast=16
 
