@@ -26,6 +26,9 @@ use std::collections::{BTreeMap, BTreeSet};
 pub(super) const AGAIN: Duration = Duration::from_secs(1);
 /// The same for one whose copies are enough, and may come home.
 const HOME_AGAIN: Duration = Duration::from_secs(10);
+/// How far apart the looks at chunks are that have no place: a lost site may leave all of
+/// them without one, and the leader has other things to do.
+const PLACELESS_APART: Duration = Duration::from_micros(200);
 /// Chunks that one pump looks at.
 const LOOKS_MAX: usize = 256;
 /// Chunks without a free server at which a pump ends: behind large ones a small one may
@@ -105,6 +108,8 @@ pub(super) struct Repair {
     /// Servers had no room for what is first in the queue: nothing is looked at until
     /// one may have.
     rests: bool,
+    /// When the last of the chunks that have no place is looked at again.
+    placeless: Instant,
 }
 
 impl Repair {
@@ -123,6 +128,7 @@ impl Repair {
         self.running.clear();
         self.failed.clear();
         self.later.clear();
+        self.placeless = Instant::default();
     }
 
     pub(super) fn is_running(&self, chunk: ChunkId) -> bool {
@@ -214,6 +220,12 @@ impl Repair {
 
     pub(super) fn look_later(&mut self, chunk: ChunkId, when: Instant) {
         self.later.insert((when, chunk));
+    }
+
+    /// It has no place: when it is looked at again. Of many each waits for longer.
+    fn look_for_place(&mut self, soonest: Instant) -> Instant {
+        self.placeless = soonest.max(self.placeless + PLACELESS_APART);
+        self.placeless
     }
 
     /// Something that servers were busy with ended.
@@ -514,7 +526,10 @@ impl Master {
                 Begun::Settled
             }
             Target::Busy => Begun::NoRoom,
-            Target::Nowhere => self.repair.put_off(class, chunk, later),
+            Target::Nowhere => {
+                let later = self.repair.look_for_place(later);
+                self.repair.put_off(class, chunk, later)
+            }
         }
     }
 
@@ -795,4 +810,25 @@ pub(super) fn next_copy(
 ) -> Option<ServerId> {
     let next = placement::choose(policy, candidates, present, 1, rng).pop();
     next.or_else(|| placement::homecoming(policy, candidates, present, rng))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn few_without_a_place_are_looked_at_soon_and_many_one_after_the_other() {
+        let mut repair = Repair::default();
+        let soonest = Instant(0) + AGAIN;
+        let due: Vec<Instant> = (0..10_000)
+            .map(|_| repair.look_for_place(soonest))
+            .collect();
+        assert_eq!(due[0], soonest);
+        assert!(
+            due.windows(2)
+                .all(|two| two[1].since(two[0]) == PLACELESS_APART)
+        );
+        let much_later = due[9_999] + AGAIN;
+        assert_eq!(repair.look_for_place(much_later), much_later);
+    }
 }
