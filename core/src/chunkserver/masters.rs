@@ -282,22 +282,26 @@ impl ChunkServer {
         }
     }
 
-    /// Notes what a member says; false if it is of the past.
+    /// Notes what a member says; false if it is of the past, or can't tell yet: one that has
+    /// just begun knows of no life of the cluster before it has read its log again.
     fn on_heard(&mut self, link: LinkId, term: Term, incarnation: Incarnation) -> bool {
-        if incarnation < self.masters.incarnation {
+        let is_of_now = incarnation >= self.masters.incarnation;
+        if !is_of_now && incarnation > Incarnation::default() {
             self.drop_master(link, "it is of an older life of the cluster");
             return false;
         }
         let now = self.now;
         let masters = &mut self.masters;
-        masters.incarnation = incarnation;
+        masters.incarnation = masters.incarnation.max(incarnation);
         let member = masters.member_mut(link);
         member.retry = RETRY_FIRST;
         if let LinkState::Up(up) = &mut member.state {
             up.heard_at = now;
         }
-        let is_current = term >= masters.term;
-        masters.term = masters.term.max(term);
+        let is_current = is_of_now && term >= masters.term;
+        if is_of_now {
+            masters.term = masters.term.max(term);
+        }
         is_current
     }
 

@@ -119,6 +119,31 @@ fn a_master_of_an_older_life_of_the_cluster_is_left() {
 }
 
 #[test]
+fn a_master_that_did_not_read_its_log_yet_is_kept_and_leads_nobody() {
+    let mut cluster = Cluster::new(1, 1);
+    let copy = cluster.copy(0, 1, 1, Right::Write);
+    let written = cluster.write(std::slice::from_ref(&copy), 0, b"x", true);
+    written.unwrap();
+    cluster.leader_speaks = false;
+    let link = cluster.nodes[0].leader.unwrap();
+    for _ in 0..10 {
+        let said = MasterToChunk::Heard {
+            term: Term(cluster.term.0 + 9),
+            leader: true,
+            incarnation: Incarnation(0),
+            keys: vec![key()],
+            heard: cluster.now.0,
+        };
+        let message = Message::MasterToChunk(said);
+        cluster.input(0, Input::Message { link, message });
+        cluster.pass(HEARTBEAT);
+    }
+    assert_eq!(cluster.nodes[0].leader, Some(link), "it is heard, and kept");
+    cluster.pass(SERVE_LEASE);
+    assert_eq!(cluster.sync(&[copy]), Err(ChunkErrorKind::Busy));
+}
+
+#[test]
 fn what_is_wrong_with_a_disk_is_told_with_the_first_input() {
     let disk = OpenedDisk {
         disk: DiskId(1),
