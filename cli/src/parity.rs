@@ -96,7 +96,7 @@ mod tests {
         let mut wrong = right.clone();
         wrong.get_mut(&4).expect("it is there")[BLOCK_SIZE + 1] ^= 1;
         assert_eq!(strays(layout(), &wrong), BTreeSet::from([4]));
-        let mut wrong = right.clone();
+        let mut wrong = right;
         wrong.get_mut(&1).expect("it is there")[17] ^= 1;
         assert_eq!(strays(layout(), &wrong), BTreeSet::from([3, 4]));
     }
