@@ -10,6 +10,7 @@ use super::request::Handle;
 use super::write::Place;
 use crate::errno::Errno;
 use crate::ids::InodeId;
+use crate::limits::CHUNK_SIZE;
 use bytes::Bytes;
 use std::collections::BTreeMap;
 
@@ -168,6 +169,13 @@ impl Client {
                 .retain(|&at, piece| at >= end || at + u64::from(piece.length) <= offset);
             self.ahead_bytes -= before - sum(&open.ahead);
         }
+    }
+
+    /// What was read ahead of a chunk is out of date. So it is when what was acknowledged is to
+    /// be written again: the copies lost it, and what was read of them since would be served
+    /// once it is durable and kept here no more.
+    pub(super) fn drop_ahead_of_chunk(&mut self, (inode, index): Place) {
+        self.drop_ahead(inode, start_of(index), CHUNK_SIZE);
     }
 
     /// Everything that a handle read ahead goes.

@@ -127,6 +127,7 @@ impl Client {
                 let is_kept = chunk.extents.is_dirty() || chunk.owed.is_some();
                 (is_kept, grant.map(|grant| (grant.chunk, grant.epoch)))
             });
+            self.drop_ahead_of_chunk((inode, index));
             match left {
                 Some((true, _)) => self.want_lease((inode, index)),
                 Some((false, lease)) => self.drop_lease((inode, index), lease),

@@ -201,7 +201,7 @@ impl Client {
     /// writer that it is recalled from may have more than the master knows of. Where the
     /// part reaches to that end the master lowers `valid` besides.
     fn zero_border(&mut self, place: Place, from: u32, to: u32) {
-        self.drop_ahead(place.0, start_of(place.1), CHUNK_SIZE);
+        self.drop_ahead_of_chunk(place);
         self.overlay(place, from, Content::Zeros(to - from));
         self.pass_border(place.0);
     }

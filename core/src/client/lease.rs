@@ -177,6 +177,7 @@ impl Client {
             self.marks.reach(Mark::CopyBlamed);
         }
         self.unsynced.remove(&place);
+        self.drop_ahead_of_chunk(place);
         let file = self.files.get_mut(&place.0).expect("it is there");
         file.close_generation();
         if self.is_hopeless(since) {
@@ -487,6 +488,7 @@ impl Client {
         self.unsynced.remove(&place);
         let generation = self.files[&place.0].generation;
         self.edit(place, |chunk| restart_writes(chunk, generation));
+        self.drop_ahead_of_chunk(place);
         let file = self.files.get_mut(&place.0).expect("it has a chunk");
         file.close_generation();
         self.want_lease(place);
