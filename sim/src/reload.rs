@@ -48,27 +48,11 @@ impl World {
     }
 
     fn change_disk(&mut self, index: usize, at: usize, action: Action) {
-        let limit = Some(Amount::Bytes(1));
         let node = &mut self.nodes[index];
         match action {
-            Action::DrainDisk => {
-                let drain = true;
-                node.rules.insert(
-                    at,
-                    DiskRules {
-                        drain,
-                        ..node.rules_of(at)
-                    },
-                );
-            }
+            Action::DrainDisk => node.rules.entry(at).or_default().drain = true,
             Action::LimitDisk => {
-                node.rules.insert(
-                    at,
-                    DiskRules {
-                        limit,
-                        ..node.rules_of(at)
-                    },
-                );
+                node.rules.entry(at).or_default().limit = Some(Amount::Bytes(1));
             }
             Action::RemoveDisk => {
                 node.out.insert(at);

@@ -45,7 +45,6 @@ impl ChunkServer {
         }
         self.follow_drains();
         self.say_disks();
-        self.close_disks();
     }
 
     fn say_parts_on(&mut self, disk: DiskId) {

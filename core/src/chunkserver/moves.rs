@@ -45,7 +45,6 @@ pub(super) struct Moves {
 #[derive(Debug)]
 struct Walk {
     next: Bound<PartId>,
-    running: usize,
     due: Instant,
 }
 
@@ -81,7 +80,6 @@ impl ChunkServer {
         for disk in drained {
             let walk = Walk {
                 next: Bound::Unbounded,
-                running: 0,
                 due: self.now,
             };
             self.moves.walks.entry(disk).or_insert(walk);
@@ -116,11 +114,10 @@ impl ChunkServer {
             MOVES_MAX
         };
         for _ in 0..MOVES_MAX {
-            let walk = &self.moves.walks[&disk];
-            if walk.running >= most {
+            if self.moves_off(disk) >= most {
                 return None;
             }
-            let range = (walk.next, Bound::Unbounded);
+            let range = (self.moves.walks[&disk].next, Bound::Unbounded);
             match self.parts.next_on(disk, range, LOOKS_MAX) {
                 Looked::Part(part) => {
                     self.walk(disk).next = Bound::Excluded(part);
@@ -153,7 +150,6 @@ impl ChunkServer {
         if left || self.is_being_made(part) || !self.parts.is_at_rest(part) {
             return;
         }
-        self.walk(from).running += 1;
         self.begin_move(part, from, to);
     }
 
@@ -161,7 +157,6 @@ impl ChunkServer {
     pub(super) fn on_move_ended(&mut self, from: DiskId, moved: bool) {
         let now = self.now;
         if let Some(walk) = self.moves.walks.get_mut(&from) {
-            walk.running = walk.running.saturating_sub(1);
             let due = if moved { now } else { now + PAUSE };
             walk.due = walk.due.min(due);
         }

@@ -23,7 +23,7 @@ const SAMPLES_KEPT: u32 = 4096;
 /// What takes no longer than that is not told from nothing, by who asks over a network.
 const UNFELT: u64 = 1000;
 
-/// Four to each doubling, from a microsecond to an hour.
+/// Four to each doubling, from 4 microseconds to two hours.
 const BUCKETS: usize = 4 * 32;
 
 /// How long operations took: a histogram of microseconds, its steps a quarter of a doubling.

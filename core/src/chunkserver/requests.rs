@@ -233,6 +233,11 @@ impl ChunkServer {
         reading: Reading,
         result: Result<DiskReply, DiskError>,
     ) {
+        let is_gone = matches!(result, Err(DiskError::NotFound));
+        if let Some(to) = self.moved_from(disk, reading.part).filter(|_| is_gone) {
+            let request = reading.body.clone();
+            return self.operate(to, request, Issued::Read(reading));
+        }
         if let Some(begun) = reading.begun {
             self.end_foreground(begun);
         }
@@ -254,11 +259,6 @@ impl ChunkServer {
                 present, version, ..
             }) => Ok((version, ChunkReplyBody::Map { present }, Bytes::new())),
             Ok(other) => panic!("a read was answered by {other:?}"),
-            Err(DiskError::NotFound) if self.moved_from(disk, reading.part).is_some() => {
-                let to = self.moved_from(disk, reading.part);
-                let request = reading.body.clone();
-                return self.operate(to.expect("it moved"), request, Issued::Read(reading));
-            }
             Err(error) => {
                 self.on_disk_error(disk, reading.part, &error);
                 Err(kind_of(&error))

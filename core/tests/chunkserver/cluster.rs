@@ -444,13 +444,18 @@ impl Cluster {
 
     /// Whether a server has a disk, by its own word.
     pub fn is_there(&self, at: usize, disk: u64) -> bool {
+        let mut disks = self.told_disks(at).iter();
+        disks.any(|status| status.disk == DiskId(disk))
+    }
+
+    /// What a server told last of its disks.
+    fn told_disks(&self, at: usize) -> &[DiskStatus] {
         let told = self.from_servers.iter().rev();
         let mut told = told.filter_map(|(from, said)| match said {
             ChunkToMaster::Alive { disks, .. } if *from == at => Some(disks),
             _ => None,
         });
-        let disks = told.next().expect("it told of its disks");
-        disks.iter().any(|status| status.disk == DiskId(disk))
+        told.next().expect("it told of its disks")
     }
 
     /// The chunks of which a server's disk holds a whole copy.
@@ -461,13 +466,8 @@ impl Cluster {
 
     /// What a server told last of one of its disks.
     pub fn disk_status(&self, at: usize, disk: u64) -> DiskStatus {
-        let told = self.from_servers.iter().rev();
-        let mut told = told.filter_map(|(from, said)| match said {
-            ChunkToMaster::Alive { disks, .. } if *from == at => Some(disks),
-            _ => None,
-        });
-        let disks = told.next().expect("it told of its disks");
-        let found = disks.iter().find(|status| status.disk == DiskId(disk));
+        let mut disks = self.told_disks(at).iter();
+        let found = disks.find(|status| status.disk == DiskId(disk));
         found.expect("it has the disk").clone()
     }
 

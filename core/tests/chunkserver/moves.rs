@@ -106,9 +106,9 @@ fn whatever_step_a_crash_hits_each_part_is_there_once_and_whole() {
     }
 }
 
-#[test]
-fn a_write_amid_the_copying_ends_the_move_and_is_not_lost() {
-    let mut cluster = filled(6);
+/// A server with so many parts, amid the copying of those on its disk 1, and which they are.
+fn amid_copying(parts: u64) -> (Cluster, Vec<u64>) {
+    let mut cluster = filled(parts);
     let moving = cluster.chunks_on(0, 1);
     cluster.hold = true;
     cluster.order(0, 1, DRAIN);
@@ -116,6 +116,12 @@ fn a_write_amid_the_copying_ends_the_move_and_is_not_lost() {
     for _ in 0..moving.len() * 2 {
         cluster.release_one();
     }
+    (cluster, moving)
+}
+
+#[test]
+fn a_write_amid_the_copying_ends_the_move_and_is_not_lost() {
+    let (mut cluster, moving) = amid_copying(6);
     let mut asked = Vec::new();
     for &chunk in &moving {
         let copy = cluster.copy(0, chunk, 2, Right::Write);
@@ -138,14 +144,7 @@ fn a_write_amid_the_copying_ends_the_move_and_is_not_lost() {
 
 #[test]
 fn a_part_that_is_deleted_amid_its_move_is_gone_from_both_disks() {
-    let mut cluster = filled(4);
-    let moving = cluster.chunks_on(0, 1);
-    cluster.hold = true;
-    cluster.order(0, 1, DRAIN);
-    cluster.pass(Duration::from_millis(5));
-    for _ in 0..moving.len() * 2 {
-        cluster.release_one();
-    }
+    let (mut cluster, moving) = amid_copying(4);
     let parts = moving
         .iter()
         .map(|chunk| (PartId::whole(ChunkId(*chunk)), ChunkVersion(1)));

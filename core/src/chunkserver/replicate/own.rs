@@ -37,6 +37,13 @@ impl ChunkServer {
         }
     }
 
+    /// How many parts are being moved off a disk.
+    pub(in crate::chunkserver) fn moves_off(&self, disk: DiskId) -> usize {
+        let moving = self.replications.moving.values();
+        let off = moving.filter(|key| self.moves_from(**key) == Some(disk));
+        off.count()
+    }
+
     /// A part is changed: what was copied of it is of no use.
     pub(in crate::chunkserver) fn spoil_move(&mut self, part: PartId) {
         let key = self.replications.moving.get(&part).copied();
