@@ -9,26 +9,11 @@ cluster_up --chunkservers 5
 files=$(full_or_short 200 30)
 
 content() { yes "file $1 of many" | head -c $((1 + $1 * 1999)) || true; }
-check() {
-    local number
-    for number in $(seq "$files"); do
-        content "$number" | cmp - <(dd if="$MNT/wide/$number" bs=1M iflag=direct status=none) || fail "$1: file $number differs"
-    done
-}
+check() { compare_files "$MNT/wide" "$1"; }
 # of N FIELD: what status tells of chunkserver N.
 of() { status ".servers[] | select(.address == \"$(listens "$1")\") | .$2"; }
 # explained PATH FILTER: what explain tells.
 explained() { "$ANTLER" explain "$1" --json | jq -r "$2"; }
-# until_is SECONDS WHAT VALUE COMMAND...: waits for what a command says.
-until_is() {
-    local start seconds=$1 what=$2 value=$3
-    start=$(date +%s)
-    shift 3
-    until [ "$("$@")" = "$value" ]; do
-        [ "$(seconds_since "$start")" -lt "$seconds" ] || fail "$what: $("$@") and not $value; $(status .chunks)"
-        sleep 0.5
-    done
-}
 
 say "$files files of a class with terms, and each copy tells which it fills"
 for server in 1 2; do antler label "$(listens $server)" dc=west >/dev/null || fail "a label"; done

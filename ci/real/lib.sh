@@ -46,6 +46,23 @@ fail() {
 # full_or_short FULL SHORT: the figure for this run.
 full_or_short() { if [ -n "$SHORT" ]; then echo "$2"; else echo "$1"; fi; }
 seconds_since() { echo $(($(date +%s) - $1)); }
+# until_is SECONDS WHAT VALUE COMMAND...: waits for what a command says.
+until_is() {
+    local start seconds=$1 what=$2 value=$3
+    start=$(date +%s)
+    shift 3
+    until [ "$("$@")" = "$value" ]; do
+        [ "$(seconds_since "$start")" -lt "$seconds" ] || fail "$what: $("$@") and not $value; $(status .chunks)"
+        sleep 0.3
+    done
+}
+# compare_files FOLDER WHEN: files 1 to $files are as `content` says, read from the chunkservers.
+compare_files() {
+    local number
+    for number in $(seq "$files"); do
+        content "$number" | cmp - <(dd if="$1/$number" bs=1M iflag=direct status=none) || fail "$2: file $number differs"
+    done
+}
 
 # --- what is ours, and its end ---------------------------------------------
 

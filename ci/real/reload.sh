@@ -9,25 +9,10 @@ cluster_up --chunkservers 2
 files=$(full_or_short 300 60)
 
 content() { yes "file $1 of many" | head -c $((1 + $1 * 2999)) || true; }
-check() {
-    local number
-    for number in $(seq "$files"); do
-        content "$number" | cmp - <(dd if="$MNT/all/$number" bs=1M iflag=direct status=none) || fail "$1: file $number differs"
-    done
-}
+check() { compare_files "$MNT/all" "$1"; }
 # disk NUMBER FIELD: what status tells of a disk of chunkserver 1, by the end of its path.
 disk() { status ".servers[] | select(.address == \"$(listens 1)\") | .disks[] | select(.path | endswith(\"disk-$1\")) | .$2"; }
 disks() { status "[.servers[] | select(.address == \"$(listens 1)\") | .disks[]] | length"; }
-# until_is SECONDS WHAT VALUE COMMAND...: waits for what a command says.
-until_is() {
-    local start seconds=$1 what=$2 value=$3
-    start=$(date +%s)
-    shift 3
-    until [ "$("$@")" = "$value" ]; do
-        [ "$(seconds_since "$start")" -lt "$seconds" ] || fail "$what: $("$@") and not $value"
-        sleep 0.3
-    done
-}
 folder=$DIR/chunkserver-1
 config=$folder/config.toml
 log=$folder/log

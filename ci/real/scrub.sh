@@ -28,13 +28,7 @@ content() {
     [ "$1" -le $((files - 3)) ] || length=$((3 * 1024 * 1024 + 4321))
     yes "file $1 of so many" | head -c "$length" || true
 }
-# compare WHEN: every byte of every file, from the chunkservers.
-compare() {
-    local number
-    for number in $(seq "$files"); do
-        content "$number" | cmp - <(dd if="$MNT/tree/$number" bs=1M iflag=direct status=none) || fail "$1: file $number differs"
-    done
-}
+compare() { compare_files "$MNT/tree" "$1"; }
 # rot SERVER FILE: what a file holds rots in one place of a server's disk.
 rot() {
     local slots offset
