@@ -80,6 +80,8 @@ pub(super) struct ChunkWrite {
     pub(super) lease: Lease,
     /// The newest grant; kept after a failure for reading and comparing.
     pub(super) grant: Option<LeasedChunk>,
+    /// The last grant of the lease that a stale commit gave up.
+    pub(super) given_up: Option<LeasedChunk>,
     /// Numbers the grants: replies under an older one are not heard.
     pub(super) tenure: u64,
     /// Something was sent under this tenure.
@@ -144,6 +146,7 @@ impl ChunkWrite {
             pieces: BTreeMap::new(),
             lease: Lease::None,
             grant: None,
+            given_up: None,
             tenure: 0,
             is_written: false,
             is_acknowledged: false,

@@ -661,7 +661,7 @@ fn was_held_by_others(held: &LeasedChunk, grant: &LeasedChunk) -> bool {
 /// file came before what that one wrote: to write it again would undo that. It is owed a sync
 /// where the copies still have it. (What was never part of the file may come later.)
 fn yield_to_others(chunk: &mut ChunkWrite, grant: &LeasedChunk) -> Option<Owed> {
-    let held = chunk.grant.as_ref()?;
+    let held = chunk.grant.as_ref().or(chunk.given_up.as_ref())?;
     if !was_held_by_others(held, grant) {
         return None;
     }
@@ -691,7 +691,7 @@ fn apply_grant(chunk: &mut ChunkWrite, grant: LeasedChunk) {
     (chunk.vouched, chunk.vouching) = (0, None);
     chunk.failed.clear();
     chunk.lease = Lease::Held;
-    chunk.grant = Some(grant);
+    (chunk.grant, chunk.given_up) = (Some(grant), None);
 }
 
 /// Everything not durable is to be sent again, on behalf of whoever waits longest: as
@@ -746,7 +746,7 @@ fn end_tenure(chunk: &mut ChunkWrite) {
     (chunk.is_resent, chunk.has_strayed) = (false, false);
     chunk.owed = None;
     chunk.lease = Lease::None;
-    chunk.grant = None;
+    (chunk.grant, chunk.given_up) = (None, None);
     chunk.tenure += 1;
     chunk.acknowledged = None;
     chunk.is_written = false;

@@ -174,6 +174,29 @@ fn what_was_closed_before_a_fence_is_not_written_again_over_what_another_closed_
 }
 
 #[test]
+fn a_stale_commit_writes_nothing_again_over_what_another_closed_since() {
+    let (mut world, mount, other) = world_with(Duration::from_secs(60));
+    let file = world.create(mount, "a");
+    let (inode, handle) = (file.0, world.open(mount, file.0));
+    world.write(mount, file, 0, &[1; 5000]);
+    world.done(mount, FileRequest::Flush { inode, handle });
+    world.write(mount, file, 10_000, &[3; 1000]);
+    world.run_for(Duration::from_millis(200));
+    world.master.fence_open();
+    world.run_for(Duration::from_millis(50));
+    let again = (inode, world.open(other, inode));
+    world.write(other, again, 1000, &[2; 5000]);
+    world.close(other, again);
+    // Its lease was fenced: the commit is stale, and the other mount's lease comes between.
+    world.done(mount, FileRequest::Flush { inode, handle });
+    let again = (inode, world.open(other, inode));
+    let found = world.read(other, again, 0, 11_000);
+    assert_eq!(found[..1000], [1; 1000]);
+    assert_eq!(found[1000..6000], [2; 5000]);
+    assert_eq!(found[10_000..], [3; 1000]);
+}
+
+#[test]
 fn what_was_closed_and_lost_before_another_wrote_is_told_and_not_written_again() {
     let (mut world, mount, other) = world_with(Duration::from_millis(100));
     let file = world.create(mount, "a");
