@@ -208,6 +208,40 @@ fn a_copy_that_was_moved_before_the_log_is_read_makes_no_other_superfluous() {
     }
 }
 
+/// What servers are told when one of two copies is reported with the version of before the
+/// log's, in such a life of its server; the log was read before any server was there.
+fn told_after_an_older_report(lives: u64) -> usize {
+    let mut bench = Bench::new();
+    let (servers, chunk) = settled_on_two(&mut bench);
+    let [(first, _), (second, _), (spare, _)] = servers[..] else {
+        panic!("there are three")
+    };
+    let mut bench = bench.restart();
+    bench.lead();
+    let report = |version| PartReport {
+        part: PartId::whole(chunk),
+        version: ChunkVersion(version),
+        epoch: Epoch(1),
+        disk: DiskId(0),
+        bad: false,
+        suspect: false,
+    };
+    let links = [
+        bench.register(first, first, vec![], vec![report(1)]),
+        bench.register(second, second + lives - 1, vec![], vec![report(0)]),
+        bench.serve(spare),
+    ];
+    pass_with(&mut bench, &links, 8);
+    links.map(|link| bench.commands(link).len()).iter().sum()
+}
+
+#[test]
+fn a_report_older_than_the_log_makes_no_copy_stale_in_the_same_life() {
+    assert_eq!(told_after_an_older_report(1), 0);
+    // The disk of a server that was away may have been put back to an older state.
+    assert!(told_after_an_older_report(2) > 0);
+}
+
 #[test]
 fn a_copy_of_which_the_log_tells_first_counts_once_its_server_tells_too() {
     let mut bench = Bench::new();

@@ -19,6 +19,7 @@
 //! may be lost.
 
 use super::commands::Purpose;
+use super::servers::Hearsay;
 use super::{Master, Proposal};
 use crate::ids::{BootId, ChunkId, ChunkVersion, Epoch, Incarnation, PartId, ServerId, SessionId};
 use crate::limits::REPORT_BATCH;
@@ -93,7 +94,7 @@ enum Step {
     Asking,
     Equalizing {
         waits: BTreeSet<ServerId>,
-        good: BTreeSet<ServerId>,
+        good: BTreeMap<ServerId, BootId>,
     },
     Logged,
     /// Nothing came of it; fenced anew after a pause, since a copy may still be doing
@@ -521,14 +522,12 @@ impl Master {
         copies: &[(ServerId, Option<BootId>)],
     ) {
         let leads = self.reign.is_some();
-        for (server, boot) in copies {
-            let now = self.servers.get(*server).map(|one| one.boot);
-            if boot.is_some_and(|boot| now != Some(boot)) {
-                continue;
-            }
+        for &(server, boot) in copies {
+            let heard = Hearsay { version, boot };
             match leads {
-                true => self.servers.raise_copy(*server, chunk, version),
-                false => self.servers.hear_of_copy(*server, chunk, version),
+                true if !self.servers.is_of_now(server, heard) => {}
+                true => self.servers.raise_copy(server, chunk, version),
+                false => self.servers.hear_of_copy(server, chunk, heard),
             }
         }
         if leads {
@@ -730,7 +729,7 @@ impl Master {
         let waits = answers.keys().copied().collect();
         one.step = Step::Equalizing {
             waits,
-            good: BTreeSet::new(),
+            good: BTreeMap::new(),
         };
         let grant = Grant {
             part,
@@ -776,7 +775,7 @@ impl Master {
         one.lossy = true;
         if servers.is_empty() && self.is_uncommitted(chunk) {
             // Without content the chunk goes: nobody need have it.
-            return self.log_reconciled(chunk, epoch, Vec::new());
+            return self.log_reconciled(chunk, epoch, BTreeMap::new());
         }
         if servers.is_empty() {
             servers = self.places_elsewhere(chunk);
@@ -788,7 +787,7 @@ impl Master {
         let one = one.expect("the caller looked");
         one.step = Step::Equalizing {
             waits: servers.clone(),
-            good: BTreeSet::new(),
+            good: BTreeMap::new(),
         };
         for server in servers {
             let command = Command::SetVersion {
@@ -828,24 +827,28 @@ impl Master {
         };
         let version = one.version;
         let wanted = (version, one.epoch);
-        let done = matches!(result, CommandResult::Parts(states)
-            if matches!(states[..], [Some(state)] if (state.version, state.epoch) == wanted));
-        if waits.remove(&server) && done {
-            good.insert(server);
+        let state = match result {
+            CommandResult::Parts(states) if states.len() == 1 => states[0],
+            _ => None,
+        };
+        let done = state.filter(|state| (state.version, state.epoch) == wanted);
+        let was_waited_for = waits.remove(&server);
+        if let Some(state) = done.filter(|_| was_waited_for) {
+            good.insert(server, state.boot);
         }
         if !waits.is_empty() {
             return;
         }
-        let (epoch, servers) = (one.epoch, good.iter().copied().collect::<Vec<_>>());
-        if servers.is_empty() {
+        let (epoch, copies) = (one.epoch, std::mem::take(good));
+        if copies.is_empty() {
             one.step = Step::Failed(self.now.mono);
             let text = format!("{chunk} could not be made whole yet; trying again");
             return self.log(Level::Warn, text);
         }
-        self.log_reconciled(chunk, epoch, servers);
+        self.log_reconciled(chunk, epoch, copies);
     }
 
-    fn log_reconciled(&mut self, chunk: ChunkId, epoch: Epoch, servers: Vec<ServerId>) {
+    fn log_reconciled(&mut self, chunk: ChunkId, epoch: Epoch, copies: BTreeMap<ServerId, BootId>) {
         let one = self.leases.reconciling.get_mut(&chunk);
         let one = one.expect("the caller looked");
         one.step = Step::Logged;
@@ -859,8 +862,9 @@ impl Master {
             RecordBody::Reconciled {
                 chunk,
                 epoch,
-                servers,
+                servers: copies.keys().copied().collect(),
                 lossy,
+                boots: copies.into_values().collect(),
             },
         );
     }

@@ -142,6 +142,15 @@ impl Copy {
     }
 }
 
+/// What a record tells of a server's copy.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Hearsay {
+    /// The least version that it had when the record was proposed.
+    pub(super) version: ChunkVersion,
+    /// The life of the server in which it had that, as far as the record tells.
+    pub(super) boot: Option<BootId>,
+}
+
 /// The soft state about chunkservers.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Servers {
@@ -150,9 +159,9 @@ pub(super) struct Servers {
     /// What servers said they lost since they registered. A record may be applied
     /// later that tells of the copy as it was before.
     lost: BTreeSet<(ChunkId, ServerId)>,
-    /// The versions of copies of which only the log tells: either their servers are about
-    /// to tell of them, or they went since. They count for nothing.
-    hearsay: BTreeMap<(ChunkId, ServerId), ChunkVersion>,
+    /// Copies of which only the log tells: either their servers are about to tell of them,
+    /// or they went since. They count for nothing.
+    hearsay: BTreeMap<(ChunkId, ServerId), Hearsay>,
     /// Chunks whose health may have changed since `take_touched`, some more than once.
     touched: Vec<ChunkId>,
 }
@@ -434,24 +443,50 @@ impl Servers {
         self.set_copy(chunk, Copy { version, ..known });
     }
 
-    /// A record tells that a copy had at least this version when it was proposed. That may
-    /// be long ago for who reads the log late: a copy that the server did not tell of may
-    /// be gone, and must not be taken for one that makes another superfluous.
-    pub(super) fn hear_of_copy(&mut self, server: ServerId, chunk: ChunkId, version: ChunkVersion) {
-        if self.copy(server, chunk).is_some() {
-            return self.raise_copy(server, chunk, version);
+    /// What a record tells of a server is of the life that the server lives, as far as it
+    /// told which.
+    pub(super) fn is_of_now(&self, server: ServerId, heard: Hearsay) -> bool {
+        let now = self.get(server).map(|one| one.boot);
+        heard.boot.is_none_or(|boot| now == Some(boot))
+    }
+
+    /// A record tells what a copy was like when it was proposed. That may be long ago for who
+    /// reads the log late: a copy that the server did not tell of may be gone, and must not be
+    /// taken for one that makes another superfluous. Or the server's report of the same life
+    /// is still on its way, and older.
+    pub(super) fn hear_of_copy(&mut self, server: ServerId, chunk: ChunkId, heard: Hearsay) {
+        let is_of_now = self.is_of_now(server, heard);
+        if is_of_now && self.lost.contains(&(chunk, server)) {
+            return;
         }
-        if self.is_alive(server) && !self.lost.contains(&(chunk, server)) {
-            let heard = self.hearsay.entry((chunk, server)).or_default();
-            *heard = version.max(*heard);
+        let has_told = is_of_now && self.is_alive(server);
+        if is_of_now && self.copy(server, chunk).is_some() {
+            self.raise_copy(server, chunk, heard.version);
+            if has_told {
+                return;
+            }
+        }
+        if !has_told && heard.boot.is_none() {
+            return;
+        }
+        let known = self.hearsay.get(&(chunk, server));
+        let is_newer = known.is_none_or(|known| known.version <= heard.version);
+        if is_newer {
+            self.hearsay.insert((chunk, server), heard);
         }
     }
 
-    /// The version that a copy has at least, by what its server told before and by the log.
+    /// The version that a copy has at least, by what its server told before in this life and
+    /// by the log.
     pub(super) fn least_version(&self, server: ServerId, chunk: ChunkId) -> ChunkVersion {
         let known = self.copy(server, chunk).map(|copy| copy.version);
-        let heard = self.hearsay.get(&(chunk, server)).copied();
-        known.max(heard).unwrap_or_default()
+        known.max(self.heard(server, chunk)).unwrap_or_default()
+    }
+
+    /// The version that the log tells of, if it may be newer than what the server reports.
+    fn heard(&self, server: ServerId, chunk: ChunkId) -> Option<ChunkVersion> {
+        let heard = self.hearsay.get(&(chunk, server))?;
+        self.is_of_now(server, *heard).then_some(heard.version)
     }
 
     /// A copy or a part was found damaged.
@@ -504,14 +539,17 @@ impl Servers {
         self.lost.retain(|(_, loser)| *loser != server);
     }
 
-    /// A complete report replaces what was known of the server.
+    /// A complete report replaces what was known of the server, but for what the log told
+    /// of this life of its: the report may have been under way for longer.
     pub(super) fn replace_copies(&mut self, server: ServerId, parts: Vec<PartReport>) {
         let Some(holder) = self.table.get_mut(&server) else {
             return;
         };
         let new = parts.iter().map(|report| report.part.chunk).collect();
         let old = std::mem::replace(&mut holder.chunks, new);
-        self.hearsay.retain(|(_, holder), _| *holder != server);
+        let now = Some(holder.boot);
+        self.hearsay
+            .retain(|(_, holder), heard| *holder != server || heard.boot == now);
         let told: BTreeSet<PartId> = parts.iter().map(|report| report.part).collect();
         for report in parts {
             let chunk = report.part.chunk;
@@ -519,6 +557,9 @@ impl Servers {
             let was_bad = known.is_some_and(|copy| copy.bad && copy.version == report.version);
             let mut copy = copy_of(server, &report);
             copy.bad |= was_bad;
+            if let Some(heard) = self.heard(server, chunk).filter(|_| copy.part == 0) {
+                copy.version = copy.version.max(heard);
+            }
             self.put_copy(chunk, copy);
         }
         for chunk in old {

@@ -18,6 +18,7 @@ use crate::hash::{hash_bytes, mix};
 use crate::ids::{ChunkId, Epoch, Incarnation, InodeId, LogPosition, SessionId};
 use crate::limits::COPIES_MAX;
 use crate::version::FeatureLevel;
+use std::iter::repeat;
 
 /// How far the counters of ids and the floor of epochs move in a recovered cluster:
 /// more than the lost part of a log can have given.
@@ -108,8 +109,11 @@ impl State {
                 epoch,
                 servers,
                 lossy,
+                boots,
             } => {
-                self.reconcile(step, (*chunk, *epoch), servers, *lossy);
+                let boots = boots.iter().copied().map(Some).chain(repeat(None));
+                let copies = servers.iter().copied().zip(boots).collect();
+                self.reconcile(step, (*chunk, *epoch), copies, *lossy);
             }
             RecordBody::Found {
                 capability_secret,

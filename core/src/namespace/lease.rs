@@ -305,7 +305,7 @@ impl State {
         &mut self,
         step: &mut Step<'_>,
         (chunk, epoch): (ChunkId, Epoch),
-        servers: &[ServerId],
+        copies: Vec<(ServerId, Option<BootId>)>,
         lossy: bool,
     ) {
         let base = self.leases.get(&chunk).and_then(LeaseState::base);
@@ -313,7 +313,6 @@ impl State {
             if lossy {
                 self.note_loss(chunk, base.expect("it was not settled"));
             }
-            let copies = servers.iter().map(|server| (*server, None)).collect();
             self.come_to_rest(step, chunk, copies);
         }
     }

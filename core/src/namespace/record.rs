@@ -85,6 +85,10 @@ pub enum RecordBody {
         #[n(3)]
         #[cbor(default)]
         lossy: bool,
+        /// The life of each server in which it made its copy so. Records of before have none.
+        #[n(4)]
+        #[cbor(default)]
+        boots: Vec<BootId>,
     },
     /// The first record of a cluster, or of a recovered one.
     #[n(6)]

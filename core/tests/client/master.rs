@@ -791,6 +791,7 @@ impl Master {
             epoch,
             servers: named,
             lossy: !best.is_some_and(|(kept, ..)| kept),
+            boots: vec![],
         });
     }
 }

@@ -201,6 +201,7 @@ fn a_lease_whose_session_ended_is_fenced_and_reconciled() {
         epoch: grant.epoch,
         servers: vec![ServerId(1)],
         lossy: true,
+        boots: vec![],
     };
     assert_eq!(world.record(early).changes, [], "fenced first");
     let fence = |epoch| RecordBody::Fence {
@@ -224,6 +225,7 @@ fn a_lease_whose_session_ended_is_fenced_and_reconciled() {
         epoch,
         servers: vec![ServerId(2)],
         lossy: false,
+        boots: vec![],
     };
     assert_eq!(world.record(reconciled(Epoch(3))).changes, []);
     let settled = Change::Settled {
@@ -252,6 +254,7 @@ fn reconcile(world: &mut World, file: InodeId, lossy: bool) -> LeaseGrant {
         epoch: world.state.chunk(chunk).expect("it is there").epoch,
         servers: vec![ServerId(1)],
         lossy,
+        boots: vec![],
     });
     grant
 }

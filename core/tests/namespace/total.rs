@@ -307,6 +307,7 @@ impl Draw {
                 epoch: self.epoch(),
                 servers: self.list(|draw| ServerId(draw.number(3))),
                 lossy: self.0.one_in(2),
+                boots: self.list(|draw| BootId(draw.number(3))),
             },
             9 => RecordBody::Adopt {
                 chunk: self.chunk(),
