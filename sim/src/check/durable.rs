@@ -151,6 +151,7 @@ struct Range {
     key: FileKey,
     from: u64,
     to: u64,
+    source: Source,
     /// What every copy must hold there.
     expected: Vec<u8>,
 }
@@ -164,6 +165,7 @@ impl Range {
             key,
             from: bytes.start,
             to: bytes.end,
+            source,
             expected,
         }
     }
@@ -326,8 +328,8 @@ impl Range {
 
     fn describe(&self, what: &str) -> String {
         format!(
-            "an fsync was answered, but {} of {} bytes {}..{} {what}",
-            self.key.0, self.key.1, self.from, self.to
+            "an fsync was answered, but {:?} at {}..{} of {} of {} {what}",
+            self.source, self.from, self.to, self.key.0, self.key.1
         )
     }
 }
