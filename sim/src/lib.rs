@@ -11,6 +11,7 @@
 //! executed as they are; threads and real time, which no run knows.
 #![forbid(unsafe_code)]
 
+mod alone;
 mod audit;
 mod check;
 pub mod disk;

@@ -643,6 +643,7 @@ impl World {
             let peer = self.network.peer(from, link);
             self.on_seen(seen, index, peer.map(|node| node.0));
         }
+        self.spare_only_copy(from, link, &message);
         self.network.send(self.now, from, link, message);
     }
 

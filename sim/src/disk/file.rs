@@ -184,6 +184,13 @@ impl File {
         }
     }
 
+    /// Everything that left the program reaches the medium, and this with it.
+    pub(super) fn put_right(&mut self, data: &Data) {
+        self.destage();
+        Rc::make_mut(&mut self.durable).write(data);
+        Rc::make_mut(&mut self.current).write(data);
+    }
+
     /// The medium changes a bit of a page by itself.
     pub(super) fn rot(&mut self, page: u64, bit: usize) {
         Rc::make_mut(&mut self.durable).flip(page, bit);

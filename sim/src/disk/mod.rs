@@ -19,6 +19,7 @@
 //! series that was executed in one go.
 
 mod content;
+mod damage;
 mod faults;
 mod file;
 mod names;
@@ -32,6 +33,7 @@ use antler_core::rng::Rng;
 use antler_core::vfs::{FileId, Space, Vfs, VfsError, VfsResult};
 use bytes::BytesMut;
 use content::{Data, PAGE, SECTOR};
+use damage::Damages;
 use faults::BadRange;
 use file::{Change, File};
 use names::{FileNumber, NameChange, Names};
@@ -230,6 +232,7 @@ struct Disk {
     used: u64,
     faults: DiskFaults,
     bad: Option<BadRange>,
+    damages: Damages,
     counts: DiskCounts,
     durable_changes: u64,
 }
@@ -252,6 +255,7 @@ impl Disk {
             used: 0,
             faults: DiskFaults::default(),
             bad: None,
+            damages: Damages::default(),
             counts: DiskCounts::default(),
             durable_changes: 0,
         }
@@ -461,10 +465,13 @@ impl Disk {
     fn rot(&mut self, chosen: impl Fn(&str) -> bool) -> Option<(String, u64)> {
         let (name, number, page) = self.draw_page(chosen)?;
         let bit = self.rng.below(PAGE * 8) as usize;
+        let at = page * PAGE + bit as u64 / 8;
+        let right = self.bytes_at(number, at, 1);
+        self.damages.note(number, at, right);
         self.file_mut(number).rot(page, bit);
         self.counts.rotted += 1;
         self.durable_changes += 1;
-        Some((name, page * PAGE + bit as u64 / 8))
+        Some((name, at))
     }
 
     fn pick(&mut self, count: u64) -> Option<usize> {
@@ -534,6 +541,7 @@ impl Disk {
             false => data.len(),
         };
         if kept > 0 {
+            self.damages.forget(number, offset, offset + kept as u64);
             let data = Data::new(offset, &data[..kept]);
             self.change_file(number, Change::Write(data));
         }
@@ -650,6 +658,7 @@ impl Vfs for SimDisk {
         let number = disk.number(file)?;
         let nanos = disk.options.speed.call;
         disk.spend(nanos);
+        disk.damages.forget(number, length, u64::MAX);
         disk.change_file(number, Change::Truncate { length });
         Ok(())
     }
@@ -660,6 +669,7 @@ impl Vfs for SimDisk {
         let number = disk.number(file)?;
         let nanos = disk.options.speed.call;
         disk.spend(nanos);
+        disk.damages.forget(number, offset, offset + length);
         disk.change_file(number, Change::Discard { offset, length });
         Ok(())
     }

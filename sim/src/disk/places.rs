@@ -95,6 +95,10 @@ impl Disk {
         if end > self.file(file).current().len() {
             self.change_file(file, Change::Truncate { length: end });
         }
+        self.damages.forget(file, offset, end);
+        self.damages.note(file, offset, data.to_vec());
+        let under = self.bytes_at(victim, to, length);
+        self.damages.note(victim, to, under);
         let landed = Data::new(to, &data[..length as usize]);
         self.change_file(victim, Change::Write(landed));
         true

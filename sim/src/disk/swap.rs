@@ -39,6 +39,7 @@ impl SimDisk {
         let mut disk = self.inner();
         assert!(disk.handles.is_empty(), "nobody has the disk open");
         disk.staged.clear();
+        disk.damages.clear();
         disk.files = copy.files;
         disk.names = copy.names;
         disk.used = copy.used;
