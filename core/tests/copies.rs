@@ -20,6 +20,7 @@ use antler_core::wire::chunk_master::{
 use antler_core::wire::client_master::{
     Answer, ClientToMaster, DiskStatus, MasterToClient, Query, StopPlan,
 };
+use bench::cluster::answer_in;
 use bench::{
     Bench, commit_and_release, create, created, granted, lease_name, mutate, pass_with, sync_all,
     write_and_close,
@@ -240,6 +241,56 @@ fn a_report_older_than_the_log_makes_no_copy_stale_in_the_same_life() {
     assert_eq!(told_after_an_older_report(1), 0);
     // The disk of a server that was away may have been put back to an older state.
     assert!(told_after_an_older_report(2) > 0);
+}
+
+/// How many copies a mount is told of.
+fn located(bench: &mut Bench, chunk: ChunkId) -> usize {
+    let (link, _) = bench.mount(7);
+    let inode = bench
+        .master
+        .state()
+        .chunk(chunk)
+        .expect("it is there")
+        .inode;
+    let query = Query::Locate {
+        inode,
+        index: 0,
+        count: 1,
+    };
+    let question = RequestId(1);
+    let told = bench.say(
+        link,
+        ClientToMaster::Ask {
+            question,
+            credentials: Credentials::default(),
+            query,
+        },
+    );
+    match answer_in(told) {
+        Some(Ok(Answer::Located(chunks))) => chunks[0].copies.len(),
+        other => panic!("nothing located but {other:?}"),
+    }
+}
+
+#[test]
+fn a_report_older_than_what_is_known_of_the_same_life_makes_no_copy_stale() {
+    for (lives, copies) in [(1, 2), (2, 1)] {
+        let mut bench = Bench::new();
+        let (servers, chunk) = settled_on_two(&mut bench);
+        bench.pass(Duration::from_millis(500));
+        assert_eq!(located(&mut bench, chunk), 2);
+        let report = PartReport {
+            part: PartId::whole(chunk),
+            version: ChunkVersion(0),
+            epoch: Epoch(1),
+            disk: DiskId(0),
+            bad: false,
+            suspect: false,
+        };
+        let (second, _) = servers[1];
+        bench.register(second, second + lives - 1, vec![], vec![report]);
+        assert_eq!(located(&mut bench, chunk), copies, "in life {lives}");
+    }
 }
 
 #[test]

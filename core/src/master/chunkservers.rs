@@ -15,7 +15,6 @@ use crate::version::FeatureLevel;
 use crate::wire::Message;
 use crate::wire::chunk_master::{ChunkToMaster, MasterToChunk, PartReport};
 use crate::wire::client_master::DiskStatus;
-use std::collections::BTreeSet;
 
 impl Master {
     pub(super) fn on_chunkserver(
@@ -107,8 +106,9 @@ impl Master {
             self.close(old, "the chunkserver is on a newer link");
         }
         let before = self.servers.table.remove(&server);
-        let (chunks, leaving) =
-            before.map_or((BTreeSet::new(), None), |one| (one.chunks, one.leaving));
+        let (chunks, leaving, reported) = before.map_or_else(Default::default, |one| {
+            (one.chunks, one.leaving, one.reported)
+        });
         let one = Server {
             link: Some(link),
             boot,
@@ -120,6 +120,7 @@ impl Master {
             disks,
             heard: self.now.mono,
             registered: false,
+            reported,
             leaving,
             chunks,
             incoming: Vec::new(),

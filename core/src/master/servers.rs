@@ -41,6 +41,8 @@ pub(super) struct Server {
     pub(super) alive_sent: u64,
     /// Its report is complete: it may be used.
     pub(super) registered: bool,
+    /// The life of its last complete report.
+    pub(super) reported: Option<BootId>,
     /// It said that it means to be back; cleared when it is, or when its grace ends.
     pub(super) leaving: Option<Instant>,
     /// The chunks that it holds a copy or a part of, of whatever version.
@@ -539,8 +541,9 @@ impl Servers {
         self.lost.retain(|(_, loser)| *loser != server);
     }
 
-    /// A complete report replaces what was known of the server, but for what the log told
-    /// of this life of its: the report may have been under way for longer.
+    /// A complete report replaces what was known of the server, but for what is known of this
+    /// very life of its, in which no copy gets older: the report may have been under way for
+    /// longer than what the log told, or an earlier report.
     pub(super) fn replace_copies(&mut self, server: ServerId, parts: Vec<PartReport>) {
         let Some(holder) = self.table.get_mut(&server) else {
             return;
@@ -548,17 +551,20 @@ impl Servers {
         let new = parts.iter().map(|report| report.part.chunk).collect();
         let old = std::mem::replace(&mut holder.chunks, new);
         let now = Some(holder.boot);
+        let same_life = std::mem::replace(&mut holder.reported, now) == now;
         self.hearsay
             .retain(|(_, holder), heard| *holder != server || heard.boot == now);
         let told: BTreeSet<PartId> = parts.iter().map(|report| report.part).collect();
         for report in parts {
             let chunk = report.part.chunk;
-            let known = self.part(server, report.part);
+            let known = self.part(server, report.part).copied();
             let was_bad = known.is_some_and(|copy| copy.bad && copy.version == report.version);
             let mut copy = copy_of(server, &report);
             copy.bad |= was_bad;
-            if let Some(heard) = self.heard(server, chunk).filter(|_| copy.part == 0) {
-                copy.version = copy.version.max(heard);
+            if copy.part == 0 {
+                let told = known.filter(|_| same_life).map(|copy| copy.version);
+                let least = told.max(self.heard(server, chunk)).unwrap_or_default();
+                copy.version = copy.version.max(least);
             }
             self.put_copy(chunk, copy);
         }
