@@ -187,6 +187,8 @@ impl FileBytes {
         for read in &mut self.reads {
             read.size_high = read.size_high.max(high);
         }
+        // Where it reaches to the end of what the file holds, that is here from now on.
+        self.ends.insert(offset);
         let change = self.begin(mount, Source::Zero, offset, offset + length);
         self.grow(mount, change, grows_to);
         change
