@@ -243,6 +243,43 @@ fn a_report_older_than_the_log_makes_no_copy_stale_in_the_same_life() {
     assert!(told_after_an_older_report(2) > 0);
 }
 
+/// On how many servers a new file of a master that just began is put at once, when so many
+/// registered, and once nobody came for a second.
+fn placed_early(count: u64) -> (Option<usize>, usize) {
+    let mut bench = Bench::new().restart();
+    bench.lead();
+    let links: Vec<LinkId> = (1..=count).map(|server| bench.serve(server)).collect();
+    let (client, _) = bench.mount(1);
+    let (inode, lease) = created(&bench.say(client, mutate(1, create("f"))));
+    let at_once = lease.map(|lease| lease.copies.len());
+    let lease = Mutation::Lease {
+        inode,
+        index: 0,
+        failed: vec![],
+    };
+    let told = bench.say(client, mutate(2, lease));
+    assert!(at_once.is_some() || told.is_empty(), "it waits: {told:?}");
+    pass_with(&mut bench, &links, 2);
+    let leases = bench
+        .heard(client)
+        .into_iter()
+        .filter_map(|told| match told {
+            MasterToClient::Answer {
+                result: Ok(Answer::Lease(lease)),
+                ..
+            } => Some(lease.copies.len()),
+            _ => None,
+        });
+    let later = leases.last().or(at_once);
+    (at_once, later.expect("one of both"))
+}
+
+#[test]
+fn a_young_master_waits_for_servers_that_are_just_registering() {
+    assert_eq!(placed_early(2), (Some(2), 2));
+    assert_eq!(placed_early(1), (None, 1));
+}
+
 /// How many copies a mount is told of.
 fn located(bench: &mut Bench, chunk: ChunkId) -> usize {
     let (link, _) = bench.mount(7);
@@ -526,7 +563,7 @@ fn failed_disks_do_not_say_that_there_is_no_space() {
     }
     assert_eq!(answers(&bench.heard(link)), []);
     bench.serve_in_life(1, 11);
-    bench.pass(Duration::from_millis(200));
+    bench.pass(Duration::from_millis(1200));
     assert_eq!(answers(&bench.heard(link)), [Ok(())]);
 }
 

@@ -158,6 +158,7 @@ impl Master {
             .get_mut(&server)
             .expect("it just reported");
         one.registered = true;
+        self.registered_at = self.now.mono;
         let used_grace = one.leaving.take().is_some();
         let parts = std::mem::take(&mut one.incoming);
         let (count, address) = (parts.len(), one.address.clone());

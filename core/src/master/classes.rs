@@ -23,6 +23,11 @@ use crate::version::FeatureLevel;
 use crate::wire::client_master::{ClassPlan, ClassStatus};
 use std::collections::{BTreeMap, BTreeSet};
 
+/// For so long after its start servers find a master, which they look for once in 5 s at
+/// least after 3 s of silence.
+const YOUNG: Duration = Duration::from_secs(10);
+/// Those that it lost come so soon one after the other.
+const REGISTRATIONS_SPREAD: Duration = Duration::from_secs(1);
 /// The pause between two lines in the log about the same class.
 const TOLD_AGAIN: Duration = Duration::from_secs(10);
 
@@ -287,6 +292,25 @@ impl Master {
             self.tell_unmet(class);
         }
         waits
+    }
+
+    /// Whether these are fewer copies than the class of an object wants, and servers are
+    /// just registering with this process, which began lately: those that lost one master
+    /// come one soon after the other. What is written to fewer copies than could be had is
+    /// lost with fewer servers.
+    pub(super) fn awaits_registrations(
+        &self,
+        inode: InodeId,
+        copies: &[(ServerId, BootId)],
+    ) -> bool {
+        let now = self.now.mono;
+        let is_young = now.since(self.started) < YOUNG;
+        if !is_young || now.since(self.registered_at) >= REGISTRATIONS_SPREAD {
+            return false;
+        }
+        let state = self.member.state();
+        let class = state.class_of(inode);
+        class.is_ok_and(|class| copies.len() < usize::from(state.class(class).making().copies))
     }
 
     /// Whether it is too early to say that there is no room for a new chunk. Servers that

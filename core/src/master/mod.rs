@@ -186,6 +186,10 @@ pub struct Master {
     deletions: Deletions,
     conversions: Conversions,
     classes: Classes,
+    /// When this process began: it knew no servers then.
+    started: Instant,
+    /// When a server registered last.
+    registered_at: Instant,
     upkeep_due: Instant,
     /// Something happened that held requests may wait for.
     recheck: bool,
@@ -303,6 +307,8 @@ impl Master {
             deletions: Deletions::default(),
             conversions: Conversions::default(),
             classes: Classes::default(),
+            started: now.mono,
+            registered_at: now.mono,
             upkeep_due: now.mono,
             recheck: false,
             stopping: false,

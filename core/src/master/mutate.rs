@@ -335,9 +335,13 @@ impl Master {
                 parent,
                 ..
             } => {
-                let copies = self.choose_new(session, *parent);
+                let mut copies = self.choose_new(session, *parent);
                 if self.awaits_servers(*parent, &copies, since) {
                     return Ready::Hold;
+                }
+                if self.awaits_registrations(*parent, &copies) {
+                    // The name is made at once; the first write asks again.
+                    copies.clear();
                 }
                 Ready::Go(Choice {
                     copies,
@@ -486,7 +490,8 @@ impl Master {
             Ok(None) => {
                 let copies = self.choose_new(session, inode);
                 let waits_for_room = copies.is_empty() && self.awaits_room(since);
-                if waits_for_room || self.awaits_servers(inode, &copies, since) {
+                let waits = waits_for_room || self.awaits_registrations(inode, &copies);
+                if waits || self.awaits_servers(inode, &copies, since) {
                     return Ready::Hold;
                 }
                 return Ready::Go(Choice {
@@ -505,6 +510,7 @@ impl Master {
             return Ready::Hold;
         }
         match self.writable_copies(session, chunk, failed) {
+            Some(copies) if self.awaits_registrations(inode, &copies) => Ready::Hold,
             Some(copies) => Ready::Go(Choice {
                 copies,
                 ..Choice::default()

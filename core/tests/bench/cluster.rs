@@ -42,6 +42,8 @@ impl Cluster {
         for (server, side) in [(1, "west"), (2, "west"), (3, "east"), (4, "east")] {
             servers.insert(server, bench.register(server, server, dc(side), vec![]));
         }
+        // No more of them is waited for.
+        bench.pass(Duration::from_secs(1));
         let (client, _) = bench.mount(1);
         Self {
             bench,
