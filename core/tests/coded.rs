@@ -426,6 +426,33 @@ fn who_writes_a_chunk_in_parts_waits_until_it_lies_in_copies() {
 }
 
 #[test]
+fn a_damaged_part_is_made_anew_where_it_lies_when_every_other_server_has_one() {
+    let mut cold = Cold::converted();
+    let holders = cold.holders();
+    let others: Vec<u64> = (1..=5).filter(|server| !holders.contains(server)).collect();
+    for other in others {
+        cold.lose(other);
+    }
+    let one = cold.bench.master.state().chunk(cold.chunk).expect("there");
+    let stripe = one.stripe.expect("in parts");
+    let report = PartReport {
+        part: stripe.shape.part_id(cold.chunk, 1),
+        version: one.version,
+        epoch: stripe.stamp,
+        disk: DiskId(0),
+        bad: true,
+        suspect: false,
+    };
+    let link = cold.link(holders[1]);
+    let parts = vec![report];
+    cold.bench.tell(link, ChunkToMaster::Gained { parts });
+    assert_eq!(cold.health().endangered, 1);
+    cold.pass(2);
+    assert_eq!(cold.build_all(true), [(report.part, holders[1])]);
+    assert_eq!(cold.health().at_goal, 1);
+}
+
+#[test]
 fn a_part_of_another_conversion_never_counts() {
     let mut cold = Cold::converted();
     let holders = cold.holders();

@@ -16,8 +16,8 @@ use antler_core::chunk::{ChunkStore, StoreOptions, Tuning};
 use antler_core::chunkserver::{self, ChunkServer, ChunkServerConfig};
 use antler_core::client::{self, Client, ClientConfig};
 use antler_core::ids::{
-    Address, BootId, ClusterId, DiskId, Incarnation, LinkId, LogPosition, MemberId, ServerId,
-    SessionId,
+    Address, BootId, ClusterId, DiskId, Incarnation, LinkId, LogPosition, MemberId, PartId,
+    ServerId, SessionId,
 };
 use antler_core::journal::operation::LogEntry;
 use antler_core::journal::{self, Founding};
@@ -544,6 +544,14 @@ impl Node {
     pub(crate) fn unwritten(&self) -> Vec<String> {
         match &self.process {
             Some(Process::Client(process)) => process.machine.unwritten(),
+            _ => Vec::new(),
+        }
+    }
+
+    /// The parts that a chunkserver found damaged and still has.
+    pub(crate) fn bad_parts(&self) -> Vec<PartId> {
+        match &self.process {
+            Some(Process::Server(process)) => process.machine.bad_parts().collect(),
             _ => Vec::new(),
         }
     }

@@ -30,7 +30,7 @@ mod scrub;
 
 use crate::chunk::operation::{DiskCompletion, DiskOperation, OpenedDisk};
 use crate::hash::Digest;
-use crate::ids::{Address, BootId, Incarnation, LinkId, ServerId, Token};
+use crate::ids::{Address, BootId, Incarnation, LinkId, PartId, ServerId, Token};
 use crate::limits::{self, HEARTBEAT};
 use crate::machine::{Effect, Input, Level, LinkAllocator, Machine, Peer, Role, ServerRequest};
 use crate::marks::Marks;
@@ -196,6 +196,11 @@ impl ChunkServer {
         server.follow_drains();
         server.opening = std::mem::take(&mut server.effects);
         server
+    }
+
+    /// The parts that it found damaged, and that nothing took the place of yet.
+    pub fn bad_parts(&self) -> impl Iterator<Item = PartId> + '_ {
+        self.parts.bad()
     }
 
     fn send(&mut self, link: LinkId, message: Message) {

@@ -443,6 +443,12 @@ impl Parts {
         info.is_some_and(|info| !std::mem::replace(&mut info.bad, true))
     }
 
+    /// The parts of which a unit was found bad.
+    pub(super) fn bad(&self) -> impl Iterator<Item = PartId> + '_ {
+        let bad = self.table.iter().filter(|(_, info)| info.bad);
+        bad.map(|(part, _)| *part)
+    }
+
     /// Notes that all of a part could be read after all; true if it counted as bad.
     pub(super) fn note_readable(&mut self, part: PartId) -> bool {
         let info = self.table.get_mut(&part);

@@ -211,7 +211,8 @@ impl Master {
             .servers
             .held(id)
             .iter()
-            .filter(|copy| copy.part > 0 && copy.is_of(stripe, version))
+            // A new part is put in place of a bad one.
+            .filter(|copy| copy.part > 0 && copy.is_of(stripe, version) && !copy.bad)
             .map(|copy| copy.server)
             .collect();
         let most = self.config.repair_inflight_max;

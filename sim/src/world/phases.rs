@@ -166,7 +166,10 @@ impl World {
                     |node: &Node| node.role == Role::Client && node.version < FeatureLevel::CODES;
                 let converts = !nodes.iter().any(is_old);
                 let disks = (&self.disks, converts, self.plan.cluster.scrub > 0);
-                crate::check::copies::missing(self.now, state, disks, &in_use, reader)
+                let mut missing =
+                    crate::check::copies::missing(self.now, state, disks, &in_use, reader);
+                missing.extend(nodes.iter().flat_map(known_bad));
+                missing
             }
             None => vec!["nobody leads".to_owned()],
         };
@@ -194,4 +197,11 @@ impl World {
             };
         }
     }
+}
+
+/// What a chunkserver knows to be damaged, and nobody mended.
+fn known_bad(node: &Node) -> Vec<String> {
+    let bad = node.bad_parts().into_iter();
+    let told = bad.map(|part| format!("{part} on {} is still damaged", node.name));
+    told.collect()
 }
