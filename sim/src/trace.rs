@@ -6,6 +6,8 @@ use antler_core::wire::Message;
 
 /// Characters of a line at most.
 const WIDTH: usize = 800;
+/// Bytes of what is made shorter that are looked at.
+const SEEN: usize = 8 * WIDTH;
 /// Bytes of a content that are shown.
 const SHOWN_BYTES: usize = 12;
 
@@ -59,7 +61,7 @@ impl Trace {
 fn shorten(line: &str) -> String {
     let mut text = String::with_capacity(line.len().min(WIDTH));
     let mut rest = line;
-    while let Some(at) = rest.find("b\"") {
+    while let Some(at) = rest.find("b\"").filter(|_| text.len() < SEEN) {
         let (before, from) = rest.split_at(at + 2);
         text.push_str(before);
         let (shown, count, length) = content(from);
@@ -69,7 +71,7 @@ fn shorten(line: &str) -> String {
         }
         rest = &from[length..];
     }
-    text.push_str(rest);
+    text.extend(rest.chars().take(SEEN.saturating_sub(text.len())));
     while let Some(at) = text.find(", code: [") {
         let end = text[at..].find(']').map_or(text.len(), |end| at + end + 1);
         text.replace_range(at..end, "");

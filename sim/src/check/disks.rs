@@ -33,10 +33,12 @@ pub(crate) struct ServerDisk {
 
 impl ServerDisk {
     /// Whether judges may hold it to its word. What was synced is gone from a disk that
-    /// went back in time, as from one that was lost.
+    /// went back in time, as from one that was lost; so it is where a new one took its place
+    /// on which its server did not start yet.
     pub(crate) fn is_trusted(&self) -> bool {
-        let restored = self.disk.counts().restored > 0;
-        self.disk.is_honest() && !self.disk.faults().vanished && !restored
+        let counts = self.disk.counts();
+        let is_as_it_was = counts.restored == 0 && counts.calls > 0;
+        self.disk.is_honest() && !self.disk.faults().vanished && is_as_it_was
     }
 }
 
