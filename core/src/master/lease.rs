@@ -667,7 +667,9 @@ impl Master {
         if is_first && one.answers.values().any(is_absent) {
             self.leases.never_synced.insert(chunk);
         }
-        let proven = self.leases.never_synced.contains(&chunk) || self.is_uncommitted(chunk);
+        let proven = self.leases.never_synced.contains(&chunk)
+            || self.is_uncommitted(chunk)
+            || self.is_lost_unsynced(chunk, one);
         let never_synced = is_first && proven;
         let is_gone = waited >= self.config.repair_delay && !patient;
         let has_none = |(server, _): &(ServerId, BootId)| match one.answers.get(server) {
@@ -686,6 +688,15 @@ impl Master {
             None if all => self.ask_all_later(chunk),
             _ => {}
         }
+    }
+
+    /// Whether no fsync vouched for anything in the chunk, and each server that it was written
+    /// on tells that it went with a disk.
+    fn is_lost_unsynced(&self, chunk: ChunkId, one: &Reconcile) -> bool {
+        let is_lost = |(server, _): &(ServerId, BootId)| {
+            self.servers.is_alive(*server) && self.servers.has_lost(*server, chunk)
+        };
+        one.synced == Some(one.base) && one.copies.iter().all(is_lost)
     }
 
     /// Whether no content of the chunk was ever made part of its file. (The log of a
