@@ -180,6 +180,8 @@ marks! {
     StaleCopyRefused = "stale-copy-refused";
     /// A copy of a lease's write set whose server had another boot id was doubted.
     CopyDoubted = "copy-doubted";
+    /// A request that waited was dropped, as the connection that it came over broke.
+    HeldDropped = "held-dropped";
     /// A chunk that nobody refers to was deleted after its grace.
     ChunkDeleted = "chunk-deleted";
     /// An unknown chunk was quarantined.

@@ -270,7 +270,7 @@ fn placed_early(count: u64) -> (Option<usize>, usize) {
             } => Some(lease.copies.len()),
             _ => None,
         });
-    let later = leases.last().or(at_once);
+    let later = leases.max().or(at_once);
     (at_once, later.expect("one of both"))
 }
 
@@ -560,6 +560,7 @@ fn failed_disks_do_not_say_that_there_is_no_space() {
     for _ in 0..4 {
         bench.pass(Duration::from_secs(1));
         tell_disk(&mut bench, server, &failed);
+        bench.beat(link);
     }
     assert_eq!(answers(&bench.heard(link)), []);
     bench.serve_in_life(1, 11);

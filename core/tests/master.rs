@@ -3,7 +3,7 @@
 
 mod bench;
 
-use antler_core::attributes::{Credentials, XattrMode};
+use antler_core::attributes::{AttributeChange, Credentials, XattrMode};
 use antler_core::errno::Errno;
 use antler_core::ids::{BootId, ChunkVersion, Epoch, InodeId, LinkId, PartId, RequestId};
 use antler_core::limits::{CACHE_LEASE, XATTR_VALUE_MAX};
@@ -204,7 +204,10 @@ fn is_lost(bench: &mut Bench, link: LinkId, inode: InodeId, version: ChunkVersio
     let mut told = bench.say(link, mutate(3, again));
     if told.is_empty() {
         // A server registered just now and others might; then a copy is made on it.
-        bench.pass(Duration::from_millis(2500));
+        for _ in 0..5 {
+            bench.pass(Duration::from_millis(500));
+            bench.beat(link);
+        }
         told = bench.heard(link);
     }
     let lease = granted(&told[..1]);
@@ -240,6 +243,105 @@ fn a_reconciliation_without_a_copy_that_kept_its_life_is_told_as_a_loss() {
     let (mut bench, link, inode) = reconciled_by(BootId(9));
     let lost = is_lost(&mut bench, link, inode, ChunkVersion(1));
     assert_eq!(lost, [true, true], "it may lack unsynced writes");
+}
+
+#[test]
+fn what_no_fsync_vouched_for_and_went_with_every_disk_is_given_up_as_lost() {
+    let mut bench = Bench::new();
+    let links: Vec<LinkId> = (1..=3).map(|server| bench.serve(server)).collect();
+    bench.pass(Duration::from_secs(1));
+    let (client, _) = bench.mount(1);
+    let inode = write_and_close(&mut bench, client);
+    let (chunk, _) = bench.master.state().chunk_at(inode, 0).unwrap().unwrap();
+    let mut made = Vec::new();
+    for _ in 0..4 {
+        for (boot, link) in (1..).zip(&links) {
+            for (command, body) in bench.commands(*link) {
+                let result = match body {
+                    Command::SetVersion { epoch, version, .. } => {
+                        made.push(boot);
+                        let (digest, boot) = (0, BootId(boot));
+                        CommandResult::Parts(vec![Some(PartState {
+                            version,
+                            epoch,
+                            digest,
+                            boot,
+                        })])
+                    }
+                    _ => {
+                        let parts = vec![PartId::whole(chunk)];
+                        bench.tell(*link, ChunkToMaster::Lost { parts });
+                        CommandResult::Failed {
+                            reason: "the disk is gone".into(),
+                            bad_source: None,
+                        }
+                    }
+                };
+                bench.tell(*link, ChunkToMaster::CommandDone { command, result });
+            }
+        }
+        bench.pass(Duration::from_millis(200));
+    }
+    assert_eq!(made.len(), 1, "the third has an empty one now");
+    assert_eq!(lease_name(&mut bench, client, inode), "settled");
+    let lost = is_lost(&mut bench, client, inode, ChunkVersion(1));
+    assert_eq!(lost, [true, true]);
+}
+
+#[test]
+fn what_waits_for_a_mount_whose_connection_broke_is_not_run_any_more() {
+    for (breaks, length) in [(false, 0), (true, 100)] {
+        let mut bench = Bench::new();
+        let (_one, _two) = (bench.serve(1), bench.serve(2));
+        bench.pass(Duration::from_secs(1));
+        let (holder, _) = bench.mount(1);
+        let (cutter, _) = bench.mount(2);
+        let (inode, lease) = created(&bench.say(holder, mutate(1, create("f"))));
+        let change = AttributeChange {
+            size: Some(0),
+            ..AttributeChange::default()
+        };
+        let cut = Mutation::SetAttributes { inode, change };
+        let told = bench.say(cutter, mutate(1, cut));
+        assert_eq!(told, [], "it waits for the lease");
+        if breaks {
+            bench.input(Input::Closed {
+                link: cutter,
+                reason: "killed".into(),
+            });
+        }
+        let lease = lease.expect("there are servers");
+        let commit = commit_and_release(inode, &lease, false);
+        bench.say(holder, mutate(2, commit));
+        bench.pass(Duration::from_millis(500));
+        let attributes = bench.master.state().attributes(inode);
+        assert_eq!(attributes.expect("it is there").size, length);
+    }
+}
+
+#[test]
+fn what_waits_for_a_mount_that_is_silent_is_not_run() {
+    for is_heard in [true, false] {
+        let mut bench = Bench::new();
+        let (link, _) = bench.mount(1);
+        let (inode, _) = created(&bench.say(link, mutate(1, create("f"))));
+        let want = Mutation::Lease {
+            inode,
+            index: 0,
+            failed: vec![],
+        };
+        assert_eq!(bench.say(link, mutate(2, want)), [], "no server is there");
+        bench.pass(CACHE_LEASE);
+        let server = bench.serve(1);
+        for _ in 0..2 {
+            if is_heard {
+                bench.beat(link);
+            }
+            pass_with(&mut bench, &[server], 1);
+        }
+        let is_leased = bench.master.state().leased().next().is_some();
+        assert_eq!(is_leased, is_heard);
+    }
 }
 
 #[test]

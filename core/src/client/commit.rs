@@ -126,7 +126,7 @@ impl Client {
                 chunk.acknowledged = chunk.acknowledged.filter(|_| chunk.owed.is_some());
                 let is_kept = chunk.extents.is_dirty() || chunk.owed.is_some();
                 let lease = grant.as_ref().map(|grant| (grant.chunk, grant.epoch));
-                chunk.given_up = grant.or(chunk.given_up.take());
+                chunk.given_up = grant.or_else(|| chunk.given_up.take());
                 (is_kept, lease)
             });
             self.drop_ahead_of_chunk((inode, index));

@@ -328,6 +328,7 @@ impl Master {
 
     pub(super) fn on_client_gone(&mut self, link: LinkId, session: Option<SessionId>) {
         self.questions.drop_link(link);
+        self.drop_held(link);
         let Some(one) = session.and_then(|id| self.sessions.table.get_mut(&id)) else {
             return;
         };

@@ -256,6 +256,18 @@ impl Master {
         self.try_pending(ticket);
     }
 
+    /// A link broke: what came over it and still waits is not run. Who lives sends it again;
+    /// of who died it would undo, seconds later, what others did meanwhile, or he himself
+    /// after he began anew.
+    pub(super) fn drop_held(&mut self, link: LinkId) {
+        let held = self.mutations.held.iter().copied();
+        let gone = held.filter(|ticket| self.mutations.pending[ticket].link == link);
+        for ticket in gone.collect::<Vec<u64>>() {
+            self.marks.reach(Mark::HeldDropped);
+            self.mutations.forget(ticket);
+        }
+    }
+
     /// Looks at held requests again: something they may wait for has happened.
     pub(super) fn retry_held(&mut self) {
         let held: Vec<u64> = self.mutations.held.iter().copied().collect();
@@ -270,10 +282,11 @@ impl Master {
         };
         let (session, mutation, since) = (pending.session, pending.mutation.clone(), pending.since);
         let late = self.now.mono.since(since) > HOLD_MAX;
+        let silent = self.sessions.is_silent(session, since, self.now.mono);
         match self.look(session, &mutation, since) {
-            Ready::Go(choice) => self.propose_pending(ticket, choice),
-            Ready::Hold if late => self.refuse_pending(ticket, Errno::EAGAIN),
-            Ready::Hold => {}
+            Ready::Go(choice) if !silent => self.propose_pending(ticket, choice),
+            Ready::Go(_) | Ready::Hold if late => self.refuse_pending(ticket, Errno::EAGAIN),
+            Ready::Go(_) | Ready::Hold => {}
             Ready::Refuse(errno) => self.refuse_pending(ticket, errno),
         }
     }

@@ -227,6 +227,13 @@ impl Sessions {
             .collect()
     }
 
+    /// Nothing was heard of a session since it asked something, and for so long that it may
+    /// be dead.
+    pub(super) fn is_silent(&self, session: SessionId, asked: Instant, now: Instant) -> bool {
+        let one = self.table.get(&session);
+        one.is_some_and(|one| now.since(one.heard.max(asked)) > cache_lease_widened())
+    }
+
     /// Whether a session has told of an open inode and not closed it.
     pub(super) fn has_open(&self, session: SessionId, inode: InodeId) -> bool {
         let one = self.table.get(&session);

@@ -216,6 +216,18 @@ impl Bench {
         self.heard(link)
     }
 
+    /// A client says that it lives.
+    pub(crate) fn beat(&mut self, link: LinkId) {
+        let message = Message::ClientToMaster(ClientToMaster::Alive { echo: 1 });
+        self.input(Input::Message { link, message });
+        let is_echo = |message: &Message| {
+            matches!(message, Message::MasterToClient(told)
+                if matches!(told, MasterToClient::AliveToo { .. }))
+        };
+        self.sent
+            .retain(|(to, message)| *to != link || !is_echo(message));
+    }
+
     /// What was sent on a client's link since the last look.
     pub(crate) fn heard(&mut self, link: LinkId) -> Vec<MasterToClient> {
         let (mine, others) = std::mem::take(&mut self.sent)
