@@ -1,5 +1,6 @@
 //! What silent faults took from a disk, with the bytes that belong there, so that it can be
-//! given back: a bit that rotted, a write that went astray and what it landed on.
+//! given back: a bit that rotted, a write that went astray and what it landed on. A range that
+//! can't be read is as silent until somebody reads it, and lost nothing.
 //!
 //! Invariant: nothing is kept of a place that was written since. Undone from the newest
 //! on, each one gives back what was there before it.
@@ -75,14 +76,15 @@ impl Damages {
 }
 
 impl SimDisk {
-    /// What silent faults took by `now` is there again, and durable; none takes more. True if
-    /// anything was missing.
+    /// What silent faults took by `now` is there again, and durable; none takes more, and no
+    /// range is bad. True if anything was missing.
     pub fn undo_damage(&self, now: u64) -> bool {
         let mut disk = self.inner();
         disk.settle(now);
         disk.faults.misdirects = Failing::Never;
         let damages = std::mem::take(&mut disk.damages.0);
-        let is_damaged = !damages.is_empty();
+        let was_bad = disk.bad.take().is_some();
+        let is_damaged = was_bad || !damages.is_empty();
         for damage in damages.into_iter().rev() {
             disk.put_right(&damage);
         }
