@@ -252,7 +252,8 @@ fn what_no_fsync_vouched_for_and_went_with_every_disk_is_given_up_as_lost() {
     bench.pass(Duration::from_secs(1));
     let (client, _) = bench.mount(1);
     let inode = write_and_close(&mut bench, client);
-    let (chunk, _) = bench.master.state().chunk_at(inode, 0).unwrap().unwrap();
+    let at = bench.master.state().chunk_at(inode, 0);
+    let (chunk, _) = at.expect("the file is there").expect("it was written");
     let mut made = Vec::new();
     for _ in 0..4 {
         for (boot, link) in (1..).zip(&links) {
