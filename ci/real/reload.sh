@@ -27,7 +27,12 @@ mkdir "$MNT/all"
 for number in $(seq "$files"); do content "$number" >"$MNT/all/$number"; done
 sync -f "$MNT"
 wait_healthy 60
-before=$(disk 1 copies)
+# A disk's copies are told by the next heartbeat, half a second later at most.
+for _ in $(seq 20); do
+    before=$(disk 1 copies)
+    [ "$before" = 0 ] || break
+    sleep 0.2
+done
 [ "$before" -gt 0 ] || fail "nothing is on disk 1"
 
 say "a file with a mistake changes nothing, and says where it is"
