@@ -27,6 +27,18 @@ use bench::{
 };
 use std::collections::BTreeSet;
 
+/// What a server reports of a good copy.
+fn reported(chunk: ChunkId, version: u64) -> PartReport {
+    PartReport {
+        part: PartId::whole(chunk),
+        version: ChunkVersion(version),
+        epoch: Epoch(1),
+        disk: DiskId(0),
+        bad: false,
+        suspect: false,
+    }
+}
+
 /// Three servers, and a chunk that settled on two of them: their links, and the chunk.
 fn settled_on_two(bench: &mut Bench) -> (Vec<(u64, LinkId)>, ChunkId) {
     let all: Vec<(u64, LinkId)> = (1..=3)
@@ -190,14 +202,7 @@ fn a_copy_that_was_moved_before_the_log_is_read_makes_no_other_superfluous() {
     };
     // The copy was moved, which no record tells; then everything lost power.
     let mut bench = bench.restart();
-    let report = PartReport {
-        part: PartId::whole(chunk),
-        version: ChunkVersion(1),
-        epoch: Epoch(1),
-        disk: DiskId(0),
-        bad: false,
-        suspect: false,
-    };
+    let report = reported(chunk, 1);
     let mut links = vec![bench.serve(gone)];
     for server in [kept, moved_to] {
         links.push(bench.register(server, server, vec![], vec![report]));
@@ -219,14 +224,7 @@ fn told_after_an_older_report(lives: u64) -> usize {
     };
     let mut bench = bench.restart();
     bench.lead();
-    let report = |version| PartReport {
-        part: PartId::whole(chunk),
-        version: ChunkVersion(version),
-        epoch: Epoch(1),
-        disk: DiskId(0),
-        bad: false,
-        suspect: false,
-    };
+    let report = |version| reported(chunk, version);
     let links = [
         bench.register(first, first, vec![], vec![report(1)]),
         bench.register(second, second + lives - 1, vec![], vec![report(0)]),
@@ -316,14 +314,7 @@ fn a_report_older_than_what_is_known_of_the_same_life_makes_no_copy_stale() {
         let (servers, chunk) = settled_on_two(&mut bench);
         bench.pass(Duration::from_millis(500));
         assert_eq!(located(&mut bench, chunk), 2);
-        let report = PartReport {
-            part: PartId::whole(chunk),
-            version: ChunkVersion(0),
-            epoch: Epoch(1),
-            disk: DiskId(0),
-            bad: false,
-            suspect: false,
-        };
+        let report = reported(chunk, 0);
         let (second, _) = servers[1];
         bench.register(second, second + lives - 1, vec![], vec![report]);
         assert_eq!(located(&mut bench, chunk), copies, "in life {lives}");
@@ -338,14 +329,7 @@ fn a_copy_of_which_the_log_tells_first_counts_once_its_server_tells_too() {
     let links: Vec<LinkId> = servers.iter().map(|(id, _)| bench.serve(*id)).collect();
     // In the first second it reads the log, and the servers tell what writers made late.
     pass_with(&mut bench, &links, 2);
-    let report = PartReport {
-        part: PartId::whole(chunk),
-        version: ChunkVersion(0),
-        epoch: Epoch(1),
-        disk: DiskId(0),
-        bad: false,
-        suspect: false,
-    };
+    let report = reported(chunk, 0);
     for link in &links[..2] {
         let parts = vec![report];
         bench.tell(*link, ChunkToMaster::Gained { parts });
@@ -476,14 +460,7 @@ fn is_left_out_copy_asked(synced: bool) -> bool {
     let parts = vec![PartId::whole(chunk)];
     bench.tell(one, ChunkToMaster::Lost { parts });
     bench.say(link, mutate(5, lease(vec![(ServerId(1), BootId(1))])));
-    let report = PartReport {
-        part: PartId::whole(chunk),
-        version: ChunkVersion(1),
-        epoch: Epoch(1),
-        disk: DiskId(0),
-        bad: false,
-        suspect: false,
-    };
+    let report = reported(chunk, 1);
     let back = bench.register(2, 12, Labels::new(), vec![report]);
     let is_fence = |body: &Command| matches!(body, Command::Fence { .. });
     let fences = bench.commands(one).into_iter();
