@@ -166,6 +166,8 @@ marks! {
     /// A copy in the making went on from another source.
     SourceReplaced = "source-replaced";
     // Repair.
+    /// Caches dropped what they knew of a copy that a lease left out, and that is served on.
+    LeftOutPushed = "left-out-pushed";
     /// A lease was recalled so that its chunk could be repaired.
     RepairRecalled = "repair-recalled";
     /// A lease waited for the copy that its chunk lacked.

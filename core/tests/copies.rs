@@ -14,11 +14,12 @@ use antler_core::namespace::record::{Mutation, WrittenExtent};
 use antler_core::placement::Labels;
 use antler_core::time::Duration;
 use antler_core::vfs::Space;
+use antler_core::wire::Message;
 use antler_core::wire::chunk_master::{
     ChunkToMaster, Command, CommandResult, PartReport, PartState,
 };
 use antler_core::wire::client_master::{
-    Answer, ClientToMaster, DiskStatus, MasterToClient, Query, StopPlan,
+    Answer, ClientToMaster, DiskStatus, MasterToClient, Query, Stale, StopPlan,
 };
 use bench::cluster::answer_in;
 use bench::{
@@ -281,29 +282,199 @@ fn a_young_master_waits_for_servers_that_are_just_registering() {
 /// How many copies a mount is told of.
 fn located(bench: &mut Bench, chunk: ChunkId) -> usize {
     let (link, _) = bench.mount(7);
-    let inode = bench
-        .master
-        .state()
-        .chunk(chunk)
-        .expect("it is there")
-        .inode;
+    locate(bench, link, chunk)
+}
+
+/// How many copies a mount is told of.
+fn locate(bench: &mut Bench, link: LinkId, chunk: ChunkId) -> usize {
+    let state = bench.master.state();
+    let inode = state.chunk(chunk).expect("it is there").inode;
     let query = Query::Locate {
         inode,
         index: 0,
         count: 1,
     };
-    let question = RequestId(1);
-    let told = bench.say(
-        link,
-        ClientToMaster::Ask {
-            question,
-            credentials: Credentials::default(),
-            query,
-        },
-    );
-    match answer_in(told) {
+    let ask = ClientToMaster::Ask {
+        question: RequestId(1),
+        credentials: Credentials::default(),
+        query,
+    };
+    match answer_in(bench.say(link, ask)) {
         Some(Ok(Answer::Located(chunks))) => chunks[0].copies.len(),
         other => panic!("nothing located but {other:?}"),
+    }
+}
+
+/// A chunk that settled on two servers of three, and a mount that was told of them.
+struct Known {
+    bench: Bench,
+    servers: Vec<(u64, LinkId)>,
+    chunk: ChunkId,
+    reader: LinkId,
+}
+
+impl Known {
+    fn new() -> Self {
+        let mut bench = Bench::new();
+        let (servers, chunk) = settled_on_two(&mut bench);
+        let (reader, _) = bench.mount(7);
+        assert_eq!(locate(&mut bench, reader, chunk), 2);
+        Self {
+            bench,
+            servers,
+            chunk,
+            reader,
+        }
+    }
+
+    fn gain(&mut self, server: usize, suspect: bool) {
+        let good = reported(self.chunk, 1);
+        let parts = vec![PartReport { suspect, ..good }];
+        let link = self.servers[server].1;
+        self.bench.tell(link, ChunkToMaster::Gained { parts });
+    }
+
+    fn lose_second(&mut self) {
+        let parts = vec![PartId::whole(self.chunk)];
+        let link = self.servers[1].1;
+        self.bench.tell(link, ChunkToMaster::Lost { parts });
+    }
+
+    fn pass(&mut self, servers: &[usize], seconds: u64) {
+        let links: Vec<LinkId> = servers.iter().map(|at| self.servers[*at].1).collect();
+        for _ in 0..seconds {
+            pass_with(&mut self.bench, &links, 1);
+            self.bench.beat(self.reader);
+        }
+    }
+
+    /// The third server makes the copy that it is told to make.
+    fn repair(&mut self) {
+        let link = self.servers[2].1;
+        let (command, version, epoch) = replications(&mut self.bench, link)[0];
+        self.gain(2, false);
+        let state = PartState {
+            version,
+            epoch,
+            digest: 0,
+            boot: BootId(self.servers[2].0),
+        };
+        let result = CommandResult::Parts(vec![Some(state)]);
+        let done = ChunkToMaster::CommandDone { command, result };
+        self.bench.tell(link, done);
+    }
+
+    /// What mounts are told to drop, they drop.
+    fn drop_pushed(&mut self) -> Vec<(LinkId, Vec<Stale>)> {
+        let sent = self.bench.sent.iter();
+        let pushed = sent.filter_map(|(link, message)| match message {
+            Message::MasterToClient(MasterToClient::Push { push, stale }) => {
+                Some((*link, *push, stale.clone()))
+            }
+            _ => None,
+        });
+        let pushed: Vec<_> = pushed.collect();
+        for (link, push, _) in &pushed {
+            self.bench.heard(*link);
+            self.bench
+                .say(*link, ClientToMaster::PushDone { push: *push });
+        }
+        let told = pushed.into_iter().map(|(link, _, stale)| (link, stale));
+        told.collect()
+    }
+
+    /// Another mount asks for a lease of two copies: whether it waits until the first one has
+    /// dropped what it knew.
+    fn is_lease_told_of(mut self) -> bool {
+        let bench = &mut self.bench;
+        bench.heard(self.reader);
+        let inode = bench
+            .master
+            .state()
+            .chunk(self.chunk)
+            .expect("it is there")
+            .inode;
+        let (writer, _) = bench.mount(8);
+        let lease = Mutation::Lease {
+            inode,
+            index: 0,
+            failed: vec![],
+        };
+        let told = bench.say(writer, mutate(1, lease));
+        let pushed = self.drop_pushed();
+        if pushed.is_empty() {
+            assert_eq!(granted(&told).copies.len(), 2);
+            return false;
+        }
+        assert_eq!(told, [], "it waits");
+        assert!(pushed.contains(&(self.reader, vec![Stale::Inode(inode)])));
+        assert_eq!(granted(&self.bench.heard(writer)).copies.len(), 2);
+        true
+    }
+}
+
+#[test]
+fn a_lease_that_leaves_no_copy_out_waits_for_nobody() {
+    assert!(!Known::new().is_lease_told_of());
+}
+
+#[test]
+fn a_lease_waits_for_mounts_that_know_of_a_copy_on_a_failed_disk() {
+    for is_whole in [true, false] {
+        let mut known = Known::new();
+        let failed = DiskStatus {
+            failed: "it failed".into(),
+            ..DiskStatus::default()
+        };
+        let second = known.servers[1].1;
+        tell_disk(&mut known.bench, second, &failed);
+        known.lose_second();
+        if is_whole {
+            known.gain(1, true);
+        }
+        known.pass(&[0, 2], 1);
+        known.repair();
+        assert!(known.is_lease_told_of(), "whole: {is_whole}");
+    }
+}
+
+#[test]
+fn a_lease_waits_for_mounts_that_know_of_a_copy_on_its_way_out() {
+    for is_gone in [false, true] {
+        let mut known = Known::new();
+        known.gain(2, false);
+        known.pass(&[0, 1, 2], 2);
+        let links: Vec<LinkId> = known.servers.iter().map(|(_, link)| *link).collect();
+        let told = links.iter().flat_map(|link| {
+            let commands = known.bench.commands(*link);
+            commands
+                .into_iter()
+                .map(|(command, body)| (*link, command, body))
+        });
+        let told: Vec<_> = told.collect();
+        let [(link, command, Command::Delete { .. })] = told[..] else {
+            panic!("one of three is too many: {told:?}")
+        };
+        if is_gone {
+            let result = CommandResult::Parts(vec![None]);
+            known
+                .bench
+                .tell(link, ChunkToMaster::CommandDone { command, result });
+        }
+        assert_eq!(known.is_lease_told_of(), !is_gone);
+    }
+}
+
+#[test]
+fn a_lease_waits_for_mounts_that_know_of_a_copy_on_a_server_that_is_away() {
+    for (seconds, serves) in [(1, true), (7, false)] {
+        let mut known = Known::new();
+        let link = known.servers[1].1;
+        let reason = "it is cut off".to_owned();
+        known.bench.input(Input::Closed { link, reason });
+        known.pass(&[0, 2], seconds);
+        known.repair();
+        assert_eq!(known.is_lease_told_of(), serves, "after {seconds} s");
     }
 }
 

@@ -135,9 +135,8 @@ impl Master {
             Purpose::Repair(chunk) => self.on_repaired(server, chunk, result),
             Purpose::Convert(made) => self.on_made(server, made, result),
             Purpose::Delete(copies) => {
-                if matches!(result, CommandResult::Failed { .. }) {
-                    self.on_delete_failed(copies);
-                }
+                let failed = matches!(result, CommandResult::Failed { .. });
+                self.on_delete_ended(copies, failed);
             }
         }
     }
@@ -149,7 +148,7 @@ impl Master {
         let queued = commands.queues.into_values().flatten();
         for purpose in sent.chain(queued.map(|(purpose, _)| purpose)) {
             if let Purpose::Delete(copies) = purpose {
-                self.on_delete_failed(copies);
+                self.on_delete_ended(copies, true);
             }
         }
     }

@@ -124,15 +124,24 @@ impl Master {
 
     pub(super) fn delete_copy(&mut self, server: ServerId, id: PartId, version: ChunkVersion) {
         let copy = self.servers.part(server, id).copied();
-        self.servers.drop_copy(server, id);
+        self.servers.condemn_copy(server, id);
         let parts = vec![(id, version)];
         let purpose = Purpose::Delete(copy.map(|copy| (id.chunk, copy)).into_iter().collect());
         self.command(server, purpose, Command::Delete { parts });
     }
 
+    pub(super) fn on_delete_ended(&mut self, copies: Vec<(ChunkId, Copy)>, failed: bool) {
+        for (chunk, copy) in &copies {
+            self.servers.end_going(copy.server, *chunk);
+        }
+        if failed {
+            self.on_delete_failed(copies);
+        }
+    }
+
     /// Copies were to be deleted, and nobody knows whether they were. Of a server that
     /// is there they count for nothing, as it may do it yet; one that comes back tells.
-    pub(super) fn on_delete_failed(&mut self, copies: Vec<(ChunkId, Copy)>) {
+    fn on_delete_failed(&mut self, copies: Vec<(ChunkId, Copy)>) {
         for (chunk, copy) in copies {
             if self.servers.part(copy.server, copy.id(chunk)).is_none() {
                 let bad = copy.bad || self.servers.is_alive(copy.server);

@@ -16,7 +16,7 @@ use crate::marks::Mark;
 use crate::namespace::record::{
     Choice, ClientRecord, LeaseEnd, LeaseGrant, Mutation, Outcome, Record, RecordBody, Reply,
 };
-use crate::namespace::{Applied, LeaseState, Remembered, State};
+use crate::namespace::{Applied, Change, LeaseState, Remembered, State};
 use crate::placement::{self, ClassId};
 use crate::time::{Duration, Instant};
 use crate::wire::client_master::{Answer, AroundDirectory, LeasedChunk, MasterToClient, Stale};
@@ -568,6 +568,7 @@ impl Master {
     pub(super) fn on_mutation_applied(&mut self, ticket: u64, applied: Applied) {
         self.mutations.end_granting(ticket);
         self.recheck |= self.mutations.land(ticket);
+        let left_out = self.served_beside(&applied.changes);
         let Some(pending) = self.mutations.pending.get_mut(&ticket) else {
             return self.push_unowned(&applied.changes);
         };
@@ -588,7 +589,8 @@ impl Master {
                 text: told.to_owned(),
             });
         }
-        let stale = stale_of(&applied.changes);
+        let mut stale = stale_of(&applied.changes);
+        stale.extend(left_out);
         let (pushes, waits) = self.sessions.push(Some(session), &stale, Some(ticket));
         let outcome = applied.outcome.expect("a client's record has an outcome");
         let outcome = Box::new(outcome);
@@ -610,6 +612,30 @@ impl Master {
         if waits == 0 {
             self.finish_pending(ticket);
         }
+    }
+
+    /// What caches drop before the first write under a lease, as a copy that it leaves out
+    /// falls behind, and is served on to mounts that know of it (P6). (The state tells this
+    /// where a lease has fewer copies than the one before.)
+    fn served_beside(&mut self, changes: &[Change]) -> Vec<(InodeId, Stale)> {
+        let (state, now) = (self.member.state(), self.now.mono);
+        let chunks = changes.iter().filter_map(|change| match change {
+            Change::Lease(id) => Some((*id, state.chunk(*id)?)),
+            _ => None,
+        });
+        let leased = chunks.filter(|(_, one)| matches!(one.lease, LeaseState::Open { .. }));
+        let cached = leased.filter(|(_, one)| self.sessions.is_cached(one.inode));
+        let beside = cached.filter(|(id, one)| {
+            let copies = one.lease.copies();
+            self.servers.is_served_beside(*id, copies, now)
+        });
+        let inodes = beside.map(|(_, one)| one.inode);
+        let stale: Vec<(InodeId, Stale)> =
+            inodes.map(|inode| (inode, Stale::Inode(inode))).collect();
+        if !stale.is_empty() {
+            self.marks.reach(Mark::LeftOutPushed);
+        }
+        stale
     }
 
     /// One of the caches that a change waited for has dropped it.

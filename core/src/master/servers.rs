@@ -8,7 +8,7 @@
 use super::duty::Duty;
 use crate::chunk::stripe::Stripe;
 use crate::ids::{Address, BootId, ChunkId, ChunkVersion, DiskId, Epoch, LinkId, PartId, ServerId};
-use crate::limits::REPAIR_BULK_MAX;
+use crate::limits::{DRIFT_PER_MILLE, REPAIR_BULK_MAX, SERVE_LEASE};
 use crate::placement::{Candidate, Labels, Policy};
 use crate::planted::{self, Planted};
 use crate::time::Instant;
@@ -90,6 +90,13 @@ impl Server {
         self.disks.is_empty() || self.disks.iter().any(is_working)
     }
 
+    /// Mounts may get content from it, for all that is known. Its serve lease counts from
+    /// before it was last heard, and by its own clock.
+    fn may_serve(&self, now: Instant) -> bool {
+        let widened = SERVE_LEASE + SERVE_LEASE * DRIFT_PER_MILLE / 1000;
+        now.since(self.heard) <= widened
+    }
+
     /// Bytes free on the disk with most of them.
     pub(super) fn free(&self) -> u64 {
         let working = self.disks.iter().filter(|disk| is_working(disk));
@@ -164,6 +171,9 @@ pub(super) struct Servers {
     /// Copies of which only the log tells: either their servers are about to tell of them,
     /// or they went since. They count for nothing.
     hearsay: BTreeMap<(ChunkId, ServerId), Hearsay>,
+    /// Copies of chunks in use that servers were told to delete and may still serve: they
+    /// are not in `copies` any more.
+    going: BTreeSet<(ChunkId, ServerId)>,
     /// Chunks whose health may have changed since `take_touched`, some more than once.
     touched: Vec<ChunkId>,
 }
@@ -331,6 +341,40 @@ impl Servers {
             || self
                 .copy(server, chunk)
                 .is_some_and(|copy| copy.bad || copy.suspect)
+    }
+
+    /// Whether a mount that was told of it before may still read the chunk elsewhere than on
+    /// `copies`. A server that can't be asked serves on for a while; one that lost a copy
+    /// with its disk may still read it; one that is just registering may have anything.
+    pub(super) fn is_served_beside(
+        &self,
+        chunk: ChunkId,
+        copies: &[(ServerId, BootId)],
+        now: Instant,
+    ) -> bool {
+        let of_chunk = (chunk, ServerId(0))..=(chunk, ServerId(u64::MAX));
+        let lost = self.lost.range(of_chunk.clone());
+        let told_of = lost.chain(self.going.range(of_chunk)).map(|(_, one)| *one);
+        let holders = self.copies(chunk).map(|copy| copy.server).chain(told_of);
+        let is_coming = |one: &Server| one.link.is_some() && !one.registered;
+        let coming = self.table.iter().filter(|(_, one)| is_coming(one));
+        let beside = holders.chain(coming.map(|(server, _)| *server));
+        beside
+            .filter(|server| !copies.iter().any(|(one, _)| one == server))
+            .any(|server| self.get(server).is_some_and(|one| one.may_serve(now)))
+    }
+
+    /// A copy is to be deleted: it counts no more.
+    pub(super) fn condemn_copy(&mut self, server: ServerId, id: PartId) {
+        self.drop_copy(server, id);
+        if id.part == 0 {
+            self.going.insert((id.chunk, server));
+        }
+    }
+
+    /// Whether it was deleted is known, or will not be known any more.
+    pub(super) fn end_going(&mut self, server: ServerId, chunk: ChunkId) {
+        self.going.remove(&(chunk, server));
     }
 
     pub(super) fn known_chunks(&self) -> impl Iterator<Item = ChunkId> + '_ {

@@ -165,6 +165,11 @@ impl Sessions {
         }
     }
 
+    /// Whether anybody may have something of an inode cached.
+    pub(super) fn is_cached(&self, inode: InodeId) -> bool {
+        self.interested.contains_key(&inode)
+    }
+
     /// Whether it has so many interests that it should drop them all.
     pub(super) fn is_overfull(&self, session: SessionId) -> bool {
         self.table
