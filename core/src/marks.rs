@@ -168,6 +168,8 @@ marks! {
     // Repair.
     /// Caches dropped what they knew of a copy that a lease left out, and that is served on.
     LeftOutPushed = "left-out-pushed";
+    /// A lease was not recalled yet: its holder was still to be told of it.
+    RecallPutOff = "recall-put-off";
     /// A lease was recalled so that its chunk could be repaired.
     RepairRecalled = "repair-recalled";
     /// A lease waited for the copy that its chunk lacked.

@@ -6,7 +6,7 @@ mod bench;
 use antler_core::attributes::Credentials;
 use antler_core::errno::Errno;
 use antler_core::ids::{
-    BootId, ChunkId, ChunkVersion, DiskId, Epoch, LinkId, PartId, RequestId, ServerId,
+    BootId, ChunkId, ChunkVersion, DiskId, Epoch, InodeId, LinkId, PartId, RequestId, ServerId,
 };
 use antler_core::machine::Input;
 use antler_core::namespace::LeaseState;
@@ -383,24 +383,43 @@ impl Known {
         told.collect()
     }
 
-    /// Another mount asks for a lease of two copies: whether it waits until the first one has
-    /// dropped what it knew.
-    fn is_lease_told_of(mut self) -> bool {
-        let bench = &mut self.bench;
-        bench.heard(self.reader);
-        let inode = bench
-            .master
-            .state()
-            .chunk(self.chunk)
-            .expect("it is there")
-            .inode;
-        let (writer, _) = bench.mount(8);
+    fn inode(&self) -> InodeId {
+        let state = self.bench.master.state();
+        state.chunk(self.chunk).expect("it is there").inode
+    }
+
+    fn ask_lease(&mut self, writer: LinkId) -> Vec<MasterToClient> {
         let lease = Mutation::Lease {
-            inode,
+            inode: self.inode(),
             index: 0,
             failed: vec![],
         };
-        let told = bench.say(writer, mutate(1, lease));
+        self.bench.say(writer, mutate(1, lease))
+    }
+
+    /// The disk of the second server fails, and the third makes a copy.
+    fn fail_second(&mut self, is_whole: bool) {
+        let failed = DiskStatus {
+            failed: "it failed".into(),
+            ..DiskStatus::default()
+        };
+        let second = self.servers[1].1;
+        tell_disk(&mut self.bench, second, &failed);
+        self.lose_second();
+        if is_whole {
+            self.gain(1, true);
+        }
+        self.pass(&[0, 2], 1);
+        self.repair();
+    }
+
+    /// Another mount asks for a lease of two copies: whether it waits until the first one has
+    /// dropped what it knew.
+    fn is_lease_told_of(mut self) -> bool {
+        self.bench.heard(self.reader);
+        let inode = self.inode();
+        let (writer, _) = self.bench.mount(8);
+        let told = self.ask_lease(writer);
         let pushed = self.drop_pushed();
         if pushed.is_empty() {
             assert_eq!(granted(&told).copies.len(), 2);
@@ -422,20 +441,32 @@ fn a_lease_that_leaves_no_copy_out_waits_for_nobody() {
 fn a_lease_waits_for_mounts_that_know_of_a_copy_on_a_failed_disk() {
     for is_whole in [true, false] {
         let mut known = Known::new();
-        let failed = DiskStatus {
-            failed: "it failed".into(),
-            ..DiskStatus::default()
-        };
-        let second = known.servers[1].1;
-        tell_disk(&mut known.bench, second, &failed);
-        known.lose_second();
-        if is_whole {
-            known.gain(1, true);
-        }
-        known.pass(&[0, 2], 1);
-        known.repair();
+        known.fail_second(is_whole);
         assert!(known.is_lease_told_of(), "whole: {is_whole}");
     }
+}
+
+#[test]
+fn a_lease_is_not_recalled_before_its_holder_is_told_of_it() {
+    let mut known = Known::new();
+    known.fail_second(true);
+    let (first, _) = known.bench.mount(8);
+    let (second, _) = known.bench.mount(9);
+    assert_eq!(known.ask_lease(first), [], "it waits for the reader");
+    assert_eq!(known.ask_lease(second), [], "the first one has it");
+    assert_eq!(
+        known.bench.heard(first),
+        [],
+        "who would say that it has not"
+    );
+    known.drop_pushed();
+    let told = known.bench.heard(first);
+    let [answer, MasterToClient::Recall { leases }] = &told[..] else {
+        panic!("no lease, and then its recall, but {told:?}")
+    };
+    let lease = granted(std::slice::from_ref(answer));
+    let wanted = (known.inode(), lease.chunk, lease.epoch);
+    assert_eq!(leases[..], [wanted]);
 }
 
 #[test]

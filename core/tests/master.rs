@@ -721,35 +721,32 @@ fn a_lease_of_which_a_copy_is_gone_is_not_taken_back_unsynced() {
 }
 
 #[test]
-fn a_late_answer_gives_no_lease_that_its_holder_was_asked_for() {
-    let mut bench = Bench::new();
-    bench.serve(1);
-    bench.serve(2);
-    let (other, _) = bench.mount(2);
-    let (holder, _) = bench.mount(1);
-    // The other one caches the root's names: the answer waits for its push.
-    assert_eq!(bench.say(other, lookup("f")).len(), 1);
-    assert!(bench.say(holder, mutate(1, create("f"))).is_empty());
-    let push = bench.heard(other).into_iter().find_map(|told| match told {
-        MasterToClient::Push { push, .. } => Some(push),
-        _ => None,
-    });
-    let inode = InodeId(2);
-    let wanted = Mutation::Lease {
-        inode,
-        index: 0,
-        failed: vec![],
-    };
-    bench.say(other, mutate(1, wanted));
-    let recalled = bench.heard(holder).into_iter().find_map(|told| match told {
-        MasterToClient::Recall { leases } => Some(leases[0]),
-        _ => None,
-    });
-    let (file, chunk, epoch) = recalled.expect("the other one needs it");
-    assert_eq!(file, inode);
-    bench.say(holder, ClientToMaster::NotHeld { chunk, epoch });
-    let push = push.expect("a name was cached");
-    bench.say(other, ClientToMaster::PushDone { push });
-    let (_, lease) = created(&bench.heard(holder));
-    assert!(lease.is_none(), "it is fenced: {lease:?}");
+fn a_late_answer_gives_no_lease_that_was_fenced_since() {
+    for fenced in [false, true] {
+        let mut bench = Bench::new();
+        bench.serve(1);
+        bench.serve(2);
+        let (other, _) = bench.mount(2);
+        let (holder, _) = bench.mount(1);
+        // The other one caches the root's names: the answer waits for its push.
+        assert_eq!(bench.say(other, lookup("f")).len(), 1);
+        assert!(bench.say(holder, mutate(1, create("f"))).is_empty());
+        let push = bench.heard(other).into_iter().find_map(|told| match told {
+            MasterToClient::Push { push, .. } => Some(push),
+            _ => None,
+        });
+        let state = bench.master.state();
+        let (chunk, _) = state
+            .chunk_at(InodeId(2), 0)
+            .expect("it is a file")
+            .expect("it has a chunk");
+        let epoch = state.chunk(chunk).expect("it is there").epoch;
+        if fenced {
+            bench.say(holder, ClientToMaster::NotHeld { chunk, epoch });
+        }
+        let push = push.expect("a name was cached");
+        bench.say(other, ClientToMaster::PushDone { push });
+        let (_, lease) = created(&bench.heard(holder));
+        assert_eq!(lease.is_none(), fenced, "{lease:?}");
+    }
 }

@@ -106,7 +106,8 @@ enum Step {
 struct Recalled {
     epoch: Epoch,
     first: Instant,
-    last: Instant,
+    /// When the holder was last asked for it.
+    last: Option<Instant>,
 }
 
 /// What the leader does about the ends of leases.
@@ -243,31 +244,25 @@ impl Master {
         holder: SessionId,
     ) {
         let now = self.now.mono;
-        let fresh = Recalled {
-            epoch,
-            first: now,
-            last: now,
-        };
-        let known = self
-            .leases
-            .recalls
-            .get(&chunk)
-            .copied()
-            .filter(|recall| recall.epoch == epoch);
-        match known {
-            Some(recall) if now.since(recall.first) > RECALL_PATIENCE => {
-                return self.fence(chunk, epoch);
-            }
-            Some(recall) if now.since(recall.last) < RECALL_AGAIN => return,
-            Some(recall) => self.leases.recalls.insert(
-                chunk,
-                Recalled {
-                    last: now,
-                    ..recall
-                },
-            ),
-            None => self.leases.recalls.insert(chunk, fresh),
-        };
+        let known = self.leases.recalls.get(&chunk).copied();
+        let known = known.filter(|recall| recall.epoch == epoch);
+        let first = known.map_or(now, |recall| recall.first);
+        if now.since(first) > RECALL_PATIENCE {
+            return self.fence(chunk, epoch);
+        }
+        let last = known.and_then(|recall| recall.last);
+        if last.is_some_and(|last| now.since(last) < RECALL_AGAIN) {
+            return;
+        }
+        let is_untold = self.mutations.is_untold(chunk, epoch);
+        let last = (!is_untold).then_some(now);
+        let recall = Recalled { epoch, first, last };
+        self.leases.recalls.insert(chunk, recall);
+        if is_untold {
+            // Its holder would say that it has none, lose it, and ask again: two who want
+            // to write could go on like that for good.
+            return self.marks.reach(Mark::RecallPutOff);
+        }
         self.marks.reach(Mark::LeaseRecalled);
         if let Some(link) = self.sessions.table.get(&holder).and_then(|one| one.link) {
             self.tell_client(

@@ -9,7 +9,7 @@ use super::clients::stale_of;
 use super::{Master, Proposal};
 use crate::attributes::{Attributes, Credentials, FallocateMode, FileKind};
 use crate::errno::Errno;
-use crate::ids::{BootId, ChunkId, InodeId, LinkId, RequestId, ServerId, SessionId};
+use crate::ids::{BootId, ChunkId, Epoch, InodeId, LinkId, RequestId, ServerId, SessionId};
 use crate::limits::{CHUNK_SIZE, SESSION_WINDOW};
 use crate::machine::{Effect, Level};
 use crate::marks::Mark;
@@ -56,6 +56,24 @@ enum Stage {
     },
 }
 
+impl Stage {
+    /// The lease that is granted, and not told of.
+    fn granted(&self) -> Option<(ChunkId, Epoch)> {
+        match self {
+            Self::Pushing { outcome, .. } => match &**outcome {
+                Ok(
+                    Reply::Lease(grant)
+                    | Reply::Created {
+                        lease: Some(grant), ..
+                    },
+                ) => Some((grant.chunk, grant.epoch)),
+                _ => None,
+            },
+            Self::Held | Self::Proposed => None,
+        }
+    }
+}
+
 /// The mutations under way.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Mutations {
@@ -64,6 +82,8 @@ pub(super) struct Mutations {
     held: BTreeSet<u64>,
     /// Leases in the log and not applied: their copies are chosen, and must stay.
     granting: BTreeSet<(InodeId, u32, u64)>,
+    /// Leases that were granted and whose holders are to be told, behind pushes.
+    untold: BTreeSet<(ChunkId, Epoch)>,
     /// What records in the log and not applied do to names.
     flights: BTreeMap<u64, Flight>,
     naming: BTreeMap<(InodeId, Vec<u8>), u32>,
@@ -173,7 +193,15 @@ impl Mutations {
         self.land(ticket);
         if let Some(pending) = self.pending.remove(&ticket) {
             self.by_request.remove(&(pending.session, pending.request));
+            if let Some(granted) = pending.stage.granted() {
+                self.untold.remove(&granted);
+            }
         }
+    }
+
+    /// Whether the holder of a lease is to be told that it has it.
+    pub(super) fn is_untold(&self, chunk: ChunkId, epoch: Epoch) -> bool {
+        self.untold.contains(&(chunk, epoch))
     }
 
     pub(super) fn check_invariants(&self) {
@@ -603,6 +631,8 @@ impl Master {
             waits,
             named,
         };
+        let granted = pending.stage.granted();
+        self.mutations.untold.extend(granted);
         for parent in parents {
             self.sessions.cache(session, parent);
         }
@@ -663,6 +693,8 @@ impl Master {
         let Stage::Pushing { outcome, named, .. } = pending.stage.clone() else {
             unreachable!("only what was pushed is finished")
         };
+        // Who waits for a lease that is told of now has it recalled behind the answer.
+        self.recheck |= pending.stage.granted().is_some() && !self.mutations.held.is_empty();
         self.mutations.forget(ticket);
         self.answer_mutation(link, session, request, *outcome, parents);
         self.push_overtaken(session, named);
