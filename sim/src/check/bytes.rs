@@ -27,7 +27,7 @@ pub(crate) struct BytesJudge {
     /// Copies of a chunk: the fewest that one was written on.
     copies: u64,
     /// Deaths of chunkservers so far, and disks of theirs that are gone for good: each may
-    /// take a copy's unsynced bytes along.
+    /// take a copy's unsynced bytes along. At least as many as a lease left copies out.
     deaths: u64,
     files: BTreeMap<FileKey, FileBytes>,
     writes: u32,
@@ -253,12 +253,15 @@ impl BytesJudge {
         }
     }
 
-    /// A lease was granted on so many copies. Where disks fill up there may be fewer than
-    /// wanted, though no server died, and fewer deaths take all of them.
+    /// A lease was granted on so many copies. Who is left out need not have died: where disks
+    /// fill up fewer are made, and one that is cut off has nothing of what is written from
+    /// now on, as if it had died.
     pub(crate) fn note_write_set(&mut self, copies: usize) {
+        let copies = copies as u64;
         if self.errors != Errors::None {
-            self.copies = self.copies.min(copies as u64);
+            self.copies = self.copies.min(copies);
         }
+        self.deaths = self.deaths.max(self.copies.saturating_sub(copies));
     }
 
     /// A chunkserver died: what was not synced may be gone.
