@@ -411,7 +411,7 @@ impl Node {
                 segment_size: self.limits.disk_segment as u32,
                 slots_per_file: self.limits.disk_slots as u32,
                 checkpoint_bytes: self.limits.disk_checkpoint,
-                reserve: 1 << 20,
+                reserve: 4 << 20,
                 small_write: self.limits.small_write as usize,
                 part_memory: self.limits.part_memory as usize,
                 disk_memory: self.limits.disk_memory as usize,

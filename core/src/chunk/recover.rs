@@ -27,6 +27,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 const IDENTITY: &str = "disk";
 const UNFINISHED_IDENTITY: &str = "unfinished-disk";
+/// Segments of the journal for which there is to be room.
+const RESERVED_SEGMENTS: u64 = 3;
 
 impl<V: Vfs> ChunkStore<V> {
     /// Opens the disk, formats it if the folder is empty, recovers it otherwise.
@@ -148,7 +150,7 @@ fn recover<V: Vfs>(
         applied.map_err(|error| StoreError::damaged(format!("frame {sequence}"), error))
     })?;
     let used = replay.used_slots();
-    let reserve = options.tuning.reserve.min(vfs.space()?.total / 64);
+    let reserve = reserve_of(options.tuning.reserve, vfs.space()?.total, size);
     let slots = SlotSpace::open(&mut vfs, identity.slots_per_file, reserve, &used)?;
     let tuning = options.tuning.fit(journal.frame_max());
     let mut disk = Disk::new(vfs, slots, tuning);
@@ -178,6 +180,13 @@ fn recover<V: Vfs>(
         store.shelter(id, block, state);
     }
     Ok(store)
+}
+
+/// What content leaves free: without room for its journal a full disk could not even
+/// delete. Of a small disk that is more than a 64th.
+fn reserve_of(most: u64, total: u64, segment_size: u32) -> u64 {
+    let segments = u64::from(segment_size) * RESERVED_SEGMENTS;
+    most.min((total / 64).max(segments.min(total / 4)))
 }
 
 /// Reads the newest table and removes what a checkpoint that was cut short left.

@@ -54,7 +54,8 @@ pub struct Tuning {
     pub embed_max: usize,
     /// Of journal after which a checkpoint is due (more if the part table is longer).
     pub checkpoint_bytes: u64,
-    /// Of the disk that stay free, at most a 64th of it.
+    /// Bytes of the disk that content leaves free, for the journal and the tables; no more
+    /// than a 64th of it, or three segments of the journal.
     pub reserve: u64,
 }
 

@@ -12,6 +12,7 @@ use super::disk::Disk;
 use super::format::{BlockRecord, FormatError, Identity, PartHeader, Reader, RecordKind};
 use super::journal::{Journal, Mark};
 use super::operation::{DiskError, StoredPart};
+use super::part::Part;
 use super::recover::{Replay, read_newest_table, rewrite_frame};
 use super::slots::SlotSpace;
 use super::store::{ChunkStore, StoreOptions, Tuning, stored};
@@ -33,8 +34,11 @@ pub struct StoreWatch<V> {
     covered: Mark,
     end: Mark,
     frames: Frames,
-    /// The parts whose places were written again; `None`: all.
-    placed: Option<BTreeSet<PartId>>,
+    /// The parts whose places were written again.
+    placed: BTreeSet<PartId>,
+    /// All parts as recovery made them, until the disk is read on: what found no space in
+    /// its place is in their memory.
+    recovered: Option<BTreeMap<PartId, Part>>,
 }
 
 /// The frames behind the table, and which of them speak of a part.
@@ -62,7 +66,8 @@ impl<V: Vfs + Clone> StoreWatch<V> {
             covered: table.mark,
             end: table.mark,
             frames: Frames::default(),
-            placed: None,
+            placed: BTreeSet::new(),
+            recovered: None,
             disk: store.disk,
         };
         watch.read_frames(&mut vfs)?;
@@ -73,6 +78,7 @@ impl<V: Vfs + Clone> StoreWatch<V> {
         let parts = watch.replay.parts.iter();
         let followed = parts.map(|(id, part)| (stored(*id, part), &part.slots));
         assert!(recovered.eq(followed), "both read the same parts");
+        watch.recovered = Some(store.parts);
         Ok(watch)
     }
 
@@ -91,7 +97,8 @@ impl<V: Vfs + Clone> StoreWatch<V> {
         let used = self.replay.used_slots();
         let slots = SlotSpace::open(&mut vfs, self.identity.slots_per_file, 0, &used)?;
         self.disk = Disk::new(vfs, slots, self.tuning);
-        self.placed = Some(BTreeSet::new());
+        self.placed.clear();
+        self.recovered = None;
         Ok(Some(self))
     }
 
@@ -113,7 +120,8 @@ impl<V: Vfs + Clone> StoreWatch<V> {
     /// When the part is not there, or a unit is corrupt.
     pub fn read(&mut self, id: PartId, offset: u32, length: u32) -> Result<Bytes, DiskError> {
         self.place(id)?;
-        let part = self.replay.parts.get(&id).ok_or(DiskError::NotFound)?;
+        let parts = self.recovered.as_ref().unwrap_or(&self.replay.parts);
+        let part = parts.get(&id).ok_or(DiskError::NotFound)?;
         let units = self.disk.read(id, part, offset as usize, length as usize)?;
         Ok(units.data)
     }
@@ -124,7 +132,8 @@ impl<V: Vfs + Clone> StoreWatch<V> {
     /// When the part is not there, or a unit is corrupt.
     pub fn verify(&mut self, id: PartId) -> Result<(), DiskError> {
         self.place(id)?;
-        let part = self.replay.parts.get(&id).ok_or(DiskError::NotFound)?;
+        let parts = self.recovered.as_ref().unwrap_or(&self.replay.parts);
+        let part = parts.get(&id).ok_or(DiskError::NotFound)?;
         for block in 0..part.end_block() {
             let offset = usize::from(block) * BLOCK_SIZE;
             self.disk.read(id, part, offset, BLOCK_SIZE)?;
@@ -138,7 +147,8 @@ impl<V: Vfs + Clone> StoreWatch<V> {
     /// When the part is not there, or can't be read.
     pub fn digest(&mut self, id: PartId) -> Result<u64, DiskError> {
         self.place(id)?;
-        let part = self.replay.parts.get(&id).ok_or(DiskError::NotFound)?;
+        let parts = self.recovered.as_ref().unwrap_or(&self.replay.parts);
+        let part = parts.get(&id).ok_or(DiskError::NotFound)?;
         self.disk.digest(id, part)
     }
 
@@ -155,10 +165,7 @@ impl<V: Vfs + Clone> StoreWatch<V> {
 
     /// Writes what the journal says about a part's places there, as recovery does.
     fn place(&mut self, id: PartId) -> Result<(), DiskError> {
-        let Some(placed) = &mut self.placed else {
-            return Ok(());
-        };
-        if !placed.insert(id) {
+        if self.recovered.is_some() || !self.placed.insert(id) {
             return Ok(());
         }
         let numbers = self.frames.of.get(&id).map_or(&[][..], Vec::as_slice);

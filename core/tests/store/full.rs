@@ -2,8 +2,8 @@
 
 use crate::bench::*;
 use crate::files::{Files, Shared};
-use antler_core::chunk::StoreMark;
 use antler_core::chunk::operation::{CommitAction, DiskError, DiskRequest};
+use antler_core::chunk::{ChunkStore, StoreMark, StoreWatch};
 use antler_core::limits::UNIT_SIZE;
 use antler_core::rng::Rng;
 
@@ -94,6 +94,12 @@ fn a_disk_that_is_full_when_it_is_opened_serves_what_waits_for_space() {
         let mut after = files.borrow().after_power_cut(&mut rng);
         let used = after.used();
         after.limit(used);
+        let mut watch = StoreWatch::open(after.clone(), options()).unwrap();
+        for chunk in 0..8 {
+            let seen = watch.read(part(chunk), 0, UNIT).unwrap();
+            assert_eq!(seen, pattern(chunk, 4096), "as judges read it");
+            watch.verify(part(chunk)).unwrap();
+        }
         let mut store: ChunkStoreOf = open(after).unwrap();
         check(&mut store);
         assert!(store.take_marks().contains(&StoreMark::DiskFull));
@@ -135,4 +141,36 @@ fn a_write_that_finds_no_space_leaves_what_was_there() {
     write(&mut store, part(1), 0, &big).unwrap();
     keep(&mut store, part(1)).unwrap();
     assert_eq!(read(&mut store, part(1), 0, 256 << 10).unwrap(), big);
+}
+
+#[test]
+fn a_small_disk_that_is_full_has_room_to_delete() {
+    let mut files = Files::default();
+    files.limit(24 << 20);
+    let mut options = options();
+    options.tuning.reserve = 64 << 20;
+    let (mut store, _) = ChunkStore::open(files, options).unwrap();
+    let piece = pattern(1, 256 << 10);
+    let mut count = 0;
+    while write(&mut store, part(count), 0, &piece).is_ok() {
+        keep(&mut store, part(count)).unwrap();
+        count += 1;
+    }
+    assert!(count > 16, "most of it is for content: {count} pieces");
+    // What is written over and over makes the journal as long as it gets.
+    for turn in 0..1000 {
+        let small = pattern(turn, 100);
+        write(&mut store, part(turn % count), 0, &small).unwrap();
+        keep(&mut store, part(turn % count)).unwrap();
+        if turn % 50 == 0 {
+            run(&mut store, DiskRequest::Checkpoint).unwrap();
+        }
+    }
+    for chunk in 0..8 {
+        commit(&mut store, &[(part(chunk), CommitAction::Delete)]).unwrap();
+    }
+    run(&mut store, DiskRequest::Checkpoint).unwrap();
+    write(&mut store, part(count), 0, &piece[..64 << 10]).unwrap();
+    keep(&mut store, part(count)).unwrap();
+    store.check_invariants(true);
 }
