@@ -80,6 +80,9 @@ fn as_text(status: &Status) -> String {
         "  being written {}, quarantined {}; repairs running {}, waiting {}\n",
         status.leased, status.quarantined, status.repairs_running, status.repairs_waiting
     );
+    if status.balancing > 0 {
+        text += &format!("  moving to emptier servers {}\n", status.balancing);
+    }
     text += &format!(
         "\nmetadata\n  {} objects in {} of memory, {} bytes each\n",
         status.inodes,
@@ -262,6 +265,7 @@ fn as_json(status: &Status) -> Value {
         "repairs": {
             "running": status.repairs_running,
             "waiting": status.repairs_waiting,
+            "balancing": status.balancing,
         },
         "metadata": {
             "objects": status.inodes,

@@ -127,6 +127,10 @@ pub const SESSION_TIMEOUT: Duration = Duration::from_secs(120);
 pub const SERVE_LEASE: Duration = Duration::from_secs(5);
 /// After how long unheard a chunkserver counts as gone, while its link is up.
 pub const SERVER_TIMEOUT: Duration = Duration::from_secs(3);
+/// Copies move to a server that uses so much less of its space, in percent.
+pub const BALANCE_PERCENT: u8 = 10;
+/// Copies that move at once from or to a server, so that they are all as full.
+pub const BALANCE_INFLIGHT_MAX: usize = 2;
 /// For how long a chunk stays on disk after nobody refers to it.
 pub const DELETE_GRACE: Duration = Duration::from_secs(60);
 /// For how long a file is left alone before its chunks are converted to parts.

@@ -174,6 +174,10 @@ marks! {
     RepairRecalled = "repair-recalled";
     /// A lease waited for the copy that its chunk lacked.
     RepairedFirst = "repaired-first";
+    /// A lease was ended as all its copies failed its writer, and others had room.
+    CrowdedFenced = "crowded-fenced";
+    /// Something was to move to an emptier server.
+    BalanceMoved = "balance-moved";
     /// A copy beyond the goal was deleted.
     SurplusDeleted = "surplus-deleted";
     /// Nothing but copies on disks that take no writes any more was there to read.

@@ -285,6 +285,7 @@ impl Node {
                 config.copies = plan.cluster.copies as u8;
                 config.commands_inflight_max = self.limits.commands as usize;
                 config.repair_inflight_max = self.limits.repairs as usize;
+                config.balance = self.limits.balance as u8;
                 config.delete_grace = Duration::from_secs(10);
                 config.convert_after = Duration::from_millis(700);
                 config.restart_grace = Duration::from_secs(20);
@@ -554,6 +555,20 @@ impl Node {
             Some(Process::Server(process)) => process.machine.bad_parts().collect(),
             _ => Vec::new(),
         }
+    }
+
+    /// How much of the space of its disks is used, in millionths, as a chunkserver tells.
+    pub(crate) fn used_millionths(&self) -> u64 {
+        let Some(Process::Server(process)) = &self.process else {
+            return 0;
+        };
+        let disks = process.machine.disk_statuses();
+        let (mut total, mut free) = (0, 0);
+        for disk in disks.iter().filter(|disk| disk.failed.is_empty()) {
+            total += disk.space.total;
+            free += disk.space.free;
+        }
+        (total - free) * 1_000_000 / total.max(1)
     }
 
     /// What a chunkserver's stores hold.

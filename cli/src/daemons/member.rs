@@ -31,6 +31,7 @@ pub(crate) fn master(config: &Path) -> Outcome<ExitCode> {
         let config = MasterConfig {
             cluster: hex(&settings.credential.cluster.0.to_be_bytes()),
             copies: settings.copies,
+            balance: settings.balance,
             ..MasterConfig::new(config, clock::random::<32>().to_vec())
         };
         Master::new(config, recovered, clock::random_id(), clock::now())

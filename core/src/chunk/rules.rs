@@ -48,6 +48,15 @@ impl DiskRules {
         *self != Self::default()
     }
 
+    /// Bytes of a disk of so many that may be in use, by whomever, before nothing new is
+    /// placed there.
+    #[must_use]
+    pub fn most(&self, total: u64) -> u64 {
+        let kept = self.keep_free.map_or(0, |kept| kept.of(total));
+        let limit = self.limit.map_or(u64::MAX, |most| most.of(total));
+        total.saturating_sub(kept).min(limit)
+    }
+
     /// Bytes of a disk that new parts may take, with so many written since its space was
     /// told.
     #[must_use]
@@ -95,6 +104,15 @@ mod tests {
             (rules(None, Some(bytes(u64::MAX))), 0, 400),
         ] {
             assert_eq!(rules.room(space, written), room, "{rules:?} {written}");
+        }
+        for (rules, most) in [
+            (rules(None, None), 1000),
+            (rules(Some(percent(10)), None), 900),
+            (rules(Some(percent(10)), Some(bytes(950))), 900),
+            (rules(Some(bytes(100)), Some(percent(80))), 800),
+            (rules(Some(bytes(u64::MAX)), None), 0),
+        ] {
+            assert_eq!(rules.most(space.total), most, "{rules:?}");
         }
         let drained = DiskRules {
             drain: true,

@@ -184,6 +184,7 @@ impl Disks {
             failed: one.failed.clone().unwrap_or_default(),
             scrub: scrub.status(disk, one.copies),
             draining: one.rules.drain.then_some(one.copies),
+            most: Some(one.rules.most(one.space.total)),
         });
         statuses.collect()
     }

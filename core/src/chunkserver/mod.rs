@@ -398,7 +398,9 @@ impl Machine for ChunkServer {
 type DiskStatuses = Vec<crate::wire::client_master::DiskStatus>;
 
 impl ChunkServer {
-    fn disk_statuses(&self) -> DiskStatuses {
+    /// Its disks as it tells of them.
+    #[must_use]
+    pub fn disk_statuses(&self) -> DiskStatuses {
         self.disks.statuses(&self.scrub)
     }
 

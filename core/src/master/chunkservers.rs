@@ -184,6 +184,10 @@ impl Master {
         for report in parts {
             let chunk = report.part.chunk;
             let mut copy = copy_of(server, &report);
+            if copy.part == 0 && self.servers.is_going(server, chunk) {
+                // It may have failed to delete it, as when its disk is full.
+                self.repair.put_aside(chunk, self.now.mono);
+            }
             // The log may have told of a newer version before this came.
             if copy.part == 0 {
                 let least = self.servers.least_version(server, chunk);

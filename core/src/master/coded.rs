@@ -158,8 +158,6 @@ impl Master {
             return self.repair.put_off(class, id, later);
         }
         let bulk = self.is_bulk(id, chunk);
-        let sources = self.part_sources(id, chunk.version, stripe);
-        let source = readable[0].server;
         match self.next_part((id, chunk.version, stripe), &policy, bulk) {
             Next::Busy => Begun::NoRoom,
             Next::Nothing => {
@@ -167,32 +165,57 @@ impl Master {
                 self.repair.put_off(class, id, later)
             }
             Next::Part { number, target } => {
-                let (part, version) = (
-                    PartId {
-                        chunk: id,
-                        part: number,
-                    },
-                    chunk.version,
-                );
-                let running = Running {
-                    source,
-                    target,
-                    part: number,
-                    version,
-                    bulk,
-                };
-                let command = Command::Build {
-                    part,
-                    version,
-                    epoch: stripe.stamp,
-                    stripe,
-                    from: version,
-                    sources,
-                };
-                self.begin_repair(class, id, running, command);
+                let source = readable[0].server;
+                self.build_part(class, (id, chunk, stripe), number, (source, target));
                 Begun::Settled
             }
         }
+    }
+
+    fn build_part(
+        &mut self,
+        class: Class,
+        (id, chunk, stripe): (ChunkId, &Chunk, Stripe),
+        number: u8,
+        (source, target): (ServerId, ServerId),
+    ) {
+        let version = chunk.version;
+        let running = Running {
+            source,
+            target,
+            part: number,
+            version,
+            bulk: self.is_bulk(id, chunk),
+        };
+        let command = Command::Build {
+            part: PartId {
+                chunk: id,
+                part: number,
+            },
+            version,
+            epoch: stripe.stamp,
+            stripe,
+            from: version,
+            sources: self.part_sources(id, version, stripe),
+        };
+        self.begin_repair(class, id, running, command);
+    }
+
+    /// Makes the part that one server has at another one. False when it has none.
+    pub(super) fn move_part(
+        &mut self,
+        id: ChunkId,
+        chunk: &Chunk,
+        stripe: Stripe,
+        (from, to): (ServerId, ServerId),
+    ) -> bool {
+        let parts = self.counting_parts(id, chunk.version, stripe);
+        let own = parts.iter().find(|(_, server)| *server == from);
+        let Some((number, _)) = own.copied() else {
+            return false;
+        };
+        self.build_part(Class::Surplus, (id, chunk, stripe), number, (from, to));
+        true
     }
 
     /// Which part is made next, and where: one that nobody has, or one whose place is
@@ -360,7 +383,12 @@ impl Master {
                 .iter()
                 .any(|one: &Candidate<'_>| one.server == server)
         };
-        let rank = |copy: &Copy| (is_inside(copy.server), !gone.contains(&copy.server));
+        let leaves = self.balance.leaves(id);
+        let rank = |copy: &Copy| {
+            let stays = leaves != Some(copy.server);
+            let server = copy.server;
+            (is_inside(server), stays, !gone.contains(&server))
+        };
         let mut by_number: BTreeMap<PartId, Vec<Copy>> = BTreeMap::new();
         for copy in good {
             by_number.entry(copy.id(id)).or_default().push(*copy);

@@ -14,7 +14,7 @@ use crate::ids::{ChunkId, ChunkVersion, PartId, ServerId};
 use crate::limits::REPORT_BATCH;
 use crate::marks::Mark;
 use crate::namespace::{ChunkOrigin, LeaseState};
-use crate::placement;
+use crate::placement::{self, Candidate, Policy};
 use crate::time::Instant;
 use crate::wire::chunk_master::Command;
 use std::collections::{BTreeMap, BTreeSet};
@@ -57,7 +57,11 @@ impl Master {
     /// Removes copies that are too many, and stale ones of a chunk that is at goal.
     pub(super) fn trim(&mut self, class: Class, chunk: ChunkId) {
         let again = self.now.mono + AGAIN;
-        self.repair.postpone(class, chunk, again);
+        let failed = self.repair.failed_until(chunk);
+        self.repair.postpone(class, chunk, failed.unwrap_or(again));
+        if failed.is_some() {
+            return;
+        }
         let Some(one) = self.member.state().chunk(chunk) else {
             return;
         };
@@ -109,7 +113,7 @@ impl Master {
             .iter()
             .filter(|server| !inside.iter().any(|one| one.server == **server));
         let mut surplus: Vec<ServerId> = outside.copied().collect();
-        surplus.extend(placement::surplus(&policy, &inside));
+        surplus.extend(self.too_many(chunk, &policy, inside));
         if !surplus.is_empty() {
             self.marks.reach(Mark::SurplusDeleted);
         }
@@ -120,6 +124,30 @@ impl Master {
         for (server, version) in doomed {
             self.delete_copy(server, PartId::whole(chunk), version);
         }
+    }
+
+    /// Of servers that may all have a copy, those that are too many: first the one that it
+    /// was to move away from, if the others are as good without it.
+    fn too_many(
+        &self,
+        chunk: ChunkId,
+        policy: &Policy,
+        mut inside: Vec<Candidate<'_>>,
+    ) -> Vec<ServerId> {
+        let leaves = self.balance.leaves(chunk);
+        let at = inside.iter().position(|one| Some(one.server) == leaves);
+        let Some(at) = at else {
+            return placement::surplus(policy, &inside);
+        };
+        let before = placement::fill(policy, &labels_of(&inside));
+        let left = inside.remove(at);
+        if placement::fill(policy, &labels_of(&inside)) < before {
+            inside.push(left);
+            return placement::surplus(policy, &inside);
+        }
+        let mut gone = vec![left.server];
+        gone.extend(placement::surplus(policy, &inside));
+        gone
     }
 
     pub(super) fn delete_copy(&mut self, server: ServerId, id: PartId, version: ChunkVersion) {

@@ -11,6 +11,7 @@
 //! This file owns the struct and the routing; each `impl` block beside it owns one
 //! concern.
 
+mod balance;
 mod capability;
 mod chunkservers;
 mod classes;
@@ -18,6 +19,7 @@ mod clients;
 mod coded;
 mod commands;
 mod convert;
+mod crowded;
 mod deletion;
 mod duty;
 mod explain;
@@ -46,6 +48,7 @@ use crate::time::{Duration, Instant, Now};
 use crate::version::FeatureLevel;
 use crate::wire::Message;
 use crate::wire::client_master::MasterToClient;
+use balance::Balance;
 use capability::Keyring;
 use classes::Classes;
 use commands::Commands;
@@ -89,6 +92,9 @@ pub struct MasterConfig {
     /// Copies being made at once on one chunkserver, as source or target, at most
     /// `REPAIR_INFLIGHT_MAX`.
     pub repair_inflight_max: usize,
+    /// Copies move from a server to one of which so much less of the space is used, in
+    /// percent of it; 0: they stay where they are.
+    pub balance: u8,
 }
 
 impl MasterConfig {
@@ -107,6 +113,7 @@ impl MasterConfig {
             session_timeout: limits::SESSION_TIMEOUT,
             commands_inflight_max: limits::COMMANDS_INFLIGHT_MAX,
             repair_inflight_max: limits::REPAIR_INFLIGHT_MAX,
+            balance: limits::BALANCE_PERCENT,
         }
     }
 }
@@ -183,6 +190,7 @@ pub struct Master {
     commands: Commands,
     leases: Leases,
     repair: Repair,
+    balance: Balance,
     deletions: Deletions,
     conversions: Conversions,
     classes: Classes,
@@ -304,6 +312,7 @@ impl Master {
             commands: Commands::default(),
             leases: Leases::default(),
             repair: Repair::default(),
+            balance: Balance::default(),
             deletions: Deletions::default(),
             conversions: Conversions::default(),
             classes: Classes::default(),
@@ -382,6 +391,7 @@ impl Master {
         self.delete_doomed();
         self.watch_conversions();
         self.watch_repairs();
+        self.pump_balance();
     }
 
     fn drain_member(&mut self) {
@@ -450,6 +460,7 @@ impl Master {
         self.drop_commands();
         self.leases = Leases::default();
         self.repair.end();
+        self.balance.end();
         self.deletions.end();
         self.end_conversions();
         self.classes.end();

@@ -546,11 +546,18 @@ impl Master {
             return self.restore_for_lease(chunk, stripe, since);
         }
         let waits_for_repair = self.now.mono.since(since) < REPAIR_HOLD_MAX
-            && (self.repair.is_running(chunk) || self.repair_before_lease(chunk));
+            && (self.is_being_repaired(chunk) || self.repair_before_lease(chunk));
         if waits_for_repair || !self.recall_from_others(session, chunk) {
             return Ready::Hold;
         }
-        match self.writable_copies(session, chunk, failed) {
+        let copies = self.writable_copies(session, chunk, failed);
+        if let Some(copies) = &copies
+            && copies.iter().all(|copy| failed.contains(copy))
+            && let Some(ready) = self.look_failed(chunk, copies, since)
+        {
+            return ready;
+        }
+        match copies {
             Some(copies) if self.awaits_registrations(inode, &copies) => Ready::Hold,
             Some(copies) => Ready::Go(Choice {
                 copies,
@@ -561,6 +568,11 @@ impl Master {
             }
             None => Ready::Hold,
         }
+    }
+
+    /// Its next copy is worth waiting for. (One that only moves is not: it is stale then.)
+    fn is_being_repaired(&self, chunk: ChunkId) -> bool {
+        self.repair.is_running(chunk) && self.balance.leaves(chunk).is_none()
     }
 
     /// Servers for a new chunk of a file in (or being) `inode`, nearest first.

@@ -145,6 +145,23 @@ impl Repair {
         self.begin
     }
 
+    /// How far a chunk is from its goal, as last assessed.
+    pub(super) fn class_of(&self, chunk: ChunkId) -> Option<Class> {
+        self.classes.get(&chunk).map(|(class, _)| *class)
+    }
+
+    /// Nothing is being made but for these, and nothing waits for servers that are busy.
+    /// (What waits for room may get it by what moves.)
+    pub(super) fn is_idle_but_for(&self, moving: &BTreeMap<ChunkId, ServerId>) -> bool {
+        let mut running = self.running.keys();
+        !self.rests && running.all(|chunk| moving.contains_key(chunk))
+    }
+
+    /// What was to be done about a chunk failed, and would again.
+    pub(super) fn put_aside(&mut self, chunk: ChunkId, now: Instant) {
+        self.failed.insert(chunk, now + AGAIN);
+    }
+
     /// Until when a chunk is left alone that could not be repaired.
     pub(super) fn failed_until(&self, chunk: ChunkId) -> Option<Instant> {
         self.failed.get(&chunk).copied()
@@ -507,22 +524,7 @@ impl Master {
         }
         match self.target(chunk, one.version, bulk) {
             Target::At(target) => {
-                let version = one.version;
-                let sources = self.with_rights(chunk, version, &sources);
-                let running = Running {
-                    source,
-                    target,
-                    part: 0,
-                    version,
-                    bulk,
-                };
-                let command = Command::Replicate {
-                    part: PartId::whole(chunk),
-                    version,
-                    epoch: one.epoch,
-                    sources,
-                };
-                self.begin_repair(class, chunk, running, command);
+                self.replicate(class, chunk, &one, &sources, target);
                 Begun::Settled
             }
             Target::Busy => Begun::NoRoom,
@@ -531,6 +533,44 @@ impl Master {
                 self.repair.put_off(class, chunk, later)
             }
         }
+    }
+
+    /// Makes a copy of a chunk at rest.
+    fn replicate(
+        &mut self,
+        class: Class,
+        id: ChunkId,
+        chunk: &Chunk,
+        sources: &[(ServerId, BootId)],
+        target: ServerId,
+    ) {
+        let version = chunk.version;
+        let running = Running {
+            source: sources[0].0,
+            target,
+            part: 0,
+            version,
+            bulk: self.is_bulk(id, chunk),
+        };
+        let command = Command::Replicate {
+            part: PartId::whole(id),
+            version,
+            epoch: chunk.epoch,
+            sources: self.with_rights(id, version, sources),
+        };
+        self.begin_repair(class, id, running, command);
+    }
+
+    /// Makes a copy that takes another one's place. False when nobody has room for it.
+    pub(super) fn move_copy(&mut self, id: ChunkId, chunk: &Chunk, to: ServerId) -> bool {
+        let sources = self.sources(id, chunk.version);
+        let bulk = self.is_bulk(id, chunk);
+        let source = sources.first().map(|(server, _)| *server);
+        if !source.is_some_and(|source| self.has_repair_room(source, bulk)) {
+            return false;
+        }
+        self.replicate(Class::Surplus, id, chunk, &sources, to);
+        true
     }
 
     pub(super) fn begin_repair(
@@ -731,9 +771,7 @@ impl Master {
         );
         let Some(bad) = bad_source else {
             // A full disk, say: another attempt would end as this one did.
-            let until = self.now.mono + AGAIN;
-            self.repair.failed.insert(chunk, until);
-            return;
+            return self.repair.put_aside(chunk, self.now.mono);
         };
         if self.member.state().stripe(chunk).is_some() {
             return self.doubt_part(bad, chunk);

@@ -90,6 +90,20 @@ impl Server {
         self.disks.is_empty() || self.disks.iter().any(is_working)
     }
 
+    /// How much of the space that may be in use is, in thousandths; `None` when it has none that counts.
+    pub(super) fn used_per_mille(&self) -> Option<u64> {
+        let disks = self.disks.iter();
+        let counted = disks.filter(|disk| is_working(disk) && disk.draining.is_none());
+        let (mut total, mut free) = (0u128, 0u128);
+        for disk in counted {
+            let most = disk.most.unwrap_or(disk.space.total);
+            total += u128::from(most);
+            free += u128::from(disk.space.free.min(most));
+        }
+        let used = ((total - free) * 1000).checked_div(total)?;
+        Some(u64::try_from(used).expect("at most a thousand"))
+    }
+
     /// Mounts may get content from it, for all that is known. Its serve lease counts from
     /// before it was last heard, and by its own clock.
     fn may_serve(&self, now: Instant) -> bool {
@@ -370,6 +384,10 @@ impl Servers {
         if id.part == 0 {
             self.going.insert((id.chunk, server));
         }
+    }
+
+    pub(super) fn is_going(&self, server: ServerId, chunk: ChunkId) -> bool {
+        self.going.contains(&(chunk, server))
     }
 
     /// Whether it was deleted is known, or will not be known any more.

@@ -43,6 +43,7 @@ impl Master {
             applied: state.applied(),
             classes: self.class_statuses(),
             level: self.level_status(),
+            balancing: self.balance.moving(),
         }
     }
 

@@ -129,6 +129,20 @@ pub fn homecoming(
     Some(left[at].server)
 }
 
+/// Whether a copy at `new` is as good as one at `old` beside those at `others`: the policy
+/// is filled as well, and no more of them share a failure domain.
+#[must_use]
+pub fn replaces(policy: &Policy, others: &[&Labels], old: &Labels, new: &Labels) -> bool {
+    let filled_with = |one| {
+        let mut all = others.to_vec();
+        all.push(one);
+        fill(policy, &all)
+    };
+    policy.permits(new)
+        && filled_with(new) >= filled_with(old)
+        && crowding(policy, new, others) <= crowding(policy, old, others)
+}
+
 /// The place in `left` of the server that shares least with `taken`.
 fn best(policy: &Policy, left: &[&Candidate<'_>], taken: &[&Labels], rng: &mut Rng) -> usize {
     let crowd: Vec<(usize, usize)> = left
@@ -223,6 +237,39 @@ mod tests {
 
     fn place(dc: &str, rack: &str) -> Labels {
         vec![("dc".into(), dc.into()), ("rack".into(), rack.into())]
+    }
+
+    #[test]
+    fn a_copy_is_replaced_by_one_that_is_as_good() {
+        let (west, other) = (place("west", "r1"), place("west", "r2"));
+        let (east, north) = (place("east", "r1"), place("north", "r1"));
+        let cases: [(&str, &[&Labels], &Labels, &Labels, bool); 8] = [
+            ("copies(2)", &[&east], &west, &other, true),
+            ("copies(2)", &[&east], &west, &north, true),
+            ("copies(2)", &[&east], &west, &east, false),
+            ("1 in dc=west, 1 in dc=east", &[&east], &west, &other, true),
+            ("1 in dc=west, 1 in dc=east", &[&east], &west, &north, false),
+            (
+                "1 in dc=west soft, 1 in dc=east",
+                &[&east],
+                &west,
+                &north,
+                false,
+            ),
+            (
+                "1 in dc=west soft, 1 in dc=east",
+                &[&east],
+                &north,
+                &west,
+                true,
+            ),
+            ("2 in dc=west", &[&west], &other, &west, false),
+        ];
+        for (policy, others, old, new, wanted) in cases {
+            let policy: Policy = policy.parse().expect("it is well written");
+            let found = replaces(&policy, others, old, new);
+            assert_eq!(found, wanted, "{policy}: {old:?} by {new:?}");
+        }
     }
 
     #[test]

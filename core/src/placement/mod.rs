@@ -17,7 +17,7 @@ pub mod reason;
 pub mod slots;
 pub mod survival;
 
-pub use choose::{Candidate, choose, homecoming, surplus};
+pub use choose::{Candidate, choose, homecoming, replaces, surplus};
 pub use class::{Archive, ClassId, Clock, Policy, StorageClass};
 pub use label::{Labels, distance};
 pub use nearness::Nearness;

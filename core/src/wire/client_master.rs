@@ -629,6 +629,10 @@ pub struct Status {
     #[n(13)]
     #[cbor(default)]
     pub level: LevelStatus,
+    /// Copies and parts that move to emptier servers.
+    #[n(14)]
+    #[cbor(default)]
+    pub balancing: u64,
 }
 
 /// The cluster's feature level.
@@ -794,6 +798,11 @@ pub struct DiskStatus {
     #[n(6)]
     #[cbor(default)]
     pub draining: Option<u64>,
+    /// Bytes that may be in use before nothing new is placed there; `None`, of a server of a
+    /// version that does not tell: all.
+    #[n(7)]
+    #[cbor(default)]
+    pub most: Option<u64>,
 }
 
 /// How a disk is read to find what is bad.

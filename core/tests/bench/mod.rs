@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "each test takes what it needs of it")]
 
 pub(crate) mod cluster;
+pub(crate) mod copies;
 
 use antler_core::attributes::{Credentials, FileKind};
 use antler_core::ids::{

@@ -10,7 +10,7 @@ pub use reader::{Mistake, Mistakes};
 
 use crate::identity::Credential;
 use antler_core::ids::Address;
-use antler_core::limits::COPIES_MAX;
+use antler_core::limits::{BALANCE_PERCENT, COPIES_MAX};
 use reader::{Placed, Reader, Section};
 use std::path::{Path, PathBuf};
 
@@ -72,6 +72,9 @@ pub struct MemberSettings {
     pub members: Vec<Member>,
     /// Copies that the root directory of a new cluster asks for.
     pub copies: u8,
+    /// Copies move from a server to one of which so much less of the space is used, in
+    /// percent of it; 0: they stay where they are.
+    pub balance: u8,
     /// What is logged, as `tracing` filters it.
     pub log: String,
 }
@@ -120,6 +123,10 @@ impl MemberSettings {
             MemberRole::Master => reader.number(&mut top, "copies", 1..=COPIES_MAX.into()),
             MemberRole::Metalogger => None,
         };
+        let balance = match role {
+            MemberRole::Master => reader.number(&mut top, "balance", 0..=100),
+            MemberRole::Metalogger => None,
+        };
         let members = members(&mut reader, &mut top);
         reader.end(&top);
         if let Some(number) = &number {
@@ -134,6 +141,9 @@ impl MemberSettings {
             members,
             copies: copies.map_or(2, |copies| {
                 u8::try_from(copies.value).expect("within the range")
+            }),
+            balance: balance.map_or(BALANCE_PERCENT, |percent| {
+                u8::try_from(percent.value).expect("within the range")
             }),
             log: common.log,
         });

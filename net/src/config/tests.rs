@@ -50,7 +50,14 @@ fn a_good_file_is_taken() {
     let folder = Folder::new();
     let settings = folder.member(MASTER).expect("right");
     assert_eq!((settings.number, settings.copies), (1, 3));
-    assert_eq!(settings.data, folder.0.path());
+    assert_eq!(
+        (settings.data.as_path(), settings.balance),
+        (folder.0.path(), 10)
+    );
+    let still = folder.member(&MASTER.replace("copies = 3", "balance = 0"));
+    assert_eq!(still.expect("right").balance, 0);
+    let told = folder.member(&MASTER.replace("copies = 3", "balance = 101"));
+    assert!(told.expect_err("too much").contains("balance"));
     assert_eq!(settings.members[1].role, MemberRole::Metalogger);
     let server = folder
         .server(
@@ -202,7 +209,7 @@ config.toml:1: `number` must be a whole number from 1 to 999
 config.toml:2: `listen` is \"nowhere\", but must be `host:port`, the port from 1 to 65535
 config.toml:3: `key`: lost.key: No such file or directory (os error 2)
 config.toml:4: `copies` must be a whole number from 1 to 9
-config.toml:5: unknown key `colour`; allowed here: number, listen, key, data, log, copies, member
+config.toml:5: unknown key `colour`; allowed here: number, listen, key, data, log, copies, balance, member
 config.toml:9: `role` is \"boss\", but must be \"master\" or \"metalogger\"
 config.toml:10: `address` is \"127.0.0.1:70000\", but must be `host:port`, the port from 1 to 65535
 config.toml:11: unknown key `rank` of [[member]]; allowed here: number, role, address

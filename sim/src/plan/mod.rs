@@ -84,6 +84,10 @@ pub struct FiguresPlan {
     pub full_redundancy: Option<Nanos>,
     /// What 99 % of the reads and of the writes of each site take at most.
     pub p99: Option<Nanos>,
+    /// How much more of its space the fullest chunkserver uses at the end than the emptiest,
+    /// in millionths.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub balanced: Option<u64>,
     /// Where copies may lie, whatever the policies say.
     pub residency: Option<String>,
 }
@@ -99,6 +103,7 @@ impl FiguresPlan {
             within: expect.within.draw(rng),
             full_redundancy: expect.full_redundancy.map(|most| most.draw(rng)),
             p99: expect.p99.map(|most| most.draw(rng)),
+            balanced: expect.balanced.map(|share| share.0),
             residency: within,
         }
     }
@@ -110,7 +115,7 @@ impl FiguresPlan {
     }
 
     fn is_empty(&self) -> bool {
-        !self.are_judged() && self.residency.is_none()
+        !self.are_judged() && self.residency.is_none() && self.balanced.is_none()
     }
 }
 

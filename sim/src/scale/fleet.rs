@@ -218,6 +218,7 @@ impl Fleet {
                     false => String::new(),
                 },
                 draining: None,
+                most: None,
                 scrub: None,
             }
         };

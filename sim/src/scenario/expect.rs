@@ -28,6 +28,8 @@ pub struct Expect {
     /// What 99 % of the reads of each site take at most, and 99 % of its writes with
     /// their syncs.
     pub p99: Option<Span>,
+    /// How much more of its space the fullest chunkserver uses at the end than the emptiest.
+    pub balanced: Option<Share>,
     /// Where copies may lie, whatever the policies say.
     pub residency: Option<Residency>,
     /// That nothing is lost: always judged, and said for those who read the scenario.
@@ -46,6 +48,7 @@ impl Default for Expect {
             within: Span::only(5 * SECOND),
             full_redundancy: None,
             p99: None,
+            balanced: None,
             residency: None,
             no_loss: None,
             marks: Vec::new(),

@@ -142,6 +142,8 @@ limits! {
     // Last, so that seeds go on drawing the others as they did.
     /// Operations by which a chunkserver judges how much repair may take.
     repair_samples: Count = core::REPAIR_SAMPLES as u64, 1, core::REPAIR_SAMPLES as u64;
+    /// Percent of its space that a server uses more than one that its copies move to.
+    balance: Count = core::BALANCE_PERCENT as u64, 0, 100;
 }
 
 fn within(name: &str, range: Range, least: u64, most: u64) -> Result<(), String> {

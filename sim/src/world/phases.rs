@@ -169,6 +169,7 @@ impl World {
                 let mut missing =
                     crate::check::copies::missing(self.now, state, disks, &in_use, reader);
                 missing.extend(nodes.iter().flat_map(known_bad));
+                missing.extend(unbalanced(nodes, self.plan.figures.balanced));
                 missing
             }
             None => vec!["nobody leads".to_owned()],
@@ -197,6 +198,18 @@ impl World {
             };
         }
     }
+}
+
+/// Which chunkservers use too unequal shares of their space, in millionths.
+fn unbalanced(nodes: &[Node], most: Option<u64>) -> Option<String> {
+    let servers = nodes.iter().filter(|node| node.role == Role::ChunkServer);
+    let used = servers.map(|node| (node.used_millionths(), &node.name));
+    let used: Vec<_> = used.collect();
+    let (least, empty) = used.iter().min()?;
+    let (full_of, full) = used.iter().max()?;
+    let differ = full_of - least > most?;
+    differ
+        .then(|| format!("{full} uses {full_of} millionths of its space, and {empty} only {least}"))
 }
 
 /// What a chunkserver knows to be damaged, and nobody mended.
