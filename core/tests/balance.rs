@@ -129,6 +129,19 @@ fn a_lease_that_every_copy_is_too_full_for_ends_where_others_have_room() {
 }
 
 #[test]
+fn a_lease_that_every_copy_failed_is_granted_again_where_they_are_not_full() {
+    let mut cluster = Cluster::new();
+    let (inode, lease) = cluster.create("f");
+    let failed = lease.copies.iter().map(|copy| (copy.server, copy.boot));
+    let again = Mutation::Lease {
+        inode,
+        index: 0,
+        failed: failed.collect(),
+    };
+    assert!(matches!(cluster.change(again), Answer::Lease(_)));
+}
+
+#[test]
 fn a_writer_is_told_when_nobody_has_room() {
     let mut cluster = Cluster::new();
     let (inode, lease) = cluster.create("f");

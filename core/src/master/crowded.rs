@@ -14,12 +14,13 @@ use crate::namespace::{Chunk, LeaseState};
 use crate::time::Instant;
 use std::collections::BTreeSet;
 
-/// Who has less free than one write may take is full.
-const ROOM_LEAST: u64 = CHUNK_IO_MAX as u64;
+/// Who has less free than a few writes may take is full: what he told is of a moment ago.
+const ROOM_LEAST: u64 = 4 * CHUNK_IO_MAX as u64;
 
 impl Master {
     /// What comes of a lease that could only be granted on copies that all failed its
-    /// writer; `None`: it is granted on them all the same.
+    /// writer; `None`: it is granted on them all the same, as when they are not full, and
+    /// what failed is the way there.
     pub(super) fn look_failed(
         &mut self,
         id: ChunkId,
@@ -31,10 +32,12 @@ impl Master {
             let known = self.servers.get(*server);
             known.map_or(0, super::servers::Server::free)
         };
-        let most = copies.iter().map(free).max().unwrap_or(0);
-        let roomier = self.roomier(&chunk, copies, most);
+        if copies.iter().any(|copy| free(copy) >= ROOM_LEAST) {
+            return None;
+        }
+        let roomier = self.roomier(&chunk, copies);
         if roomier.is_empty() {
-            return self.look_full(most, since);
+            return Some(self.look_full(since));
         }
         match chunk.lease {
             LeaseState::Open { .. } => {
@@ -50,26 +53,23 @@ impl Master {
         }
     }
 
-    /// Nobody has more room than the servers of the copies.
-    fn look_full(&self, most: u64, since: Instant) -> Option<Ready> {
-        if most >= ROOM_LEAST {
-            return None;
-        }
+    /// Nobody else has room.
+    fn look_full(&self, since: Instant) -> Ready {
         let is_early = self.now.mono.since(since) < REPAIR_HOLD_MAX;
         match is_early || self.awaits_room(since) {
-            true => Some(Ready::Hold),
-            false => Some(Ready::Refuse(Errno::ENOSPC)),
+            true => Ready::Hold,
+            false => Ready::Refuse(Errno::ENOSPC),
         }
     }
 
-    /// Servers that may have a copy and have more room than these, the roomiest first.
-    fn roomier(&self, chunk: &Chunk, copies: &[(ServerId, BootId)], most: u64) -> Vec<ServerId> {
+    /// Other servers that may have a copy and have room, the roomiest first.
+    fn roomier(&self, chunk: &Chunk, copies: &[(ServerId, BootId)]) -> Vec<ServerId> {
         let state = self.member.state();
         let class = state.class(chunk.class);
         let policy = class.copied(chunk.archived);
         let holders: BTreeSet<ServerId> = copies.iter().map(|(server, _)| *server).collect();
         let all = self.servers.candidates(policy, &holders).into_iter();
-        let apt = all.filter(|one| one.free > most.max(ROOM_LEAST) && policy.permits(one.labels));
+        let apt = all.filter(|one| one.free >= ROOM_LEAST && policy.permits(one.labels));
         let mut apt: Vec<(u64, ServerId)> = apt.map(|one| (one.free, one.server)).collect();
         apt.sort_unstable();
         apt.into_iter().rev().map(|(_, server)| server).collect()
