@@ -205,6 +205,8 @@ marks! {
     ReadHedged = "read-hedged";
     /// A read went to another copy after an error or a wrong checksum.
     ReadRetried = "read-retried";
+    /// A read of what was kept waited, as its lease might have ended.
+    KeptDoubted = "kept-doubted";
     /// A write that was not acknowledged was sent again.
     WriteResent = "write-resent";
     /// Acknowledged bytes were sent again because a server's life had ended before their sync.

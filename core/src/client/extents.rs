@@ -426,6 +426,17 @@ impl ExtentMap {
             .any(|(&at, extent)| !extent.is_written() && at + extent.content.length() > from)
     }
 
+    /// Something in a range was acknowledged by every copy once.
+    pub(super) fn has_acknowledged(&self, from: u32, to: u32) -> bool {
+        let first = self
+            .extents
+            .range(..=from)
+            .next_back()
+            .map_or(from, |(&at, _)| at);
+        let mut kept = self.extents.range(first..to);
+        kept.any(|(&at, extent)| extent.was_acknowledged() && at + extent.content.length() > from)
+    }
+
     /// Asserts the invariant stated above.
     pub(super) fn check(&self) {
         let mut end = 0;

@@ -80,6 +80,8 @@ pub(super) struct ChunkWrite {
     pub(super) lease: Lease,
     /// The newest grant; kept after a failure for reading and comparing.
     pub(super) grant: Option<LeasedChunk>,
+    /// Over which link to a leader it came, as `Session::resumed` numbers them.
+    pub(super) granted_over: u64,
     /// The last grant of the lease that a stale commit gave up.
     pub(super) given_up: Option<LeasedChunk>,
     /// Numbers the grants: replies under an older one are not heard.
@@ -146,6 +148,7 @@ impl ChunkWrite {
             pieces: BTreeMap::new(),
             lease: Lease::None,
             grant: None,
+            granted_over: 0,
             given_up: None,
             tenure: 0,
             is_written: false,
@@ -309,6 +312,21 @@ impl ChunkWrite {
         self.committed_end = self.committed_end.max(end);
         self.extents
             .drop_up_to(self.committed_end, Progress::Synced);
+    }
+
+    /// Its lease was granted over an earlier link to a leader: it may have been fenced since.
+    pub(super) fn is_unconfirmed(&self, link: u64) -> bool {
+        self.lease == Lease::Held && self.granted_over != link
+    }
+
+    /// Others may have got its lease.
+    pub(super) fn is_doubted(&self, link: u64) -> bool {
+        let recalled = matches!(self.ending, Some((EndCause::Recalled, _)));
+        match self.lease {
+            Lease::None | Lease::Asked => self.grant.is_some() || self.given_up.is_some(),
+            Lease::Held => recalled || self.granted_over != link,
+            Lease::Ending => false,
+        }
     }
 
     /// The grant, while it may be written and read under.

@@ -90,6 +90,7 @@ impl Client {
             .entry(place.1)
             .or_insert_with(|| ChunkWrite::new(now));
         let unsettled = self.unsettled.take(place);
+        let link = self.session.resumed();
         let is_lost = self.edit(place, |chunk| {
             let before = unsettled.or_else(|| chunk.owed.take());
             let before = before.filter(|owed| owed.is_of(&grant));
@@ -101,6 +102,7 @@ impl Client {
                 chunk.owed = Some(owed);
             }
             apply_grant(chunk, grant);
+            chunk.granted_over = link;
             is_lost
         });
         if is_lost == Some(true) {
@@ -188,6 +190,17 @@ impl Client {
         } else {
             self.want_lease(place);
         }
+        self.abandon_lease(place);
+    }
+
+    /// Asks for a lease anew that may not be held any more: what is not durable is written
+    /// again under it.
+    pub(super) fn renew_lease(&mut self, place: Place) {
+        let generation = self.files[&place.0].generation;
+        self.edit(place, |chunk| restart_writes(chunk, generation));
+        self.unsynced.remove(&place);
+        self.drop_ahead_of_chunk(place);
+        self.want_lease(place);
         self.abandon_lease(place);
     }
 

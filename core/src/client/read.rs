@@ -113,13 +113,49 @@ impl Client {
         inode: InodeId,
         range: (u64, u64),
     ) -> Option<ClientRequest> {
-        let Some(generation) = self.unanswered_commit(inode, range) else {
+        if let Some(generation) = self.unanswered_commit(inode, range) {
+            self.marks.reach(Mark::CommitAwaited);
+            let again = After::Again(Box::new(request));
+            self.add_goal(inode, generation, Reach::Committed, again);
+            return None;
+        }
+        let Some(generation) = self.doubted_lease(inode, range) else {
             return Some(request);
         };
-        self.marks.reach(Mark::CommitAwaited);
+        self.marks.reach(Mark::KeptDoubted);
         let again = After::Again(Box::new(request));
-        self.add_goal(inode, generation, Reach::Committed, again);
+        self.add_goal(inode, generation, Reach::GivenBack, again);
         None
+    }
+
+    /// Up to which generation writes must be out before a range can be read: something kept
+    /// of it is part of the file, and its lease may have ended, so that others may have cut
+    /// or overwritten it since. The next grant tells, and what they undid is not kept. So
+    /// it is after a failure, or another link to the leader, who may have fenced the lease
+    /// meanwhile; and while the leader wants it back, who fences it when that takes long.
+    fn doubted_lease(&mut self, inode: InodeId, (offset, length): (u64, u64)) -> Option<u64> {
+        let link = self.session.resumed();
+        let file = self.files.get(&inode)?;
+        let chunks = segments(offset, length);
+        let chunks = chunks.filter_map(|(index, from, to)| {
+            let chunk = file.chunks.get(&index)?;
+            let to = to.min(chunk.committed_end);
+            let kept = from < to && chunk.extents.has_acknowledged(from, to);
+            (kept && chunk.is_doubted(link)).then_some(index)
+        });
+        let doubted: Vec<u32> = chunks.collect();
+        if doubted.is_empty() {
+            return None;
+        }
+        let unconfirmed = |index: &&u32| file.chunks[index].is_unconfirmed(link);
+        let unconfirmed: Vec<u32> = doubted.iter().filter(unconfirmed).copied().collect();
+        for index in unconfirmed {
+            self.renew_lease((inode, index));
+        }
+        let file = self.files.get_mut(&inode).expect("it was there");
+        let until = file.close_generation();
+        let waits = !file.is_reached(until, Reach::GivenBack);
+        waits.then_some(until)
     }
 
     /// Up to which generation a commit must be answered before a range can be read: its

@@ -36,6 +36,8 @@ pub(super) struct Session {
     id: Option<SessionId>,
     /// Sessions that ended before this one.
     ended: u64,
+    /// How often a leader was found anew for a session that was there.
+    resumed: u64,
     masters: Vec<Address>,
     next_master: usize,
     /// Who is said to lead.
@@ -60,6 +62,7 @@ impl Session {
             link: None,
             id: None,
             ended: 0,
+            resumed: 0,
             masters,
             next_master: 0,
             hint: None,
@@ -71,6 +74,11 @@ impl Session {
             heard: Instant(0),
             was_ready: false,
         }
+    }
+
+    /// Which link to a leader this is, of those of a session.
+    pub(super) fn resumed(&self) -> u64 {
+        self.resumed
     }
 
     pub(super) fn is_standing(&self) -> bool {
@@ -232,6 +240,7 @@ impl Client {
         self.learn_masters(masters);
         self.timers.cancel(Timer::Master);
         if resumed {
+            self.session.resumed += 1;
             self.marks.reach(Mark::SessionResumed);
         }
         let master = &self.session.address;

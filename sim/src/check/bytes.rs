@@ -151,7 +151,8 @@ impl BytesJudge {
                 file.commit(mount, change, Commit::Durable);
                 return Ok(Some(Synced { file: key }));
             }
-            DataEffect::Flush | DataEffect::Fsync => file.fail_commit(mount, change),
+            // What the mount wrote meanwhile may be lost with it: a handle is told once.
+            DataEffect::Flush | DataEffect::Fsync => file.fail_commit(mount, file.newest_change()),
             DataEffect::Read { length, .. } => {
                 return self.judge_read(operation, key, length, result);
             }
