@@ -6,6 +6,8 @@ use antler_core::attributes::{AttributeChange, FallocateMode};
 use antler_core::client::request::FileRequest;
 use antler_core::errno::Errno;
 use antler_core::ids::{InodeId, ServerId};
+use antler_core::machine::Machine;
+use antler_core::marks::Mark;
 use antler_core::namespace::LeaseState;
 use antler_core::time::Duration;
 
@@ -102,6 +104,35 @@ fn a_lease_fenced_between_commits_is_noticed_by_the_next() {
     world.done(mount, FileRequest::Flush { inode, handle });
     let again = (inode, world.open(other, inode));
     assert_eq!(world.read(other, again, 0, 5000)[..], [2; 5000]);
+}
+
+#[test]
+fn what_others_cut_since_an_unseen_fence_is_not_read_again() {
+    let (mut world, mount, other) = world_with(Duration::from_secs(60));
+    let file = world.create(mount, "a");
+    let (inode, second) = (file.0, world.open(mount, file.0));
+    world.write(mount, file, 0, &[1; 9000]);
+    let handle = second;
+    world.done(mount, FileRequest::Flush { inode, handle });
+    // The mount's requests go nowhere, and it is on another link to the leader.
+    for server in [ServerId(1), ServerId(2)] {
+        world.power_cycle_unseen(server);
+    }
+    world.master.fence_open();
+    world.fail_over(0);
+    world.run_for(Duration::from_millis(300));
+    cut(&mut world, other, inode, 0);
+    cut(&mut world, other, inode, 20_000);
+    assert_eq!(world.read(mount, file, 0, 9000)[..], [0; 9000]);
+    world.write(mount, file, 5000, &[2; 100]);
+    world.fsync(mount, file);
+    let again = (inode, world.open(other, inode));
+    let read = world.read(other, again, 0, 9000);
+    assert_eq!(
+        (&read[..5000], &read[5000..5100]),
+        (&[0; 5000][..], &[2; 100][..])
+    );
+    assert!(world.mounts[mount].client.marks().has(Mark::KeptDoubted));
 }
 
 #[test]
