@@ -4,11 +4,17 @@
 . "$(dirname "$0")/lib.sh"
 need jq
 if [ -n "$PLAIN" ]; then say "nothing here without a cluster"; exit 0; fi
-for server in 1 2 3 4; do
-    mkdir -p "$DIR/chunkserver-$server/disk-1"
-    mount -t tmpfs -o size=400m antler-balance "$DIR/chunkserver-$server/disk-1"
-done
+# A cluster is made in an empty folder: its disks go to memory behind that.
 cluster_up --chunkservers 4
+cluster_down
+for server in 1 2 3 4; do
+    disk=$DIR/chunkserver-$server/disk-1
+    mv "$disk" "$WORK/formatted-$server"
+    mkdir "$disk"
+    mount -t tmpfs -o size=400m antler-balance "$disk"
+    cp -a "$WORK/formatted-$server/." "$disk/"
+done
+cluster_up
 files=$(full_or_short 120 60)
 
 content() { yes "file $1 of many" | head -c $((3000000 + $1 * 1999)) || true; }
@@ -46,7 +52,7 @@ took=$(seconds_since "$start")
 until_is 60 "nothing is left to move" 0 status .repairs.balancing
 wait_healthy 60
 compare_files "$MNT/many" "behind the moves"
-antler check "$MNT" >"$WORK/check.txt" || fail "check: $(tail -n 5 "$WORK/check.txt")"
+"$ANTLER" check "$MNT" >"$WORK/check.txt" || fail "check: $(tail -n 5 "$WORK/check.txt")"
 after=$(differ)
 cluster_down
 figure "balance: an empty server of four, $before % behind, was $after % behind after $took s"
