@@ -26,7 +26,7 @@ use crate::workload::{Asked, Next, Runner};
 use antler_core::client::request::{ClientAnswer, ClientRequest, FileReply};
 use antler_core::errno::Errno;
 use antler_core::hash::Digest;
-use antler_core::ids::{LinkId, ServerId};
+use antler_core::ids::{InodeId, LinkId, ServerId};
 use antler_core::machine::Role;
 use antler_core::marks::Marks;
 use antler_core::namespace::State;
@@ -35,7 +35,7 @@ use antler_core::time::Instant;
 use antler_core::version::FeatureLevel;
 use antler_core::wire::{HEADER_SIZE, Header, Message};
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
 
 const MILLISECOND: Nanos = 1_000_000;
 const SECOND: Nanos = 1_000_000_000;
@@ -139,6 +139,8 @@ pub(crate) struct World {
     sequence: u64,
     runners: Vec<Runner>,
     auditors: Vec<Auditor>,
+    /// Files of which the audits may differ.
+    left_behind: BTreeSet<InodeId>,
     requests: BTreeMap<u64, (Asker, MountId)>,
     asks: VecDeque<(usize, u32, Box<ClientRequest>)>,
     next_operation: u64,
@@ -184,6 +186,7 @@ impl World {
             sequence: 0,
             runners: runners(&plan, &nodes),
             auditors: Vec::new(),
+            left_behind: BTreeSet::new(),
             requests: BTreeMap::new(),
             asks: VecDeque::new(),
             next_operation: 1,

@@ -11,6 +11,7 @@ use antler_core::ids::{InodeId, SessionId};
 use antler_core::machine::Role;
 use antler_core::namespace::LeaseState;
 use antler_core::version::FeatureLevel;
+use std::collections::BTreeSet;
 
 impl World {
     pub(super) fn tick(&mut self) {
@@ -82,6 +83,7 @@ impl World {
         let written = self.nodes.iter().all(Node::is_written_out);
         if ready && written && self.runners.iter().all(Runner::is_done) {
             self.auditors = self.mounts.iter().map(|_| Auditor::new()).collect();
+            self.left_behind = self.left_behind();
             self.phase = Phase::Auditing { deadline };
             for client in 0..self.auditors.len() {
                 self.audit_on(client);
@@ -124,7 +126,8 @@ impl World {
                 .iter()
                 .find(|((inode, generation), content)| {
                     let found = other.contents.get(&(*inode, *generation));
-                    found.is_some_and(|found| found != *content) && !self.is_left_behind(*inode)
+                    found.is_some_and(|found| found != *content)
+                        && !self.left_behind.contains(inode)
                 });
             differing.map(|((inode, _), _)| format!("the content of {inode}"))
         });
@@ -134,22 +137,21 @@ impl World {
         }
     }
 
-    /// Whether a mount died while it wrote to a file, and its lease has not ended yet: a
-    /// write that nobody acknowledged may be in one copy and not in another until then.
-    fn is_left_behind(&self, inode: InodeId) -> bool {
+    /// Files to which a mount wrote when it died, and of which its lease has not ended yet:
+    /// a write that nobody acknowledged may be in one copy and not in another until then,
+    /// be that amid the audits.
+    fn left_behind(&self) -> BTreeSet<InodeId> {
         let Some(state) = leading_state(&self.nodes) else {
-            return false;
+            return BTreeSet::new();
         };
         let lives: Vec<SessionId> = self.nodes.iter().filter_map(Node::session).collect();
-        let is_left = |lease: LeaseState| match lease {
+        let leased = state.leased().filter_map(|chunk| state.chunk(chunk));
+        let left = leased.filter(|chunk| match chunk.lease {
             LeaseState::Open { session, .. } => !lives.contains(&session),
-            _ => false,
-        };
-        let chunks = state.chunks_of(inode).unwrap_or_default();
-        let mut chunks = chunks
-            .iter()
-            .filter_map(|(_, chunk, _)| state.chunk(*chunk));
-        chunks.any(|chunk| is_left(chunk.lease))
+            LeaseState::Broken { .. } | LeaseState::Reconciling { .. } => true,
+            LeaseState::Closing { .. } | LeaseState::Settled => false,
+        });
+        left.map(|chunk| chunk.inode).collect()
     }
 
     fn tick_settling(&mut self, deadline: Nanos) {
