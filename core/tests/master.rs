@@ -91,6 +91,50 @@ fn a_change_is_pushed_before_it_is_answered() {
 }
 
 #[test]
+fn a_name_that_changed_again_in_the_same_batch_is_dropped_by_its_author() {
+    let mut bench = Bench::new();
+    bench.serve(1);
+    bench.serve(2);
+    let (author, _) = bench.mount(1);
+    let (reader, _) = bench.mount(2);
+    created(&bench.say(author, mutate(1, create("f"))));
+    bench.say(reader, lookup("f"));
+    let (parent, name) = (InodeId::ROOT, b"f".to_vec());
+    let unlink = Mutation::Unlink {
+        parent,
+        name: name.clone(),
+    };
+    bench.stalls = true;
+    bench.say(author, mutate(2, unlink));
+    bench.say(author, mutate(3, create("f")));
+    bench.go_on();
+    let pushes = bench
+        .heard(reader)
+        .into_iter()
+        .filter_map(|told| match told {
+            MasterToClient::Push { push, .. } => Some(push),
+            _ => None,
+        });
+    let pushes: Vec<u64> = pushes.collect();
+    assert_eq!(pushes.len(), 2, "one for each");
+    // The later change is answered first.
+    for push in pushes.into_iter().rev() {
+        bench.say(reader, ClientToMaster::PushDone { push });
+    }
+    let told = bench.heard(author);
+    let [
+        MasterToClient::Answer { .. },
+        MasterToClient::Answer { id, .. },
+        MasterToClient::Push { stale, .. },
+    ] = &told[..]
+    else {
+        panic!("two answers, and then a push: {told:?}")
+    };
+    assert_eq!(*id, RequestId(2));
+    assert_eq!(stale[..], [Stale::Dentry { parent, name }]);
+}
+
+#[test]
 fn a_silent_cache_is_waited_for_until_it_has_lapsed_and_then_told_to_drop_all() {
     let mut bench = Bench::new();
     let (reader, _) = bench.mount(1);

@@ -68,10 +68,8 @@ impl DiskRules {
             return space.free;
         }
         let free = space.free.saturating_sub(written);
-        let kept = self.keep_free.map_or(0, |kept| kept.of(space.total));
-        let most = self.limit.map_or(u64::MAX, |most| most.of(space.total));
         let used = space.total.saturating_sub(free);
-        free.saturating_sub(kept).min(most.saturating_sub(used))
+        self.most(space.total).saturating_sub(used)
     }
 }
 

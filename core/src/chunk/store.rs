@@ -55,7 +55,7 @@ pub struct Tuning {
     /// Of journal after which a checkpoint is due (more if the part table is longer).
     pub checkpoint_bytes: u64,
     /// Bytes of the disk that content leaves free, for the journal and the tables; no more
-    /// than a 64th of it, or three segments of the journal.
+    /// than a 64th of it, or three segments of the journal and a quarter of it.
     pub reserve: u64,
 }
 

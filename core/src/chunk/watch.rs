@@ -120,8 +120,7 @@ impl<V: Vfs + Clone> StoreWatch<V> {
     /// When the part is not there, or a unit is corrupt.
     pub fn read(&mut self, id: PartId, offset: u32, length: u32) -> Result<Bytes, DiskError> {
         self.place(id)?;
-        let parts = self.recovered.as_ref().unwrap_or(&self.replay.parts);
-        let part = parts.get(&id).ok_or(DiskError::NotFound)?;
+        let part = part_of(&self.recovered, &self.replay, id)?;
         let units = self.disk.read(id, part, offset as usize, length as usize)?;
         Ok(units.data)
     }
@@ -132,8 +131,7 @@ impl<V: Vfs + Clone> StoreWatch<V> {
     /// When the part is not there, or a unit is corrupt.
     pub fn verify(&mut self, id: PartId) -> Result<(), DiskError> {
         self.place(id)?;
-        let parts = self.recovered.as_ref().unwrap_or(&self.replay.parts);
-        let part = parts.get(&id).ok_or(DiskError::NotFound)?;
+        let part = part_of(&self.recovered, &self.replay, id)?;
         for block in 0..part.end_block() {
             let offset = usize::from(block) * BLOCK_SIZE;
             self.disk.read(id, part, offset, BLOCK_SIZE)?;
@@ -147,8 +145,7 @@ impl<V: Vfs + Clone> StoreWatch<V> {
     /// When the part is not there, or can't be read.
     pub fn digest(&mut self, id: PartId) -> Result<u64, DiskError> {
         self.place(id)?;
-        let parts = self.recovered.as_ref().unwrap_or(&self.replay.parts);
-        let part = parts.get(&id).ok_or(DiskError::NotFound)?;
+        let part = part_of(&self.recovered, &self.replay, id)?;
         self.disk.digest(id, part)
     }
 
@@ -181,6 +178,16 @@ impl<V: Vfs + Clone> StoreWatch<V> {
         }
         Ok(())
     }
+}
+
+/// A part as recovery made it, or as it was read on.
+fn part_of<'p>(
+    recovered: &'p Option<BTreeMap<PartId, Part>>,
+    replay: &'p Replay,
+    id: PartId,
+) -> Result<&'p Part, DiskError> {
+    let parts = recovered.as_ref().unwrap_or(&replay.parts);
+    parts.get(&id).ok_or(DiskError::NotFound)
 }
 
 impl Frames {

@@ -392,15 +392,10 @@ impl ExtentMap {
         to: u32,
         wanted: impl Fn(&Extent) -> bool,
     ) -> Vec<(u32, Content)> {
-        let first = self
-            .extents
-            .range(..=from)
-            .next_back()
-            .map_or(from, |(&at, _)| at);
         let mut slices = Vec::new();
-        for (&at, extent) in self.extents.range(first..to) {
+        for (at, extent) in self.within(from, to) {
             let end = at + extent.content.length();
-            if end > from && wanted(extent) {
+            if wanted(extent) {
                 let (low, high) = (from.max(at), to.min(end));
                 slices.push((low, extent.content.slice(low - at, high - at)));
             }
@@ -416,25 +411,22 @@ impl ExtentMap {
 
     /// Something in a range is not acknowledged by every copy.
     pub(super) fn has_unwritten(&self, from: u32, to: u32) -> bool {
-        let first = self
-            .extents
-            .range(..=from)
-            .next_back()
-            .map_or(from, |(&at, _)| at);
-        self.extents
-            .range(first..to)
-            .any(|(&at, extent)| !extent.is_written() && at + extent.content.length() > from)
+        let mut all = self.within(from, to);
+        all.any(|(_, extent)| !extent.is_written())
     }
 
     /// Something in a range was acknowledged by every copy once.
     pub(super) fn has_acknowledged(&self, from: u32, to: u32) -> bool {
-        let first = self
-            .extents
-            .range(..=from)
-            .next_back()
-            .map_or(from, |(&at, _)| at);
-        let mut kept = self.extents.range(first..to);
-        kept.any(|(&at, extent)| extent.was_acknowledged() && at + extent.content.length() > from)
+        let mut all = self.within(from, to);
+        all.any(|(_, extent)| extent.was_acknowledged())
+    }
+
+    /// What lies in a range, be it in part, by where it begins.
+    fn within(&self, from: u32, to: u32) -> impl Iterator<Item = (u32, &Extent)> {
+        let first = self.extents.range(..=from).next_back();
+        let first = first.map_or(from, |(&at, _)| at);
+        let all = self.extents.range(first..to).map(|(&at, one)| (at, one));
+        all.filter(move |(at, extent)| at + extent.content.length() > from)
     }
 
     /// Asserts the invariant stated above.

@@ -324,7 +324,7 @@ impl ChunkWrite {
         let recalled = matches!(self.ending, Some((EndCause::Recalled, _)));
         match self.lease {
             Lease::None | Lease::Asked => self.grant.is_some() || self.given_up.is_some(),
-            Lease::Held => recalled || self.granted_over != link,
+            Lease::Held => recalled || self.is_unconfirmed(link),
             Lease::Ending => false,
         }
     }

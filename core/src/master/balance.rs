@@ -73,6 +73,10 @@ impl Master {
         let all = self.fullness();
         let mut looks = LOOKS_MAX;
         for full in &all {
+            // Of many servers most have enough to do: they cost nothing more.
+            if !self.has_balance_room(full.server) {
+                continue;
+            }
             let emptier = self.emptier(&all, *full);
             if emptier.is_empty() || looks == 0 {
                 break;

@@ -184,7 +184,7 @@ impl Master {
         for report in parts {
             let chunk = report.part.chunk;
             let mut copy = copy_of(server, &report);
-            if copy.part == 0 && self.servers.is_going(server, chunk) {
+            if self.servers.is_going(server, report.part) {
                 // It may have failed to delete it, as when its disk is full.
                 self.repair.put_aside(chunk, self.now.mono);
             }

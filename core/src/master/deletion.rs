@@ -160,7 +160,7 @@ impl Master {
 
     pub(super) fn on_delete_ended(&mut self, copies: Vec<(ChunkId, Copy)>, failed: bool) {
         for (chunk, copy) in &copies {
-            self.servers.end_going(copy.server, *chunk);
+            self.servers.end_going(copy.server, copy.id(*chunk));
         }
         if failed {
             self.on_delete_failed(copies);

@@ -636,7 +636,7 @@ impl Master {
         let outcome = Box::new(outcome);
         let named = match waits {
             0 => Vec::new(),
-            _ => names_now(self.member.state(), &pending.mutation),
+            _ => names_made(self.member.state(), &pending.mutation, &outcome),
         };
         pending.stage = Stage::Pushing {
             outcome,
@@ -888,9 +888,15 @@ fn inode_at(state: &State, parent: InodeId, name: &[u8]) -> Option<InodeId> {
     state.unlink_target(parent, name).map(|(inode, _)| inode)
 }
 
-fn names_now(state: &State, mutation: &Mutation) -> Vec<Named> {
+/// A mutation's names and what it made of them. The state may be behind later records, of
+/// the same batch; where the outcome does not tell, it is asked all the same.
+fn names_made(state: &State, mutation: &Mutation, outcome: &Outcome) -> Vec<Named> {
+    let made = |parent, name: &[u8]| match (mutation, outcome) {
+        (Mutation::Unlink { .. } | Mutation::Rmdir { .. }, Ok(_)) => None,
+        (Mutation::Create { .. }, Ok(Reply::Created { attributes, .. })) => Some(attributes.inode),
+        _ => inode_at(state, parent, name),
+    };
     let names = mutation.names().into_iter();
-    names
-        .map(|(parent, name)| ((parent, name.to_vec()), inode_at(state, parent, name)))
-        .collect()
+    let named = names.map(|(parent, name)| ((parent, name.to_vec()), made(parent, name)));
+    named.collect()
 }

@@ -185,9 +185,9 @@ pub(super) struct Servers {
     /// Copies of which only the log tells: either their servers are about to tell of them,
     /// or they went since. They count for nothing.
     hearsay: BTreeMap<(ChunkId, ServerId), Hearsay>,
-    /// Copies of chunks in use that servers were told to delete and may still serve: they
-    /// are not in `copies` any more.
-    going: BTreeSet<(ChunkId, ServerId)>,
+    /// Copies and parts of chunks in use that servers were told to delete and may still
+    /// serve: they are not in `copies` any more.
+    going: BTreeSet<(PartId, ServerId)>,
     /// Chunks whose health may have changed since `take_touched`, some more than once.
     touched: Vec<ChunkId>,
 }
@@ -367,9 +367,12 @@ impl Servers {
         now: Instant,
     ) -> bool {
         let of_chunk = (chunk, ServerId(0))..=(chunk, ServerId(u64::MAX));
-        let lost = self.lost.range(of_chunk.clone());
-        let told_of = lost.chain(self.going.range(of_chunk)).map(|(_, one)| *one);
-        let holders = self.copies(chunk).map(|copy| copy.server).chain(told_of);
+        let lost = self.lost.range(of_chunk).map(|(_, one)| *one);
+        let whole = PartId::whole(chunk);
+        let going = (whole, ServerId(0))..=(whole, ServerId(u64::MAX));
+        let going = self.going.range(going).map(|(_, one)| *one);
+        let holders = self.copies(chunk).map(|copy| copy.server);
+        let holders = holders.chain(lost).chain(going);
         let is_coming = |one: &Server| one.link.is_some() && !one.registered;
         let coming = self.table.iter().filter(|(_, one)| is_coming(one));
         let beside = holders.chain(coming.map(|(server, _)| *server));
@@ -378,21 +381,19 @@ impl Servers {
             .any(|server| self.get(server).is_some_and(|one| one.may_serve(now)))
     }
 
-    /// A copy is to be deleted: it counts no more.
+    /// A copy or a part is to be deleted: it counts no more.
     pub(super) fn condemn_copy(&mut self, server: ServerId, id: PartId) {
         self.drop_copy(server, id);
-        if id.part == 0 {
-            self.going.insert((id.chunk, server));
-        }
+        self.going.insert((id, server));
     }
 
-    pub(super) fn is_going(&self, server: ServerId, chunk: ChunkId) -> bool {
-        self.going.contains(&(chunk, server))
+    pub(super) fn is_going(&self, server: ServerId, id: PartId) -> bool {
+        self.going.contains(&(id, server))
     }
 
     /// Whether it was deleted is known, or will not be known any more.
-    pub(super) fn end_going(&mut self, server: ServerId, chunk: ChunkId) {
-        self.going.remove(&(chunk, server));
+    pub(super) fn end_going(&mut self, server: ServerId, id: PartId) {
+        self.going.remove(&(id, server));
     }
 
     pub(super) fn known_chunks(&self) -> impl Iterator<Item = ChunkId> + '_ {
