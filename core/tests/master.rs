@@ -104,7 +104,10 @@ fn a_name_that_changed_again_in_the_same_batch_is_dropped_by_its_author() {
         parent,
         name: name.clone(),
     };
+    // While the log writes something else both gather, and are applied at once.
+    let (other, _) = bench.mount(3);
     bench.stalls = true;
+    bench.say(other, mutate(1, Mutation::Release { leases: vec![] }));
     bench.say(author, mutate(2, unlink));
     bench.say(author, mutate(3, create("f")));
     bench.go_on();
