@@ -363,6 +363,7 @@ fn commit(inode: InodeId, grant: &LeaseGrant) -> Mutation {
         chunk: grant.chunk,
         epoch: grant.epoch,
         synced: true,
+        syncs: 0,
     };
     Mutation::CommitWrite {
         inode,

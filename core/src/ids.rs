@@ -49,11 +49,14 @@ id!(
     ChunkId, "c");
 id!(
     /// Numbers the content of a chunk: raised whenever a lease is granted or
-    /// reconciled, so that a copy that missed writes is behind.
+    /// reconciled, so that a copy that missed writes is behind. Where syncs are counted
+    /// (`FeatureLevel::COUNTS`) it counts them too: a lease is granted a multiple of 2^20,
+    /// and its n-th sync makes the copies durable with the n-th number behind that, so
+    /// that a copy that lost a sync is behind as well.
     ChunkVersion, "v");
 id!(
-    /// Numbers the leases of a chunk and fences older writers. A grant raises it by
-    /// one, a fence by two: how far it is ahead of the version counts the fences.
+    /// Numbers the leases of a chunk and fences older writers. Whatever raises the version
+    /// raises it by as much, a fence by one more: how far it is ahead counts the fences.
     Epoch, "e");
 id!(
     /// A chunkserver, for life; drawn at random when it is first started.
@@ -93,7 +96,70 @@ id!(
     /// Ties an effect that finishes later to its one completion input.
     Token, "#");
 
+/// The bits of a version that count the syncs under a lease.
+const SYNC_BITS: u32 = 20;
+/// How many numbers there are for them; the last one is kept for what is sealed.
+const SYNCS: u64 = 1 << SYNC_BITS;
+
+impl ChunkVersion {
+    /// The version that the next lease is granted where syncs are counted: beyond all that
+    /// the leases before it can have given to copies.
+    ///
+    /// # Panics
+    /// As `next`.
+    #[must_use]
+    pub fn of_next_lease(self) -> Self {
+        self.sealed().next()
+    }
+
+    /// Whether the syncs of a lease granted with this version can be counted.
+    #[must_use]
+    pub fn counts_syncs(self) -> bool {
+        self.0 > 0 && self.0.is_multiple_of(SYNCS)
+    }
+
+    /// The version of what the n-th sync of a lease made durable. None follows the last but
+    /// one that there is a number for.
+    #[must_use]
+    pub fn after_syncs(self, syncs: u32) -> Self {
+        match self.counts_syncs() {
+            true => Self(self.0 + u64::from(syncs).min(SYNCS - 2)),
+            false => self,
+        }
+    }
+
+    /// The version of copies that hold all that was written under a lease.
+    #[must_use]
+    pub fn sealed(self) -> Self {
+        Self(self.0 | (SYNCS - 1))
+    }
+
+    /// Whether copies get this version by syncs under a lease of that one.
+    #[must_use]
+    pub fn is_synced_under(self, lease: Self) -> bool {
+        lease.counts_syncs() && self >= lease && self.sealed() == lease.sealed()
+    }
+
+    /// How many leases and fences came between two grants, the later one included; `None`
+    /// where that is not known, as syncs are counted only since.
+    #[must_use]
+    pub fn raised_since(self, granted: Self) -> Option<u64> {
+        let raised = self.0.saturating_sub(granted.0);
+        match (granted.counts_syncs(), self.counts_syncs()) {
+            (true, true) => Some(raised / SYNCS),
+            (_, false) => Some(raised),
+            (false, true) => None,
+        }
+    }
+}
+
 impl Epoch {
+    /// The epoch of a chunk whose version is raised.
+    #[must_use]
+    pub fn along(self, from: ChunkVersion, to: ChunkVersion) -> Self {
+        Self(self.0 + to.0.saturating_sub(from.0))
+    }
+
     /// How often a chunk of this epoch and version was fenced in its life.
     #[must_use]
     pub fn fences(self, version: ChunkVersion) -> u64 {
@@ -162,5 +228,45 @@ impl fmt::Debug for Address {
 impl From<&str> for Address {
     fn from(text: &str) -> Self {
         Self(text.to_owned())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        /// However often a lease syncs, its versions lie between its own and the next one's,
+        /// in order, and those of others are not taken for them.
+        #[test]
+        fn versions_of_a_lease_lie_before_the_next_one(
+            before in 0..u64::MAX >> 1, few in 0..u32::MAX, more in 0..u32::MAX,
+        ) {
+            let lease = ChunkVersion(before).of_next_lease();
+            let next = lease.of_next_lease();
+            prop_assert!(lease.counts_syncs() && lease.0 > before);
+            let (few, more) = (few.min(more), few.max(more));
+            let (one, other) = (lease.after_syncs(few), lease.after_syncs(more));
+            prop_assert!(lease <= one && one <= other && other < lease.sealed());
+            prop_assert!(lease.sealed() < next);
+            prop_assert!(few >= more || one < other || u64::from(few) >= SYNCS - 2);
+            for synced in [one, other, lease.sealed()] {
+                prop_assert!(synced.is_synced_under(lease) && !synced.is_synced_under(next));
+                prop_assert_eq!(synced.of_next_lease(), next);
+            }
+            prop_assert!(!next.is_synced_under(lease));
+            prop_assert_eq!(next.raised_since(lease), Some(1));
+            prop_assert_eq!(next.of_next_lease().raised_since(lease), Some(2));
+        }
+    }
+
+    #[test]
+    fn of_versions_from_before_syncs_were_counted_less_is_known() {
+        let (old, newer) = (ChunkVersion(5), ChunkVersion(8));
+        assert_eq!(newer.raised_since(old), Some(3));
+        assert_eq!(newer.of_next_lease().raised_since(old), None);
+        assert_eq!(old.after_syncs(3), old);
+        assert!(!newer.is_synced_under(old));
     }
 }

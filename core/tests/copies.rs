@@ -20,7 +20,7 @@ use antler_core::wire::chunk_master::{
 use antler_core::wire::client_master::{
     Answer, ClientToMaster, DiskStatus, MasterToClient, Query, StopPlan,
 };
-use bench::copies::{locate, replications, reported, settled_on_two, tell_disk};
+use bench::copies::{closed_under, locate, replications, reported, settled_on_two, tell_disk};
 use bench::{
     Bench, commit_and_release, create, created, granted, lease_name, mutate, pass_with, sync_all,
     write_and_close,
@@ -36,8 +36,8 @@ fn a_bad_copy_is_made_up_for_and_then_deleted() {
     };
     let report = PartReport {
         part: PartId::whole(chunk),
-        version: ChunkVersion(1),
-        epoch: Epoch(1),
+        version: closed_under(1),
+        epoch: Epoch(closed_under(1).0),
         disk: DiskId(0),
         bad: true,
         suspect: false,
@@ -84,8 +84,8 @@ fn copies_on_failed_disks_are_the_last_to_be_read_and_to_repair_from() {
     let part = PartId::whole(chunk);
     let report = PartReport {
         part,
-        version: ChunkVersion(1),
-        epoch: Epoch(1),
+        version: closed_under(1),
+        epoch: Epoch(closed_under(1).0),
         disk: DiskId(0),
         bad: false,
         suspect: true,

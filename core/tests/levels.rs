@@ -18,9 +18,10 @@ use antler_core::wire::client_master::{
     Answer, ClientToMaster, DiskStatus, LevelStatus, MasterToClient, Query, ScrubStatus,
 };
 use antler_core::wire::{HEADER_SIZE, Header, Message, WireError};
-use bench::{Bench, mutate};
+use bench::{Bench, create, created, mutate};
 
-const OLD: FeatureLevel = FeatureLevel::PREVIOUS;
+/// Before there were erasure codes.
+const OLD: FeatureLevel = FeatureLevel::CLASSES;
 
 /// A master of a cluster that began as the previous version.
 fn begun_as_previous() -> Bench {
@@ -144,7 +145,7 @@ fn a_new_cluster_begins_at_the_newest_level_and_turns_old_servers_away() {
     });
     let why = refused.expect("it is told why");
     assert!(
-        why.contains("feature level 3") && why.contains("up to 2"),
+        why.contains(&format!("feature level {}", FeatureLevel::NEWEST)) && why.contains("up to 2"),
         "{why}"
     );
     assert!(bench.master.marks().has(Mark::OldServerRefused));
@@ -219,6 +220,24 @@ fn an_old_link_carries_no_word_of_scrubs_and_drains() {
     assert_eq!(read(&message), without);
     // As a server that scrubs nothing always said it.
     assert_eq!(message.encode(), without.encode());
+}
+
+/// Whether the holder of a new file's lease is to count its syncs.
+fn counts(bench: &mut Bench, link: LinkId, request: u64) -> bool {
+    let name = format!("f{request}");
+    let (_, lease) = created(&bench.say(link, mutate(request, create(&name))));
+    lease.expect("it has a place").counts
+}
+
+#[test]
+fn syncs_are_counted_once_all_servers_know_of_it() {
+    let mut bench = begun_as_previous();
+    let (link, _) = bench.mount(1);
+    bench.serve(1);
+    bench.serve(2);
+    assert!(!counts(&mut bench, link, 1));
+    assert_eq!(Asker(link, 1).change(&mut bench, raise()), Ok(Answer::Done));
+    assert!(counts(&mut bench, link, 3));
 }
 
 /// A message as the other end reads it.

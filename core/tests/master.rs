@@ -199,7 +199,7 @@ fn reconciled_by(life: BootId) -> (Bench, LinkId, InodeId) {
         panic!("no fence: {fences:?}")
     };
     let state = PartState {
-        version: ChunkVersion(1),
+        version: ChunkVersion(1 << 20),
         epoch,
         digest: 5,
         boot: life,
@@ -281,14 +281,14 @@ fn is_lost(bench: &mut Bench, link: LinkId, inode: InodeId, version: ChunkVersio
 #[test]
 fn a_copy_lost_before_it_was_synced_breaks_the_lease_and_the_other_is_kept() {
     let (mut bench, link, inode) = reconciled_by(BootId(1));
-    let lost = is_lost(&mut bench, link, inode, ChunkVersion(1));
+    let lost = is_lost(&mut bench, link, inode, ChunkVersion(1 << 20));
     assert_eq!(lost, [false, false], "the other one took all writes");
 }
 
 #[test]
 fn a_reconciliation_without_a_copy_that_kept_its_life_is_told_as_a_loss() {
     let (mut bench, link, inode) = reconciled_by(BootId(9));
-    let lost = is_lost(&mut bench, link, inode, ChunkVersion(1));
+    let lost = is_lost(&mut bench, link, inode, ChunkVersion(1 << 20));
     assert_eq!(lost, [true, true], "it may lack unsynced writes");
 }
 
@@ -332,7 +332,7 @@ fn what_no_fsync_vouched_for_and_went_with_every_disk_is_given_up_as_lost() {
     }
     assert_eq!(made.len(), 1, "the third has an empty one now");
     assert_eq!(lease_name(&mut bench, client, inode), "settled");
-    let lost = is_lost(&mut bench, client, inode, ChunkVersion(1));
+    let lost = is_lost(&mut bench, client, inode, ChunkVersion(1 << 20));
     assert_eq!(lost, [true, true]);
 }
 
@@ -430,6 +430,7 @@ fn a_lease_is_recalled_from_its_holder_for_another_writer() {
             chunk: lease.chunk,
             epoch: lease.epoch,
             synced: false,
+            syncs: 0,
         }],
         unchanged: false,
     };

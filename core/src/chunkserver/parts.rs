@@ -44,6 +44,11 @@ pub(super) struct PartInfo {
 }
 
 impl PartInfo {
+    /// Whether the part is newer than what is written under a lease of this version.
+    fn is_beyond(&self, lease: ChunkVersion) -> bool {
+        self.version > lease && !self.version.is_synced_under(lease)
+    }
+
     /// Whether a writer of this epoch comes too late: a newer one was seen.
     pub(super) fn fences(&self, epoch: Epoch) -> bool {
         epoch < self.epoch && !planted::is(Planted::SkipFencing)
@@ -643,6 +648,10 @@ impl ChunkServer {
             change,
         } = write;
         let disk = self.place_for_writer(part, version, epoch)?;
+        let known = self.parts.at(part).map(|info| info.version);
+        // What was synced under the lease is not unsynced by what comes after.
+        let known = known.filter(|known| known.is_synced_under(version));
+        let version = known.unwrap_or(version);
         let mut bytes = 0;
         let request = match change {
             Change::Data {
@@ -694,7 +703,7 @@ impl ChunkServer {
         match self.parts.at(part) {
             Some(info) if info.fences(epoch) => Err(PartError::Fenced),
             // With an older epoch nobody gets here but by the planted bug.
-            Some(info) if epoch >= info.epoch && version < info.version => Err(PartError::Version),
+            Some(info) if epoch >= info.epoch && info.is_beyond(version) => Err(PartError::Version),
             Some(info) if info.sealed == Some(epoch) => Err(PartError::Lost),
             Some(info) if self.disks.is_closing(info.disk) => Err(PartError::Lost),
             Some(info) => Ok(info.disk),

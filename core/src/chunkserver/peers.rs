@@ -63,7 +63,7 @@ impl ChunkServer {
     /// Passes a request of a chain on to the next server.
     pub(super) fn forward(&mut self, job: u64, request: &ChunkRequest) {
         let (next, rest) = request.chain.split_first().expect("the chain goes on");
-        let body = request.body.clone();
+        let body = (request.body.clone(), request.syncs);
         self.ask(
             next,
             Asker::Job(job),
@@ -82,7 +82,7 @@ impl ChunkServer {
         body: ChunkRequestBody,
     ) {
         let asker = Asker::Replication(key, asked);
-        self.ask(source, asker, Vec::new(), body, Bytes::new());
+        self.ask(source, asker, Vec::new(), (body, 0), Bytes::new());
     }
 
     fn ask(
@@ -90,7 +90,7 @@ impl ChunkServer {
         copy: &LocatedCopy,
         asker: Asker,
         chain: Vec<LocatedCopy>,
-        body: ChunkRequestBody,
+        (body, syncs): (ChunkRequestBody, u32),
         data: Bytes,
     ) {
         let link = self.peer_link(&copy.address);
@@ -103,6 +103,7 @@ impl ChunkServer {
             capability: copy.capability.clone(),
             chain,
             body,
+            syncs,
             data,
         };
         let waiting = Waiting {

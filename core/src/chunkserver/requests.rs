@@ -52,6 +52,8 @@ struct Job {
     part: PartId,
     /// The local half ends with a commit.
     sync: bool,
+    /// Its number under the lease, or 0.
+    syncs: u32,
     stage: Stage,
     local: Option<Result<(), ChunkErrorKind>>,
     begun: Begun,
@@ -287,6 +289,7 @@ impl ChunkServer {
                 request.body,
                 ChunkRequestBody::Sync | ChunkRequestBody::Write { sync: true, .. }
             ),
+            syncs: request.syncs,
             stage: Stage::Writing,
             local: None,
             begun: self.begin_foreground(),
@@ -335,7 +338,7 @@ impl ChunkServer {
         job.local = None;
         let part = job.part;
         let op = PartOp::Commit {
-            version: job.capability.version,
+            version: job.capability.version.after_syncs(job.syncs),
             epoch: job.capability.epoch,
             create: !after_write,
             guarded: true,

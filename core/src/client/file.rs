@@ -96,6 +96,10 @@ pub(super) struct ChunkWrite {
     pub(super) acknowledged: Option<u64>,
     /// A sync is under way.
     pub(super) syncing: Option<Syncing>,
+    /// How many syncs were sent under this tenure; 0 where they are not counted.
+    pub(super) syncs: u32,
+    /// The number of the last one that was answered.
+    pub(super) synced: u32,
     /// Under which tenure a sync was sent last: a commit must tell the leader before
     /// anybody is told that something is durable.
     pub(super) synced_in: Option<u64>,
@@ -156,6 +160,8 @@ impl ChunkWrite {
             is_synced: false,
             acknowledged: None,
             syncing: None,
+            syncs: 0,
+            synced: 0,
             synced_in: None,
             vouched: 0,
             vouching: None,
@@ -229,6 +235,14 @@ impl ChunkWrite {
         self.synced_in.replace(self.tenure) != Some(self.tenure)
     }
 
+    /// The number of a sync that is sent now. One that is sent again has another one: the
+    /// copies may have more by then than those that took it before.
+    pub(super) fn count_sync(&mut self) -> u32 {
+        let counts = self.grant.as_ref().is_some_and(|grant| grant.counts);
+        self.syncs = self.syncs.saturating_add(u32::from(counts));
+        self.syncs
+    }
+
     /// A commit would tell of a sync of the only copy, and nobody knows yet whether that
     /// succeeds: should it fail, no copy of the version would be left that the log told of,
     /// though others may have all that was ever answered as durable.
@@ -277,6 +291,8 @@ impl ChunkWrite {
             .drop_up_to(self.committed_end, Progress::Synced);
         self.end_sync();
         self.is_acknowledged = true;
+        // There is never more than one under way.
+        self.synced = self.syncs;
         self.is_synced = self.acknowledged.is_none();
         self.owed = None;
         self.end_failure();

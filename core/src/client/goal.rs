@@ -194,11 +194,11 @@ impl Client {
     /// A sync that follows covers what is under way, too, if that succeeds.
     fn send_sync(&mut self, place: Place, follows: bool) {
         self.unsynced.remove(&place);
-        let (head, chain, tenure, untold) = self
+        let (head, chain, (tenure, syncs), untold) = self
             .edit(place, |chunk| {
                 let pieces = chunk.pieces.values().map(|piece| piece.generation);
                 let oldest = chunk.acknowledged.into_iter().chain(pieces).min();
-                let is_first = chunk.begin_sync();
+                let (is_first, syncs) = (chunk.begin_sync(), chunk.count_sync());
                 for piece in chunk.pieces.values_mut() {
                     piece.followed = follows;
                 }
@@ -206,7 +206,7 @@ impl Client {
                 let grant = chunk.held().expect("the caller checked");
                 let (head, chain) = split_chain(grant);
                 let untold = oldest.filter(|_| is_first && chunk.known_end() > 0);
-                (head, chain, chunk.tenure, untold)
+                (head, chain, (chunk.tenure, syncs), untold)
             })
             .expect("the caller found it");
         if let (Some(generation), Some(file)) = (untold, self.files.get_mut(&place.0)) {
@@ -217,7 +217,8 @@ impl Client {
             index: place.1,
             tenure,
         };
-        self.ask_chunk(&head, chain, ChunkRequestBody::Sync, Bytes::new(), then);
+        let body = (ChunkRequestBody::Sync, syncs);
+        self.ask_counting(&head, chain, body, Bytes::new(), then);
     }
 
     /// The copies are durable, or one is not.

@@ -121,6 +121,7 @@ impl Client {
             chunk: grant.chunk,
             epoch: grant.epoch,
             synced: false,
+            syncs: 0,
         };
         self.releases.push((end, None));
         self.schedule_batch();
@@ -444,11 +445,13 @@ impl Client {
         self.edit(place, |chunk| {
             chunk.lease = Lease::Ending;
             let grant = chunk.grant.as_ref().expect("a lease has a grant");
-            let synced = chunk.is_synced && chunk.acknowledged.is_none();
+            let is_last = chunk.synced == chunk.syncs;
+            let synced = chunk.is_synced && chunk.acknowledged.is_none() && is_last;
             let end = LeaseEnd {
                 chunk: grant.chunk,
                 epoch: grant.epoch,
                 synced,
+                syncs: chunk.synced,
             };
             let ending = Ending {
                 inode: place.0,
@@ -661,13 +664,14 @@ fn drop_cut(chunk: &mut ChunkWrite, grant: &LeasedChunk) {
     chunk.home = Some(grant.chunk);
 }
 
-/// Whether a chunk was granted to anybody between two grants of this mount: each raises the
-/// version by one, and so does each fence. (In another life of the cluster versions begin far
-/// behind all others, and tell nothing.)
+/// Whether a chunk may have been granted to anybody between two grants of this mount: each
+/// raises the version, and so does each fence. (In another life of the cluster versions begin
+/// far behind all others, and tell nothing.)
 fn was_held_by_others(held: &LeasedChunk, grant: &LeasedChunk) -> bool {
-    let raised = grant.version.0.saturating_sub(held.version.0);
+    let raised = grant.version.raised_since(held.version);
     let fenced = fences(grant).checked_sub(fences(held));
-    held.chunk == grant.chunk && fenced.is_some_and(|fenced| raised > fenced + 1)
+    let is_more = |fenced| raised.is_none_or(|raised| raised > fenced + 1);
+    held.chunk == grant.chunk && fenced.is_some_and(is_more)
 }
 
 /// When another mount held the lease since, what was acknowledged before and is part of the
@@ -689,8 +693,9 @@ fn apply_grant(chunk: &mut ChunkWrite, grant: LeasedChunk) {
     // Nobody else can have held it since: what is known of the copies' ends still holds.
     // Otherwise all that counts is what was committed; a kept `drop_from` would make
     // the copies drop what another mount wrote behind it.
-    let follows =
-        |held: &LeasedChunk| held.chunk == grant.chunk && held.version.next() == grant.version;
+    let follows = |held: &LeasedChunk| {
+        held.chunk == grant.chunk && grant.version.raised_since(held.version) == Some(1)
+    };
     if !chunk.grant.as_ref().is_some_and(follows) {
         chunk.written_end = grant.valid;
         chunk.drop_from = Some(grant.valid);
@@ -702,6 +707,7 @@ fn apply_grant(chunk: &mut ChunkWrite, grant: LeasedChunk) {
     chunk.is_acknowledged = false;
     chunk.is_synced = false;
     (chunk.vouched, chunk.vouching) = (0, None);
+    (chunk.syncs, chunk.synced) = (0, 0);
     chunk.failed.clear();
     chunk.lease = Lease::Held;
     (chunk.grant, chunk.given_up) = (Some(grant), None);

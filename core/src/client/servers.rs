@@ -122,6 +122,18 @@ impl Client {
         data: Bytes,
         then: ChunkThen,
     ) {
+        self.ask_counting(copy, chain, (body, 0), data, then);
+    }
+
+    /// The same, of a sync with its number under the lease.
+    pub(super) fn ask_counting(
+        &mut self,
+        copy: &LocatedCopy,
+        chain: Vec<LocatedCopy>,
+        (body, syncs): (ChunkRequestBody, u32),
+        data: Bytes,
+        then: ChunkThen,
+    ) {
         let link = self.server_link(&copy.address);
         let server = self.servers.by_link(link);
         server.last += 1;
@@ -130,6 +142,7 @@ impl Client {
             capability: copy.capability.clone(),
             chain,
             body,
+            syncs,
             data,
         };
         let asked = Asked {

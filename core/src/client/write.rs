@@ -378,7 +378,12 @@ impl Client {
 
     /// Sends a piece, for the first time or again after a busy answer.
     pub(super) fn transmit_piece(&mut self, place: Place, start: u32) {
-        let Some(chunk) = self.chunk(place) else {
+        let piece = self.chunk(place).and_then(|one| one.pieces.get(&start));
+        let syncs = match piece {
+            Some(piece) if piece.sync => self.edit(place, ChunkWrite::count_sync),
+            _ => Some(0),
+        };
+        let (Some(chunk), Some(syncs)) = (self.chunk(place), syncs) else {
             return;
         };
         let (Some(piece), Some(grant)) = (chunk.pieces.get(&start), chunk.held()) else {
@@ -392,7 +397,7 @@ impl Client {
             start,
             tenure: chunk.tenure,
         };
-        self.ask_chunk(&head, chain, body, data, then);
+        self.ask_counting(&head, chain, (body, syncs), data, then);
     }
 
     /// The copies answered a piece, or the link broke.

@@ -15,6 +15,7 @@ use crate::machine::Level;
 use crate::member::Barrier;
 use crate::namespace::record::LeaseGrant;
 use crate::namespace::{Chunk, LeaseState};
+use crate::version::FeatureLevel;
 use crate::vfs::Space;
 use crate::wire::capability::{Capability, Grant, Right};
 use crate::wire::client_master::{
@@ -395,6 +396,7 @@ impl Master {
     /// writer that knew only the others would take their word for the word of all.
     pub(super) fn leased_chunk(&self, lease: &LeaseGrant) -> Option<LeasedChunk> {
         let grant = grant(lease.chunk, lease.version, lease.epoch, Right::Write);
+        let level = self.member.state().feature_level();
         let copies = lease
             .copies
             .iter()
@@ -407,6 +409,7 @@ impl Master {
             valid: lease.valid,
             copies: copies.collect::<Option<_>>()?,
             lost: lease.lost,
+            counts: level >= FeatureLevel::COUNTS && lease.version.counts_syncs(),
         })
     }
 

@@ -23,6 +23,8 @@ use std::iter::repeat;
 /// How far the counters of ids and the floor of epochs move in a recovered cluster:
 /// more than the lost part of a log can have given.
 const RECOVERY_LEAP: u64 = 1 << 40;
+/// The same for epochs and versions where these count syncs too.
+const COUNTED_LEAP: u64 = 1 << 52;
 
 /// What one record brings with it, and what it has changed so far.
 pub(crate) struct Step<'a> {
@@ -326,13 +328,17 @@ impl State {
             self.end_session(step, session, true);
         }
         self.forget_syncs(step);
+        let epochs = match self.feature_level() < FeatureLevel::COUNTS {
+            true => RECOVERY_LEAP,
+            false => COUNTED_LEAP,
+        };
         let scalars = &mut self.scalars;
         let first_lost = scalars.last_chunk.next();
         scalars.incarnation = incarnation;
         scalars.last_inode = InodeId(scalars.last_inode.0.saturating_add(RECOVERY_LEAP));
         scalars.last_chunk = ChunkId(scalars.last_chunk.0.saturating_add(RECOVERY_LEAP));
         scalars.last_session = SessionId(scalars.last_session.0.saturating_add(RECOVERY_LEAP));
-        scalars.epoch_floor = Epoch(scalars.epoch_floor.0.saturating_add(RECOVERY_LEAP));
+        scalars.epoch_floor = Epoch(scalars.epoch_floor.0.saturating_add(epochs));
         self.lost.add(first_lost, self.scalars.last_chunk.next());
     }
 }

@@ -155,12 +155,12 @@ impl State {
             return false;
         };
         if raises {
-            let floor = self.scalars.epoch_floor;
-            let by = if matches!(event, Event::Fence) { 2 } else { 1 };
-            self.chunks.update(&chunk, |stored| {
-                stored.epoch = Epoch(stored.epoch.0 + by).max(floor);
-                stored.version = stored.version.next().max(ChunkVersion(floor.0));
-            });
+            let fences = u64::from(matches!(event, Event::Fence));
+            let raised = self.raised_by(chunk, fences);
+            self.set_raised(chunk, raised.expect("it was just found"));
+        }
+        if let (Event::Release(_, false), LeaseState::Closing { .. }) = (event, &lease) {
+            self.seal(chunk);
         }
         if self.feature_level() < FeatureLevel::SYNCS {
             lease = lease.without_syncs();
@@ -168,6 +168,30 @@ impl State {
         self.set_lease(chunk, lease);
         step.changed(Change::Lease(chunk));
         true
+    }
+
+    fn set_raised(&mut self, chunk: ChunkId, raised: (ChunkVersion, Epoch)) {
+        self.chunks.update(&chunk, |stored| {
+            (stored.version, stored.epoch) = raised;
+        });
+    }
+
+    /// A chunk of this version has another one now, and nothing else is changed about it: it
+    /// was fenced as often as before.
+    fn set_version(&mut self, chunk: ChunkId, version: impl Fn(ChunkVersion) -> ChunkVersion) {
+        let stored = self.chunks.get(&chunk).expect("its lease just changed");
+        if self.feature_level() < FeatureLevel::COUNTS || !stored.version.counts_syncs() {
+            return;
+        }
+        let version = version(stored.version);
+        let epoch = stored.epoch.along(stored.version, version);
+        self.set_raised(chunk, (version, epoch));
+    }
+
+    /// The copies of a chunk that was given back unsynced get a version that none can have
+    /// that holds less.
+    fn seal(&mut self, chunk: ChunkId) {
+        self.set_version(chunk, ChunkVersion::sealed);
     }
 
     /// What the holder syncs may be vouched for from now on.
@@ -279,6 +303,9 @@ impl State {
             let event = Event::Release(step.session, end.synced);
             if copies.is_none() || !self.turn(step, end.chunk, event) {
                 continue;
+            }
+            if end.synced {
+                self.set_version(end.chunk, |granted| granted.after_syncs(end.syncs));
             }
             self.come_to_rest(step, end.chunk, copies.unwrap_or_default());
         }

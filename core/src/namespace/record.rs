@@ -60,7 +60,7 @@ pub enum RecordBody {
         chunks: Vec<(ChunkId, Epoch)>,
     },
     /// Opens the reconciliation of chunks whose lease broke: raises epoch and
-    /// version (by one each), so that older writers and copies are fenced.
+    /// version, so that older writers and copies are fenced.
     #[n(4)]
     Fence {
         /// Which chunks, each only if its epoch is still this one and it has a lease.
@@ -591,6 +591,11 @@ pub struct LeaseEnd {
     /// once. Otherwise it is closing, and the leader has the copies synced.
     #[n(2)]
     pub synced: bool,
+    /// If so, how often the copies were synced under it, the last time included; 0 where
+    /// that was not counted.
+    #[n(3)]
+    #[cbor(default)]
+    pub syncs: u32,
 }
 
 /// What a client record answers, remembered for a resent request.

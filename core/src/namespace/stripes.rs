@@ -14,6 +14,7 @@ use super::table::Entity;
 use crate::chunk::stripe::Stripe;
 use crate::ids::{ChunkId, ChunkVersion, Epoch, ServerId};
 use crate::placement::{Labels, admits};
+use crate::version::FeatureLevel;
 use minicbor::{Decode, Encode};
 use std::collections::BTreeSet;
 
@@ -65,10 +66,19 @@ impl State {
     /// The version and the epoch that a chunk gets when something is made of it anew.
     #[must_use]
     pub fn raised(&self, chunk: ChunkId) -> Option<(ChunkVersion, Epoch)> {
+        self.raised_by(chunk, 0)
+    }
+
+    /// The same, of one that is fenced so many times on the way.
+    pub(crate) fn raised_by(&self, chunk: ChunkId, fences: u64) -> Option<(ChunkVersion, Epoch)> {
         let stored = self.chunks.get(&chunk)?;
+        let next = match self.feature_level() < FeatureLevel::COUNTS {
+            true => stored.version.next(),
+            false => stored.version.of_next_lease(),
+        };
+        let epoch = Epoch(stored.epoch.along(stored.version, next).0 + fences);
         let floor = self.scalars.epoch_floor;
-        let version = stored.version.next().max(ChunkVersion(floor.0));
-        Some((version, stored.epoch.next().max(floor)))
+        Some((next.max(ChunkVersion(floor.0)), epoch.max(floor)))
     }
 
     /// Whether a chunk is settled and as it was when the record was proposed.

@@ -23,6 +23,11 @@ pub struct ChunkRequest {
     /// What to do.
     #[n(3)]
     pub body: ChunkRequestBody,
+    /// The how-manieth sync under the lease it is, from 1, if it syncs; 0 where that is not
+    /// counted.
+    #[n(4)]
+    #[cbor(default)]
+    pub syncs: u32,
     /// The data of a `Write`.
     #[cbor(skip)]
     pub data: Bytes,

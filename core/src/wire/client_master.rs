@@ -566,6 +566,10 @@ pub struct LeasedChunk {
     /// and did not sync learns here whether the copies still hold it.
     #[n(6)]
     pub lost: Option<Loss>,
+    /// The holder numbers its syncs, and tells how many there were when it gives it back.
+    #[n(7)]
+    #[cbor(default)]
+    pub counts: bool,
 }
 
 /// statfs(2) of the cluster.

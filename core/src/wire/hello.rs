@@ -35,6 +35,8 @@
 //! version 3   the command Build; parts and stripes in the answers about chunks, Status and
 //!             Info; how far disks are scrubbed, and which are emptied, in Register,
 //!             Alive and Status
+//! version 4   versions that count the syncs under a lease: fields in the grant of a lease,
+//!             its end, and requests to chunkservers
 //! ```
 //!
 //! This layout and the meaning of versions hold for every version to come.
@@ -680,7 +682,10 @@ mod tests {
         responder.receive(&bytes);
         assert_eq!(
             error(responder.poll_outcome()).to_string(),
-            "no common version of the protocol: here 1 to 3, there 40 to 41"
+            format!(
+                "no common version of the protocol: here 1 to {}, there 40 to 41",
+                FeatureLevel::NEWEST
+            )
         );
     }
 

@@ -8,12 +8,21 @@ use antler_core::time::Duration;
 use antler_core::wire::chunk_master::{ChunkToMaster, Command, PartReport};
 use antler_core::wire::client_master::{Answer, ClientToMaster, DiskStatus, Query};
 
+/// The version of a chunk that was given back unsynced under its n-th lease; the 0th is that
+/// of what was never written.
+pub(crate) fn closed_under(lease: u64) -> ChunkVersion {
+    match lease {
+        0 => ChunkVersion(0),
+        _ => ChunkVersion(lease << 20).sealed(),
+    }
+}
+
 /// What a server reports of a good copy.
 pub(crate) fn reported(chunk: ChunkId, version: u64) -> PartReport {
     PartReport {
         part: PartId::whole(chunk),
-        version: ChunkVersion(version),
-        epoch: Epoch(1),
+        version: closed_under(version),
+        epoch: Epoch(closed_under(version).0),
         disk: DiskId(0),
         bad: false,
         suspect: false,

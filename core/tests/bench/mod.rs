@@ -478,6 +478,7 @@ pub(crate) fn commit_and_release(inode: InodeId, lease: &LeasedChunk, synced: bo
             chunk: lease.chunk,
             epoch: lease.epoch,
             synced,
+            syncs: 0,
         }],
         unchanged: false,
     }

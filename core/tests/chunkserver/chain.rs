@@ -306,3 +306,48 @@ fn syncs_of_many_parts_share_commits() {
     let used = syncs(&mut cluster) - before;
     assert!(used <= 12, "{used} syncs for 300 parts");
 }
+
+/// The version that each server tells of a chunk when it starts anew with what is durable.
+fn durable_versions(cluster: &mut Cluster, chunk: u64) -> Vec<u64> {
+    let mut found = Vec::new();
+    for at in 0..cluster.nodes.len() {
+        cluster.restart(at, 3);
+        let reports = cluster.reported(at).into_iter();
+        let own = reports.filter(|report| report.part == part(chunk));
+        found.extend(own.map(|report| report.version.0));
+    }
+    found
+}
+
+#[test]
+fn each_counted_sync_of_a_lease_makes_the_copies_newer() {
+    let lease = 3 << 20;
+    let mut cluster = Cluster::new(2, 1);
+    for (syncs, newest) in [(1, 1), (2, 2), (1, 2), (7, 7)] {
+        let chain = chain(&cluster, 7, lease);
+        cluster.syncs = 0;
+        cluster.write(&chain, 0, b"written", false).unwrap();
+        cluster.syncs = syncs;
+        match syncs % 2 {
+            0 => cluster.write(&chain, 4096, b"synced", true).unwrap(),
+            _ => cluster.sync(&chain).unwrap(),
+        };
+        // What comes after a sync is not less for it, though nothing counts it.
+        cluster.syncs = 0;
+        cluster.write(&chain, 8192, b"more", false).unwrap();
+        let wanted = vec![lease + newest; 2];
+        assert_eq!(durable_versions(&mut cluster, 7), wanted, "sync {syncs}");
+    }
+    let before = chain(&cluster, 7, 2 << 20);
+    let late = cluster.write(&before, 0, b"late", false);
+    assert_eq!(late, Err(ChunkErrorKind::Fenced));
+}
+
+#[test]
+fn syncs_of_leases_that_have_no_room_for_them_are_not_counted() {
+    let mut cluster = Cluster::new(2, 1);
+    let chain = chain(&cluster, 7, 5);
+    cluster.syncs = 9;
+    cluster.write(&chain, 0, b"written", true).unwrap();
+    assert_eq!(durable_versions(&mut cluster, 7), [5, 5]);
+}

@@ -60,6 +60,8 @@ pub struct Cluster {
     pub from_servers: Vec<(usize, ChunkToMaster)>,
     replies: BTreeMap<(usize, RequestId), ChunkReply>,
     next_request: u64,
+    /// The number under the lease of the syncs that are asked for.
+    pub syncs: u32,
     next_command: u64,
     boots: u64,
     /// How fast its servers scrub.
@@ -117,6 +119,7 @@ impl Cluster {
             from_servers: Vec::new(),
             replies: BTreeMap::new(),
             next_request: 0,
+            syncs: 0,
             next_command: 0,
             boots: 100,
             scrub,
@@ -526,6 +529,7 @@ impl Cluster {
             capability: chain[0].capability.clone(),
             chain: chain[1..].to_vec(),
             body,
+            syncs: self.syncs,
             data: Bytes::copy_from_slice(data),
         };
         let at = chain[0].server.0 as usize - 1;

@@ -4,7 +4,7 @@ use crate::coherence::chmod;
 use crate::world::{Target, World, read_request};
 use antler_core::client::request::{FileReply, FileRequest};
 use antler_core::errno::Errno;
-use antler_core::ids::ServerId;
+use antler_core::ids::{InodeId, ServerId};
 use antler_core::machine::Machine;
 use antler_core::marks::Mark;
 use antler_core::time::Duration;
@@ -350,4 +350,37 @@ fn an_fsync_of_what_is_committed_is_told_and_changes_no_times() {
     );
     world.fsync(mount, file);
     assert_eq!(count(&world), before + 1, "once for each lease");
+}
+
+/// The version of the only chunk, and that which each copy has durably.
+fn versions(world: &World, file: InodeId) -> (u64, Vec<u64>) {
+    let place = world.master.state.chunk_at(file, 0);
+    let (chunk, _) = place.expect("the file is there").expect("it has content");
+    let known = world.master.state.chunk(chunk).expect("it is in the table");
+    let parts = world.servers.values().map(|server| {
+        let durable = server.parts[&chunk].durable.as_ref();
+        durable.map_or(0, |image| image.version.0)
+    });
+    (known.version.0, parts.collect())
+}
+
+#[test]
+fn a_lease_given_back_tells_how_often_its_copies_were_synced() {
+    for puts_off in [0, 1, 3] {
+        let mut world = World::new(9, 2, 1);
+        let mount = world.mount_ready();
+        let file = world.create(mount, "a");
+        for byte in 1..=3 {
+            world.write(mount, file, 0, &[byte; 5000]);
+            let last = world.servers.get_mut(&ServerId(2)).expect("it is there");
+            last.puts_off = puts_off * u32::from(byte == 3);
+            world.fsync(mount, file);
+        }
+        world.close(mount, file);
+        world.run_for(Duration::from_secs(1));
+        let (told, copies) = versions(&world, file.0);
+        // What was put off at one copy only is another sync when it comes again.
+        assert!(told >= (1 << 20) + 3 + u64::from(puts_off.min(1)), "{told}");
+        assert_eq!(copies, [told, told]);
+    }
 }

@@ -542,6 +542,7 @@ impl Master {
             valid: grant.valid,
             copies: copies.collect(),
             lost: grant.lost,
+            counts: grant.version.counts_syncs(),
         }
     }
 

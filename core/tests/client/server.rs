@@ -100,7 +100,7 @@ impl Server {
         &mut self,
         capability: &Capability,
         keys: &[CapabilityKey],
-        body: &ChunkRequestBody,
+        (body, syncs): (&ChunkRequestBody, u32),
         data: &Bytes,
     ) -> Result<(ChunkReplyBody, Bytes), ChunkErrorKind> {
         self.requests += 1;
@@ -116,7 +116,8 @@ impl Server {
         let chunk = capability.part.chunk;
         if right == Right::Write {
             let part = self.parts.entry(chunk).or_default();
-            part.live.version = capability.version;
+            let synced = capability.version.after_syncs(syncs);
+            part.live.version = part.live.version.max(synced);
             part.live.epoch = capability.epoch;
         }
         let done = ChunkReplyBody::Done { boots: Vec::new() };

@@ -332,7 +332,12 @@ impl World {
             }
             boots.push(server.boot);
             result = server
-                .perform(&capability, &self.master.keys, &request.body, &request.data)
+                .perform(
+                    &capability,
+                    &self.master.keys,
+                    (&request.body, request.syncs),
+                    &request.data,
+                )
                 .map_err(|kind| error(server.id, kind));
         }
         if result.is_ok() && is_sync(&request.body) {

@@ -422,7 +422,7 @@ fn a_created_file_brings_its_first_lease() {
     let grant = grant.expect("copies were chosen");
     assert_eq!(
         (grant.valid, grant.version.0, grant.epoch.0, existed),
-        (0, 1, 1, false)
+        (0, 1 << 20, 1 << 20, false)
     );
     let again = world.run(&root(), create("f", FileKind::Regular, true));
     assert_eq!(lease(again), (None, true), "one that was there brings none");

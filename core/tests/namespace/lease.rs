@@ -4,7 +4,7 @@ use crate::world::{ROOT, World, extent, image, load, root, servers};
 use antler_core::errno::Errno;
 use antler_core::ids::{BootId, ChunkId, ChunkVersion, Epoch, InodeId, ServerId};
 use antler_core::limits::{CHUNK_SIZE, FILE_SIZE_MAX};
-use antler_core::namespace::record::{LeaseGrant, Mutation, RecordBody, WrittenExtent};
+use antler_core::namespace::record::{LeaseEnd, LeaseGrant, Mutation, RecordBody, WrittenExtent};
 use antler_core::namespace::{Change, Chunk, LeaseState};
 use antler_core::version::FeatureLevel;
 
@@ -12,7 +12,18 @@ fn chunk(world: &World, id: ChunkId) -> Chunk {
     world.state.chunk(id).expect("the chunk is there")
 }
 
-/// A file with one chunk of 100 bytes, settled at version 1, and its lease anew.
+/// The version of the n-th lease.
+fn nth(lease: u64) -> ChunkVersion {
+    ChunkVersion(lease << 20)
+}
+
+/// The epoch of the n-th lease behind so many fences.
+fn fenced(lease: u64, fences: u64) -> Epoch {
+    Epoch(nth(lease).0 + fences)
+}
+
+/// A file with one chunk of 100 bytes, settled at the first lease's version, and its lease
+/// anew.
 fn leased(world: &mut World) -> (InodeId, LeaseGrant) {
     let file = world.file(ROOT, "f");
     let first = world.lease(file, 0).expect("servers are offered");
@@ -29,18 +40,12 @@ fn a_grant_raises_version_and_epoch_and_keeps_the_base() {
     let (file, grant) = leased(&mut world);
     assert_eq!(
         (grant.version, grant.epoch, grant.valid),
-        (ChunkVersion(2), Epoch(2), 100)
+        (nth(2), fenced(2, 0), 100)
     );
-    assert_eq!(
-        chunk(&world, grant.chunk).lease.base(),
-        Some(ChunkVersion(1))
-    );
+    assert_eq!(chunk(&world, grant.chunk).lease.base(), Some(nth(1)));
     let again = world.lease(file, 0).expect("its holder may have it anew");
-    assert_eq!((again.version, again.epoch), (ChunkVersion(3), Epoch(3)));
-    assert_eq!(
-        chunk(&world, grant.chunk).lease.base(),
-        Some(ChunkVersion(1))
-    );
+    assert_eq!((again.version, again.epoch), (nth(3), fenced(3, 0)));
+    assert_eq!(chunk(&world, grant.chunk).lease.base(), Some(nth(1)));
     assert_eq!(world.state.leased().collect::<Vec<_>>(), [grant.chunk]);
 }
 
@@ -109,7 +114,7 @@ fn a_regrant_keeps_to_servers_that_have_the_bytes() {
 fn a_synced_release_settles() {
     let mut world = World::new();
     let (_, grant) = leased(&mut world);
-    let stale = world.release(grant.chunk, Epoch(1), true);
+    let stale = world.release(grant.chunk, fenced(1, 0), true);
     assert_eq!(stale.changes, [], "an older epoch means nothing");
     let applied = world.release(grant.chunk, grant.epoch, true);
     let in_life = |&(server, boot): &(ServerId, BootId)| (server, Some(boot));
@@ -133,11 +138,13 @@ fn an_unsynced_release_closes_and_settles_later() {
         LeaseState::Closing { .. }
     ));
     let ignored = world.record(RecordBody::Settled {
-        chunks: vec![(grant.chunk, Epoch(1)), (ChunkId(77), Epoch(1))],
+        chunks: vec![(grant.chunk, grant.epoch), (ChunkId(77), Epoch(1))],
     });
     assert_eq!(ignored.changes, []);
+    let closing = chunk(&world, grant.chunk);
+    assert_eq!(closing.version, grant.version.sealed());
     let applied = world.record(RecordBody::Settled {
-        chunks: vec![(grant.chunk, grant.epoch)],
+        chunks: vec![(grant.chunk, closing.epoch)],
     });
     assert!(
         applied
@@ -148,6 +155,63 @@ fn an_unsynced_release_closes_and_settles_later() {
     assert_eq!(chunk(&world, grant.chunk).lease, LeaseState::Settled);
 }
 
+/// Gives a lease back with so many syncs of everything under it.
+fn release_synced(world: &mut World, grant: &LeaseGrant, syncs: u32) -> Chunk {
+    let end = LeaseEnd {
+        chunk: grant.chunk,
+        epoch: grant.epoch,
+        synced: true,
+        syncs,
+    };
+    let released = Mutation::Release { leases: vec![end] };
+    world.run(&root(), released).expect("it is held");
+    chunk(world, grant.chunk)
+}
+
+#[test]
+fn a_settled_chunk_counts_the_syncs_under_its_last_lease() {
+    let mut world = World::new();
+    let (file, grant) = leased(&mut world);
+    let settled = release_synced(&mut world, &grant, 3);
+    assert_eq!(settled.version, ChunkVersion(nth(2).0 + 3));
+    assert_eq!(settled.epoch, fenced(2, 0).along(nth(2), settled.version));
+    let next = world.lease(file, 0).expect("it is settled");
+    assert_eq!((next.version, next.epoch), (nth(3), fenced(3, 0)));
+    assert_eq!(
+        chunk(&world, grant.chunk).lease.base(),
+        Some(settled.version)
+    );
+    let most = release_synced(&mut world, &next, u32::MAX);
+    assert!(most.version < next.version.sealed(), "{}", most.version);
+    world.state.check_invariants(true);
+}
+
+#[test]
+fn syncs_are_not_counted_before_the_cluster_knows_of_it() {
+    let mut world = World::at(FeatureLevel::CODES);
+    let (file, grant) = leased(&mut world);
+    assert_eq!((grant.version, grant.epoch), (ChunkVersion(2), Epoch(2)));
+    let settled = release_synced(&mut world, &grant, 3);
+    assert_eq!(
+        (settled.version, settled.epoch),
+        (grant.version, grant.epoch)
+    );
+    let again = world.lease(file, 0).expect("it is settled");
+    world.release(grant.chunk, again.epoch, false);
+    let closing = chunk(&world, grant.chunk);
+    assert_eq!(
+        (closing.version, closing.epoch),
+        (again.version, again.epoch)
+    );
+    let level = FeatureLevel::NEWEST;
+    world
+        .run(&root(), Mutation::RaiseLevel { level })
+        .expect("root may");
+    let next = world.lease(file, 0).expect("closing is no hindrance");
+    assert_eq!((next.version, next.epoch), (nth(1), fenced(1, 0)));
+    assert_eq!(next.version.raised_since(again.version), None);
+}
+
 #[test]
 fn a_closing_chunk_may_be_leased_on_its_write_set() {
     let mut world = World::new();
@@ -156,11 +220,8 @@ fn a_closing_chunk_may_be_leased_on_its_write_set() {
     let other = world.begin("other", 8);
     let next = world.as_session(other, |world| world.lease_on(file, 0, servers(2)));
     let next = next.expect("closing is no hindrance");
-    assert_eq!((next.version, next.copies), (ChunkVersion(3), servers(2)));
-    assert_eq!(
-        chunk(&world, grant.chunk).lease.base(),
-        Some(ChunkVersion(1))
-    );
+    assert_eq!((next.version, next.copies), (nth(3), servers(2)));
+    assert_eq!(chunk(&world, grant.chunk).lease.base(), Some(nth(1)));
     let late = world.record(RecordBody::Settled {
         chunks: vec![(grant.chunk, grant.epoch)],
     });
@@ -207,16 +268,16 @@ fn a_lease_whose_session_ended_is_fenced_and_reconciled() {
     let fence = |epoch| RecordBody::Fence {
         chunks: vec![(grant.chunk, epoch)],
     };
-    assert_eq!(world.record(fence(Epoch(1))).changes, []);
+    assert_eq!(world.record(fence(fenced(1, 0))).changes, []);
     world.record(fence(grant.epoch));
-    let fenced = chunk(&world, grant.chunk);
-    assert_eq!((fenced.version, fenced.epoch), (ChunkVersion(3), Epoch(4)));
-    assert_eq!(fenced.lease.base(), Some(ChunkVersion(1)));
+    let now = chunk(&world, grant.chunk);
+    assert_eq!((now.version, now.epoch), (nth(3), fenced(3, 1)));
+    assert_eq!(now.lease.base(), Some(nth(1)));
     assert_eq!(world.lease(file, 0), Err(Errno::EAGAIN));
-    world.record(fence(fenced.epoch));
+    world.record(fence(now.epoch));
     assert_eq!(
         chunk(&world, grant.chunk).epoch,
-        Epoch(6),
+        fenced(4, 2),
         "a new leader fences anew"
     );
 
@@ -227,15 +288,15 @@ fn a_lease_whose_session_ended_is_fenced_and_reconciled() {
         lossy: false,
         boots: vec![],
     };
-    assert_eq!(world.record(reconciled(Epoch(3))).changes, []);
+    assert_eq!(world.record(reconciled(fenced(3, 0))).changes, []);
     let settled = Change::Settled {
         chunk: grant.chunk,
-        version: ChunkVersion(4),
+        version: nth(4),
         copies: vec![(ServerId(2), None)],
     };
     assert!(
         world
-            .record(reconciled(Epoch(6)))
+            .record(reconciled(fenced(4, 2)))
             .changes
             .contains(&settled)
     );
@@ -310,7 +371,7 @@ fn a_lease_knows_up_to_where_an_fsync_may_have_vouched() {
     let mut world = World::new();
     let (file, grant) = leased(&mut world);
     let synced = |world: &World| chunk(world, grant.chunk).lease.synced();
-    assert_eq!(synced(&world), Some(ChunkVersion(1)));
+    assert_eq!(synced(&world), Some(nth(1)));
     let before = world.state.attributes(file).expect("it is there");
     tell_of_sync(&mut world, file, &grant);
     assert_eq!(synced(&world), Some(grant.version));

@@ -77,25 +77,25 @@ fn a_newer_copy_is_adopted_in_a_later_life_only() {
     world
         .commit(file, &grant, 10, true)
         .expect("the lease is held");
-    let adopt = |epoch, version| RecordBody::Adopt {
+    let adopt = |epoch, version: u64| RecordBody::Adopt {
         chunk: grant.chunk,
         epoch,
-        version: ChunkVersion(version),
+        version: ChunkVersion(version << 20),
     };
     let version = |world: &World| world.state.chunk(grant.chunk).expect("it is there").version;
     world.record(adopt(grant.epoch, 9));
     assert_eq!(
         version(&world),
-        ChunkVersion(1),
+        ChunkVersion(1 << 20),
         "this life has lost nothing"
     );
     world.record(RecordBody::Recover { incarnation: 2 });
     world.record(adopt(Epoch(7), 9));
-    assert_eq!(version(&world), ChunkVersion(1), "another epoch");
+    assert_eq!(version(&world), ChunkVersion(1 << 20), "another epoch");
     world.record(adopt(grant.epoch, 9));
-    assert_eq!(version(&world), ChunkVersion(9));
+    assert_eq!(version(&world), ChunkVersion(9 << 20));
     world.record(adopt(grant.epoch, 4));
-    assert_eq!(version(&world), ChunkVersion(9), "never back");
+    assert_eq!(version(&world), ChunkVersion(9 << 20), "never back");
 }
 
 #[test]

@@ -5,7 +5,7 @@ use crate::world::{ROOT, World, image, load, root, servers};
 use antler_core::chunk::geometry::StripeShape;
 use antler_core::chunk::stripe::Stripe;
 use antler_core::errno::Errno;
-use antler_core::ids::{ChunkId, ChunkVersion, Epoch, InodeId, ServerId};
+use antler_core::ids::{ChunkId, Epoch, InodeId, ServerId};
 use antler_core::namespace::record::{ClassChange, Mutation, RecordBody, Reply};
 use antler_core::namespace::{Change, Chunk};
 use antler_core::placement::{Policy, StorageClass};
@@ -148,7 +148,7 @@ fn nobody_gets_a_lease_of_parts_and_the_first_one_behind_them_is_told_to_readers
         "nobody has it"
     );
     let applied = world.record(restored(&world, id, &[1, 2]));
-    let version = ChunkVersion(before.version.0 + 1);
+    let version = before.version.of_next_lease();
     let copies = vec![(ServerId(1), None), (ServerId(2), None)];
     let settled = Change::Settled {
         chunk: id,

@@ -48,7 +48,7 @@ impl Draw {
     }
 
     fn epoch(&mut self) -> Epoch {
-        Epoch(self.number(4))
+        Epoch(self.number(4) << (20 * self.0.below(2)))
     }
 
     fn name(&mut self) -> Vec<u8> {
@@ -91,6 +91,7 @@ impl Draw {
             chunk: self.chunk(),
             epoch: self.epoch(),
             synced: self.0.one_in(2),
+            syncs: self.0.below(4) as u32,
         }
     }
 

@@ -347,6 +347,7 @@ impl World {
             chunk: grant.chunk,
             epoch: grant.epoch,
             synced,
+            syncs: 0,
         };
         let commit = Mutation::CommitWrite {
             inode,
@@ -363,6 +364,7 @@ impl World {
             chunk,
             epoch,
             synced,
+            syncs: 0,
         }];
         self.apply(&root(), Mutation::Release { leases })
     }

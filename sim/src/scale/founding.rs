@@ -231,6 +231,7 @@ impl Writer<'_> {
             chunk: grant.chunk,
             epoch: grant.epoch,
             synced: true,
+            syncs: 0,
         });
         let mutation = Mutation::CommitWrite {
             inode,
