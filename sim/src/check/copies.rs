@@ -284,6 +284,8 @@ fn judge_chunk(
         let digests: Vec<_> = current.iter().map(|c| (c.server, c.digest)).collect();
         return Some(format!("the copies of {id} differ: {digests:?}"));
     }
+    // Nothing is thrown away of a chunk that lacks copies, for want of servers too.
+    let is_at_goal = best.filled >= policy.copies;
     let extra = copies.len() - current.len();
-    (extra > 0).then(|| format!("{id} still has {extra} stale copies"))
+    (extra > 0 && is_at_goal).then(|| format!("{id} still has {extra} stale copies"))
 }
