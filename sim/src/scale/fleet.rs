@@ -27,8 +27,8 @@ use antler_core::wire::client_master::{DiskStatus, LocatedCopy};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// The version and epoch of a chunk that was written once.
-const VERSION: ChunkVersion = ChunkVersion(1);
-const EPOCH: Epoch = Epoch(1);
+const VERSION: ChunkVersion = ChunkVersion(1 << 20);
+const EPOCH: Epoch = Epoch(1 << 20);
 /// What a disk takes to make durable what it was given, or to delete it.
 const SYNC: Nanos = 10_000_000;
 
