@@ -1,6 +1,6 @@
 #!/bin/bash
 # Bytes that rot on a disk of real daemons: `antler check` finds them, and the scrub does
-# where nobody asks; both have them healed, byte for byte.
+# where nobody asks, or at once where one is ordered; all have them healed, byte for byte.
 . "$(dirname "$0")/lib.sh"
 need jq
 if [ -n "$PLAIN" ]; then say "nothing here without a cluster"; exit 0; fi
@@ -124,5 +124,29 @@ while status '.servers[].disks[].scrub.round_ended' | grep -qx null; do
     sleep 0.5
 done
 timeout 30 "$ANTLER" status --dir "$DIR" | grep -q 'found bad' || fail "status does not tell of it"
+cluster_down
+
+say "one copy rots where nothing is scrubbed: a scrub on demand finds it"
+rot 1 "$files"
+scrub_at 0
+cluster_up
+# scrub CODE SERVER OPTIONS...: what `antler scrub` says, and how it ends.
+scrub() {
+    local wanted=$1 code=0 server
+    server=$(listens "$2")
+    shift 2
+    timeout 120 "$ANTLER" scrub "$server" --dir "$DIR" "$@" >"$WORK/scrub.txt" 2>&1 || code=$?
+    [ "$code" = "$wanted" ] || fail "scrub $server $* ended with $code, not $wanted: $(cat "$WORK/scrub.txt")"
+}
+scrub 0 2 --wait
+scrub 3 1 --wait --rate 256MiB/s
+grep -q ': .* read, 1 bad parts found' "$WORK/scrub.txt" || fail "it says otherwise: $(cat "$WORK/scrub.txt")"
+wait_healthy 60
+scrub 1 1 --disk /nowhere
+grep -q 'has no disk /nowhere' "$WORK/scrub.txt" || fail "it does not say why: $(cat "$WORK/scrub.txt")"
+until_well 30
+disk=$(status ".servers[] | select(.address == \"$(listens 1)\") | .disks[0].path")
+scrub 0 1 --disk "$disk" --wait
+compare "after a scrub on demand"
 cluster_down
 figure "scrub: of $files files two copies were found bad by check, and two by the scrub after $took s; all healed"

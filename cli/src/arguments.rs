@@ -43,6 +43,9 @@ pub(crate) enum Command {
     /// Read every copy of every chunk of a file or tree, and say what is wrong: exit code 3
     /// if anything is
     Check(Check),
+    /// Have a chunkserver read its disks once, now, to find what is bad: with --wait exit
+    /// code 3 if anything is
+    Scrub(Scrub),
     /// Ask whether nodes may be stopped: exit code 0 if nothing becomes unavailable or
     /// endangered, 3 if something does
     OkToStop(OkToStop),
@@ -441,6 +444,29 @@ pub(crate) struct Maintenance {
     /// End it now
     #[arg(long, conflicts_with = "span")]
     pub(crate) end: bool,
+    #[command(flatten)]
+    pub(crate) target: Target,
+}
+
+/// `antler scrub`
+#[derive(Args, Debug)]
+#[command(
+    after_help = "What is bad is made anew from another copy, or from the other parts. `antler \
+    check PATH` reads the copies of some files instead, wherever they are. A server that is \
+    started anew meanwhile forgets the order."
+)]
+pub(crate) struct Scrub {
+    /// The server's address, as `antler status` shows it
+    pub(crate) server: String,
+    /// Only the disk with this path, as `antler status` shows it
+    #[arg(long, value_name = "PATH")]
+    pub(crate) disk: Option<String>,
+    /// How much of each disk is read a second, at most
+    #[arg(long, value_name = "RATE", default_value = "64MiB/s", value_parser = crate::scrub::rate)]
+    pub(crate) rate: u64,
+    /// Return once all is read, and say what was found
+    #[arg(long)]
+    pub(crate) wait: bool,
     #[command(flatten)]
     pub(crate) target: Target,
 }

@@ -25,6 +25,7 @@ mod out;
 mod parity;
 mod processes;
 mod recover;
+mod scrub;
 mod session;
 mod status;
 mod stop;
@@ -68,6 +69,7 @@ fn run(command: &Command) -> Outcome<ExitCode> {
         Command::Drain(arguments) => duty::drain(arguments),
         Command::Maintenance(arguments) => duty::maintenance(arguments),
         Command::Check(arguments) => return check::run(arguments),
+        Command::Scrub(arguments) => return scrub::run(arguments),
         Command::OkToStop(arguments) => return stop::run(arguments),
         Command::SetCopies(arguments) => tools::set_copies(arguments),
         Command::FeatureLevel(arguments) => return level::run(arguments),

@@ -216,11 +216,14 @@ fn scrub_text(scrub: &ScrubStatus) -> String {
         }
         None => "no round ended yet".to_owned(),
     };
+    let rate = match scrub.rate {
+        0 => String::new(),
+        rate => format!(" at {}/s", bytes(rate)),
+    };
     format!(
-        ", scrubbed {}.{} % at {}/s, {ended}, {} found bad",
+        ", scrubbed {}.{} %{rate}, {ended}, {} found bad",
         scrub.per_mille / 10,
         scrub.per_mille % 10,
-        bytes(scrub.rate),
         scrub.findings
     )
 }

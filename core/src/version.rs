@@ -18,7 +18,7 @@ use std::fmt;
 /// | 1 | names, chunks and their leases and losses, sessions, `copies-N`, levels |
 /// | 2 | storage classes and labels: policies by label expressions; leases that know up to where an fsync may have vouched |
 /// | 3 | erasure codes: classes whose chunks at rest lie in parts; what disks tell of scrubs and drains |
-/// | 4 | versions that count the syncs under a lease |
+/// | 4 | versions that count the syncs under a lease; scrubs on demand |
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Encode, Decode)]
 #[cbor(transparent)]
 pub struct FeatureLevel(#[n(0)] pub u16);
@@ -36,6 +36,8 @@ impl FeatureLevel {
     pub const SCRUB: Self = Self(3);
     /// Versions that count the syncs under a lease.
     pub const COUNTS: Self = Self(4);
+    /// Scrubs that an operator orders.
+    pub const ORDERED_SCRUB: Self = Self(4);
     /// The newest one that this binary knows.
     pub const NEWEST: Self = Self::COUNTS;
     /// What the binary before this one knew: machines can be built so.

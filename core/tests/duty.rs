@@ -3,11 +3,14 @@
 
 mod bench;
 
+use antler_core::attributes::Credentials;
 use antler_core::errno::Errno;
-use antler_core::ids::{InodeId, ServerId};
+use antler_core::ids::{DiskId, InodeId, RequestId, ServerId};
+use antler_core::machine::Input;
 use antler_core::namespace::record::Mutation;
 use antler_core::placement::label::{DRAIN, MAINTENANCE};
-use antler_core::wire::client_master::{Answer, ServerStatus};
+use antler_core::wire::chunk_master::Command;
+use antler_core::wire::client_master::{Answer, ClientToMaster, Query, ServerStatus};
 use bench::cluster::{Cluster, answer_in, dc, servers_of};
 use bench::{create, mutate};
 
@@ -198,4 +201,57 @@ fn where_every_server_is_drained_there_is_no_room() {
     assert_eq!(cluster.ask(lease_of(inode)), None);
     cluster.pass(8);
     assert_eq!(cluster.told, Some(Err(Errno::ENOSPC)));
+}
+
+/// What a server is told of scrubs, and what the operator who orders one is answered.
+fn order_scrub(
+    cluster: &mut Cluster,
+    (server, disk, uid): (u64, Option<u64>, u32),
+) -> (Result<Answer, Errno>, usize) {
+    let query = Query::Scrub {
+        server: ServerId(server),
+        disk: disk.map(DiskId),
+        rate: 1 << 20,
+    };
+    let ask = ClientToMaster::Ask {
+        question: RequestId(1),
+        credentials: Credentials {
+            uid,
+            ..Credentials::default()
+        },
+        query,
+    };
+    let answer = answer_in(cluster.bench.say(cluster.client, ask));
+    let told: Vec<_> = cluster
+        .servers
+        .values()
+        .flat_map(|link| cluster.bench.commands(*link))
+        .collect();
+    let scrubs = told
+        .iter()
+        .filter(|(_, body)| matches!(body, Command::Scrub { rate, .. } if *rate == 1 << 20));
+    (answer.expect("it is answered at once"), scrubs.count())
+}
+
+#[test]
+fn a_scrub_is_ordered_of_servers_and_disks_that_are_there() {
+    let mut cluster = Cluster::new();
+    assert_eq!(
+        order_scrub(&mut cluster, (1, None, 0)),
+        (Ok(Answer::Done), 1)
+    );
+    for (wrong, why) in [
+        ((9, None, 0), Errno::ENOENT),
+        ((1, Some(7), 0), Errno::ENOENT),
+        ((1, None, 1000), Errno::EPERM),
+    ] {
+        assert_eq!(order_scrub(&mut cluster, wrong), (Err(why), 0));
+    }
+    let reason = "gone".to_owned();
+    let link = cluster.servers[&2];
+    cluster.bench.input(Input::Closed { link, reason });
+    assert_eq!(
+        order_scrub(&mut cluster, (2, None, 0)),
+        (Err(Errno::ENXIO), 0)
+    );
 }

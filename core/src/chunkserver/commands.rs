@@ -105,7 +105,20 @@ impl ChunkServer {
                     .map(|(part, most)| (part, PartOp::Delete { most }));
                 self.command_parts(link, command, Kind::Delete, ops.collect());
             }
+            Command::Scrub { disk, rate } => self.order_scrub(link, command, disk, rate),
         }
+    }
+
+    fn order_scrub(&mut self, link: LinkId, command: u64, disk: Option<DiskId>, rate: u64) {
+        let mut disks = self.disks.working();
+        disks.retain(|one| disk.is_none_or(|wanted| wanted == *one));
+        if disks.is_empty() {
+            return self.fail_command(link, command, "there is no such disk");
+        }
+        for disk in disks {
+            self.scrub.order(disk, rate, self.now);
+        }
+        self.command_parts(link, command, Kind::Parts, Vec::new());
     }
 
     fn sync_parts(

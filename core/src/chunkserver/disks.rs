@@ -196,12 +196,18 @@ impl Disks {
         most.map(|(&disk, _)| disk)
     }
 
-    /// The disks that work and are to be emptied.
+    /// The disks that work.
+    pub(super) fn working(&self) -> BTreeSet<DiskId> {
+        let works = |one: &Disk| one.failed.is_none() && one.closing.is_none();
+        let working = self.table.iter().filter(|(_, one)| works(one));
+        working.map(|(&disk, _)| disk).collect()
+    }
+
+    /// Of those the ones that are to be emptied.
     pub(super) fn drained(&self) -> BTreeSet<DiskId> {
-        let working = |one: &Disk| one.failed.is_none() && one.closing.is_none();
-        let all = self.table.iter();
-        let drained = all.filter(|(_, one)| working(one) && one.rules.drain);
-        drained.map(|(&disk, _)| disk).collect()
+        let mut drained = self.working();
+        drained.retain(|disk| self.table[disk].rules.drain);
+        drained
     }
 
     /// Has a deletion join a commit at the next heartbeat.

@@ -4,7 +4,9 @@
 //! Owns where each disk's walk is and how fast it goes; leaves what is checked to the
 //! store's own reading (the lines of the slot table, and the checksum of every unit), and
 //! what a bad part means to `disks`: it is told as a bad read of a client is, and the
-//! leader has it made anew. Invariant: one read of a disk is under way at most, no more
+//! leader has it made anew. An operator may order a round of a disk, also where none is
+//! scrubbed otherwise; the order ends with the round, or with this life of the server.
+//! Invariant: one read of a disk is under way at most, no more
 //! than the rate is read, and no read is added to those that wait for a disk already.
 
 use super::ChunkServer;
@@ -57,6 +59,10 @@ struct Walk {
     /// The round came to the end of the table, and goes on from its beginning.
     wrapped: bool,
     next: Bound<PartId>,
+    /// Bytes a second of the round that an operator ordered.
+    ordered: Option<u64>,
+    /// The round that is under way is not the ordered one: it begins anew.
+    anew: bool,
     /// The part that is being read, and what of it still is to be.
     part: Option<(PartId, VecDeque<(u32, u32)>)>,
     reading: bool,
@@ -86,6 +92,13 @@ impl Scrub {
         }
     }
 
+    /// A round of a disk begins now, of so many bytes a second.
+    pub(super) fn order(&mut self, disk: DiskId, rate: u64, now: Instant) {
+        let walk = self.walks.entry(disk).or_insert_with(|| Walk::new(now));
+        (walk.ordered, walk.anew) = (Some(rate.max(1)), true);
+        walk.due = walk.due.min(now);
+    }
+
     /// A disk failed: there is nothing to heal on it.
     pub(super) fn drop_disk(&mut self, disk: DiskId) {
         self.walks.remove(&disk);
@@ -107,7 +120,7 @@ impl Scrub {
         let walk = self.walks.get(&disk)?;
         let parts = walk.parts.min(copies);
         Some(ScrubStatus {
-            rate: self.rate,
+            rate: walk.ordered.unwrap_or(self.rate),
             bytes: walk.bytes,
             per_mille: u32::try_from(parts * 1000 / copies.max(1)).expect("at most 1000"),
             findings: walk.findings,
@@ -125,9 +138,11 @@ impl Scrub {
         self.walks.get_mut(&disk).expect("the disk is walked over")
     }
 
-    /// For how long a read of so many bytes is all that may be read.
-    fn worth(&self, bytes: u64) -> Duration {
-        let nanos = u128::from(bytes.max(COST_LEAST)) * 1_000_000_000 / u128::from(self.rate);
+    /// For how long a read of so many bytes of a disk is all that may be read.
+    fn worth(&self, disk: DiskId, bytes: u64) -> Duration {
+        let ordered = self.walks.get(&disk).and_then(|walk| walk.ordered);
+        let rate = u128::from(ordered.unwrap_or(self.rate).max(1));
+        let nanos = u128::from(bytes.max(COST_LEAST)) * 1_000_000_000 / rate;
         Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
     }
 }
@@ -139,6 +154,8 @@ impl Walk {
             over: true,
             wrapped: false,
             next: Bound::Unbounded,
+            ordered: None,
+            anew: false,
             part: None,
             reading: false,
             due: now,
@@ -153,7 +170,8 @@ impl Walk {
     fn begin_round(&mut self, origin: PartId, now: Instant) {
         self.origin = Some(origin);
         self.next = Bound::Included(origin);
-        (self.over, self.wrapped) = (false, false);
+        (self.over, self.wrapped, self.anew) = (false, false, false);
+        self.part = None;
         self.began = now;
         (self.parts, self.bytes) = (0, 0);
     }
@@ -201,7 +219,9 @@ impl ChunkServer {
             self.scrub.walk(disk).due = now + BUSY_PAUSE;
             return;
         }
-        match self.scrub.walk(disk).next_range() {
+        let walk = self.scrub.walk(disk);
+        let next = if walk.anew { None } else { walk.next_range() };
+        match next {
             Some((part, offset, length)) => {
                 let request = DiskRequest::Read {
                     part,
@@ -215,7 +235,7 @@ impl ChunkServer {
     }
 
     fn scrub_read(&mut self, disk: DiskId, part: PartId, request: DiskRequest, bytes: u64) {
-        let due = self.now + self.scrub.worth(bytes);
+        let due = self.now + self.scrub.worth(disk, bytes);
         let walk = self.scrub.walk(disk);
         (walk.reading, walk.due) = (true, due);
         self.operate_apart(disk, request, Issued::Scrub { part });
@@ -223,7 +243,8 @@ impl ChunkServer {
 
     fn scrub_next_part(&mut self, disk: DiskId) {
         let now = self.now;
-        if self.scrub.walk(disk).over {
+        let walk = self.scrub.walk(disk);
+        if walk.over || walk.anew {
             let known = self.scrub.walk(disk).origin;
             let origin = known.unwrap_or_else(|| self.draw_origin());
             self.scrub.walk(disk).begin_round(origin, now);
@@ -256,13 +277,16 @@ impl ChunkServer {
     }
 
     fn end_round(&mut self, disk: DiskId) {
-        let (now, wall) = (self.now, self.scrub.wall);
+        let (now, wall, is_idle) = (self.now, self.scrub.wall, self.scrub.rate == 0);
         let walk = self.scrub.walk(disk);
         if walk.parts > 0 {
             self.marks.reach(Mark::ScrubRoundEnded);
         }
         (walk.over, walk.ended) = (true, Some(wall));
         walk.due = now.max(walk.began + ROUND_LEAST);
+        if walk.ordered.take().is_some() && is_idle {
+            walk.due = Instant::NEVER;
+        }
     }
 
     /// A read of a scrub ended.

@@ -6,6 +6,7 @@ use super::Master;
 use super::convert::Made;
 use super::servers::Copy;
 use crate::ids::{ChunkId, Epoch, ServerId};
+use crate::machine::Level;
 use crate::time::{Duration, Instant};
 use crate::wire::Message;
 use crate::wire::chunk_master::{Command, CommandResult, MasterToChunk};
@@ -30,6 +31,8 @@ pub(super) enum Purpose {
     Convert(Made),
     /// These copies go; they are not in the table of copies any more.
     Delete(Vec<(ChunkId, Copy)>),
+    /// An operator ordered a scrub.
+    Scrub,
 }
 
 #[derive(Clone, Debug)]
@@ -137,6 +140,12 @@ impl Master {
             Purpose::Delete(copies) => {
                 let failed = matches!(result, CommandResult::Failed { .. });
                 self.on_delete_ended(copies, failed);
+            }
+            Purpose::Scrub => {
+                if let CommandResult::Failed { reason, .. } = result {
+                    let text = format!("{server} does not scrub as ordered: {reason}");
+                    self.log(Level::Warn, text);
+                }
             }
         }
     }

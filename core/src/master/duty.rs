@@ -8,12 +8,17 @@
 //! server.
 
 use super::Master;
-use crate::ids::ServerId;
+use super::commands::Purpose;
+use crate::attributes::Credentials;
+use crate::errno::Errno;
+use crate::ids::{DiskId, ServerId};
 use crate::machine::Level;
 use crate::namespace::{Chunk, LeaseState};
 use crate::placement::Labels;
 use crate::placement::label::{DRAIN, MAINTENANCE, label};
 use crate::time::Timestamp;
+use crate::version::FeatureLevel;
+use crate::wire::chunk_master::Command;
 
 /// What was ordered of a server.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -59,6 +64,33 @@ impl Master {
             self.log(Level::Info, format!("the maintenance of {server} is over"));
             self.touch_all_of(server);
         }
+    }
+
+    /// Has a server read its disks, or one of them, once.
+    pub(super) fn order_scrub(
+        &mut self,
+        who: &Credentials,
+        server: ServerId,
+        disk: Option<DiskId>,
+        rate: u64,
+    ) -> Result<(), Errno> {
+        if !who.is_root() {
+            return Err(Errno::EPERM);
+        }
+        let level = self.member.state().feature_level();
+        if level < FeatureLevel::ORDERED_SCRUB {
+            return Err(Errno::EOPNOTSUPP);
+        }
+        let one = self.servers.get(server).ok_or(Errno::ENOENT)?;
+        let has = |wanted| one.disks.iter().any(|disk| disk.disk == wanted);
+        if disk.is_some_and(|disk| !has(disk)) {
+            return Err(Errno::ENOENT);
+        }
+        if !self.servers.is_alive(server) {
+            return Err(Errno::ENXIO);
+        }
+        self.command(server, Purpose::Scrub, Command::Scrub { disk, rate });
+        Ok(())
     }
 
     /// How many chunks a server that is drained still has, or is written to.

@@ -214,6 +214,10 @@ impl Master {
                 self.release_quarantine();
                 Ok(Answer::Done)
             }
+            Query::Scrub { server, disk, rate } => {
+                self.order_scrub(who, server, disk, rate)?;
+                Ok(Answer::Done)
+            }
         }
     }
 

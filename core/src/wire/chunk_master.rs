@@ -257,6 +257,17 @@ pub enum Command {
         #[n(5)]
         sources: Vec<LocatedCopy>,
     },
+    /// Reads every part of a disk once, beginning now, and tells what is bad as a scrub
+    /// does. Result: `Parts` of none, at once; `Failed` if there is no such disk.
+    #[n(6)]
+    Scrub {
+        /// Which disk; all of them if none is named.
+        #[n(0)]
+        disk: Option<DiskId>,
+        /// Bytes a second of each, at most.
+        #[n(1)]
+        rate: u64,
+    },
 }
 
 /// How a command went.

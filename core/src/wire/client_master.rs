@@ -373,6 +373,21 @@ pub enum Query {
         #[n(1)]
         from: ChunkId,
     },
+    /// For operators: a chunkserver is to read its disks once, beginning now. Answer: `Done`,
+    /// once it is told; ENOENT when there is no such server or disk, ENXIO when it is away,
+    /// EPERM for others than root.
+    #[n(17)]
+    Scrub {
+        /// Which server.
+        #[n(0)]
+        server: ServerId,
+        /// Which disk; all of them if none is named.
+        #[n(1)]
+        disk: Option<DiskId>,
+        /// Bytes a second of each disk, at most.
+        #[n(2)]
+        rate: u64,
+    },
 }
 
 /// The good answers to mutations and questions.

@@ -36,7 +36,7 @@
 //!             Info; how far disks are scrubbed, and which are emptied, in Register,
 //!             Alive and Status
 //! version 4   versions that count the syncs under a lease: fields in the grant of a lease,
-//!             its end, and requests to chunkservers
+//!             its end, and requests to chunkservers; the question and the command Scrub
 //! ```
 //!
 //! This layout and the meaning of versions hold for every version to come.

@@ -21,6 +21,7 @@ impl Query {
         match self {
             Self::PlanClass { class, .. } if class.has_codes() => FeatureLevel::CODES,
             Self::PlanClass { .. } => FeatureLevel::CLASSES,
+            Self::Scrub { .. } => FeatureLevel::ORDERED_SCRUB,
             _ => FeatureLevel::FIRST,
         }
     }
@@ -41,6 +42,10 @@ impl Message {
                 body: Command::Build { .. },
                 ..
             }) => FeatureLevel::CODES,
+            Self::MasterToChunk(MasterToChunk::Command {
+                body: Command::Scrub { .. },
+                ..
+            }) => FeatureLevel::ORDERED_SCRUB,
             _ => FeatureLevel::FIRST,
         }
     }

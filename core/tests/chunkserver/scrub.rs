@@ -1,10 +1,11 @@
 //! What nobody reads: it is read all the same, and what is bad of it is told.
 
 use crate::cluster::*;
+use antler_core::ids::DiskId;
 use antler_core::limits::HEARTBEAT;
 use antler_core::time::Duration;
 use antler_core::wire::capability::Right;
-use antler_core::wire::chunk_master::{ChunkToMaster, Command};
+use antler_core::wire::chunk_master::{ChunkToMaster, Command, CommandResult};
 use antler_core::wire::client_master::ScrubStatus;
 
 const RATE: u64 = 1 << 20;
@@ -131,4 +132,57 @@ fn a_failed_disk_is_left_alone() {
         _ => None,
     });
     assert!(disks.take(1).flatten().all(|disk| disk.scrub.is_none()));
+}
+
+#[test]
+fn a_round_that_is_ordered_begins_at_once_and_is_the_only_one() {
+    let mut cluster = Cluster::new(1, 2);
+    for chunk in 1..=20 {
+        let copy = cluster.copy(0, chunk, 1, Right::Write);
+        cluster
+            .write(&[copy], 0, &pattern(chunk, FILL), true)
+            .unwrap();
+    }
+    let named = DiskId(2);
+    let there = cluster.chunks_on(0, 2);
+    assert!(there.len() > 2, "both disks have some");
+    let order = |disk| Command::Scrub { disk, rate: RATE };
+    let none = cluster.command(0, order(Some(DiskId(77))));
+    assert!(matches!(none, CommandResult::Failed { .. }), "{none:?}");
+    for chunk in &there[..2] {
+        cluster.rot(0, 1, &pattern(*chunk, FILL)[FILL - 5000..][..32]);
+    }
+    // What is known to be bad is not read again.
+    for left in [0, 2] {
+        let done = cluster.command(0, order(Some(named)));
+        assert_eq!(done, CommandResult::Parts(Vec::new()));
+        cluster.pass(Duration::from_secs(60));
+        let scrub = cluster.disk_status(0, 2).scrub.expect("it was scrubbed");
+        assert!(scrub.ended.is_some(), "{scrub:?}");
+        assert_eq!((scrub.findings, scrub.rate), (2, 0), "{scrub:?}");
+        let read = (there.len() as u32 - left) * 1000 / there.len() as u32;
+        assert_eq!(scrub.per_mille, read, "a round of its own");
+        assert_eq!(cluster.disk_status(0, 1).scrub, None, "nobody ordered that");
+        assert_eq!(cluster.bad(0).len(), 2);
+    }
+    let before = cluster.disk_status(0, 2).scrub;
+    cluster.pass(Duration::from_secs(300));
+    assert_eq!(cluster.disk_status(0, 2).scrub, before, "the order is over");
+}
+
+#[test]
+fn an_order_amid_a_round_begins_it_anew_at_the_rate_ordered() {
+    let mut cluster = filled(1, 60);
+    cluster.pass(Duration::from_secs(3));
+    assert!(told(&cluster)[0].ended.is_none(), "it takes nine seconds");
+    let rate = 8 * RATE;
+    cluster.command(0, Command::Scrub { disk: None, rate });
+    cluster.pass(HEARTBEAT);
+    let amid = told(&cluster)[0];
+    assert_eq!((amid.rate, amid.ended), (rate, None));
+    cluster.pass(Duration::from_millis(1500));
+    let after = told(&cluster)[0];
+    assert!(after.ended.is_some(), "{after:?}");
+    assert_eq!(after.bytes, 60 * FILL as u64, "from its beginning");
+    assert_eq!(after.rate, RATE, "as before");
 }

@@ -214,8 +214,9 @@ fn scrub<'t>(reader: &mut Reader<'t>, top: &mut Section<'t>) -> u64 {
     })
 }
 
-/// Bytes a second.
-fn rate(text: &str) -> Option<u64> {
+/// Reads bytes a second, like `4MiB/s`, or `0`; `None` of anything else.
+#[must_use]
+pub fn rate(text: &str) -> Option<u64> {
     if text == "0" {
         return Some(0);
     }
