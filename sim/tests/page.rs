@@ -221,7 +221,9 @@ fn a_browser_draws_the_page_in_light_and_dark() {
                 .is_ok_and(|output| output.status.success())
         })
     else {
-        println!("skipped: there is no chromium here to draw the page");
+        let missing = "there is no chromium here to draw the page";
+        assert!(std::env::var_os("NEEDS_BROWSER").is_none(), "{missing}");
+        println!("skipped: {missing}");
         return;
     };
     let folder = folder().join("browser");
