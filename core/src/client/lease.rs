@@ -206,12 +206,18 @@ impl Client {
     }
 
     /// Writes of a chunk are lost for good; whoever waits or asks later is told. A
-    /// lease under which something went astray is left for the leader to reconcile.
+    /// lease under which something went astray is left for the leader to reconcile. What
+    /// earlier leases left unsynced is not lost by that, but not durable either: whoever
+    /// waits for it is told, and it stays owed.
     pub(super) fn give_up_chunk(&mut self, place: Place, errno: Errno) {
         let Some(chunk) = self.chunk(place) else {
             return;
         };
         let lost = !chunk.extents.is_empty() || chunk.is_uncommitted;
+        let lost = lost || is_awaited(&self.files[&place.0], chunk);
+        if chunk.owed.is_some() {
+            self.note_unsettled(place);
+        }
         self.disown_chunk(place);
         if let Some(file) = self.files.get_mut(&place.0) {
             file.forget_lost_commit();

@@ -248,6 +248,55 @@ fn an_fsync_that_can_not_cover_what_was_closed_says_so() {
     assert!(reply.is_err(), "the unsynced bytes are gone: {reply:?}");
 }
 
+/// The lease that an fsync needs for what was closed is refused, as no disk has room. It is
+/// told so as often as it is asked, until there is.
+#[test]
+fn an_fsync_that_gets_no_lease_for_what_was_closed_says_so() {
+    let mut world = World::new(7, 2, 1);
+    let mount = world.mount_ready();
+    let file = world.create(mount, "a");
+    world.write(mount, file, 0, &[1; 5000]);
+    world.close(mount, file);
+    world.master.is_crowded = true;
+    let (inode, handle) = (file.0, world.open(mount, file.0));
+    for _ in 0..2 {
+        let reply = world.ask(mount, FileRequest::Fsync { inode, handle });
+        assert_eq!(reply.err(), Some(Errno::ENOSPC), "nothing synced it");
+    }
+    world.master.is_crowded = false;
+    world.fsync(mount, (inode, handle));
+    world.power_cycle(ServerId(1));
+    world.power_cycle(ServerId(2));
+    assert_eq!(world.read(mount, (inode, handle), 0, 5000)[..], [1; 5000]);
+}
+
+/// The same, when the lease was there and the copies had no room for the sync.
+#[test]
+fn an_fsync_whose_copies_fail_for_good_says_so_of_what_was_closed() {
+    let mut world = World::new(8, 2, 1);
+    let mount = world.mount_ready();
+    let file = world.create(mount, "a");
+    world.write(mount, file, 0, &[1; 5000]);
+    world.close(mount, file);
+    for server in world.servers.values_mut() {
+        server.is_full = true;
+    }
+    let (inode, handle) = (file.0, world.open(mount, file.0));
+    let waiting = world.request(mount, FileRequest::Fsync { inode, handle });
+    world.run_for(Duration::from_millis(5));
+    world.master.is_crowded = true;
+    let reply = world.wait(mount, waiting);
+    assert_eq!(reply.err(), Some(Errno::ENOSPC), "nothing synced it");
+    world.master.is_crowded = false;
+    for server in world.servers.values_mut() {
+        server.is_full = false;
+    }
+    world.fsync(mount, (inode, handle));
+    world.power_cycle(ServerId(1));
+    world.power_cycle(ServerId(2));
+    assert_eq!(world.read(mount, (inode, handle), 0, 5000)[..], [1; 5000]);
+}
+
 #[test]
 fn too_much_unsynced_is_synced_without_being_asked() {
     let mut world = World::new(7, 2, 1);

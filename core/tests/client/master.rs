@@ -52,6 +52,8 @@ pub(crate) struct Master {
     pub(crate) cache_lease_millis: u32,
     /// There is no server for a new chunk.
     pub(crate) is_full: bool,
+    /// No server of any chunk has room for more of it.
+    pub(crate) is_crowded: bool,
     /// Heartbeats are not answered.
     pub(crate) deaf: bool,
     clock: i64,
@@ -75,6 +77,7 @@ impl Master {
             located: 0,
             cache_lease_millis: 2000,
             is_full: false,
+            is_crowded: false,
             deaf: false,
             clock: 0,
         };
@@ -297,6 +300,9 @@ impl Master {
         }
         if !self.may_rename(&mutation) {
             return vec![(guest, answer(true, request, Err(Errno::EAGAIN)))];
+        }
+        if self.is_crowded && matches!(mutation, Mutation::Lease { .. }) {
+            return vec![(guest, answer(true, request, Err(Errno::ENOSPC)))];
         }
         let choice = self.choose(session, &mutation, servers);
         if let Some((chunk, epoch)) = self.doomed(&mutation, &choice) {

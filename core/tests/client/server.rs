@@ -34,6 +34,8 @@ pub(crate) struct Server {
     pub(crate) rots: bool,
     /// Nothing is answered.
     pub(crate) hangs: bool,
+    /// Its disk has no room for a commit.
+    pub(crate) is_full: bool,
     /// So many writes are put off with `Busy`.
     pub(crate) puts_off: u32,
     /// Requests that came, and those carried out, by kind.
@@ -51,6 +53,7 @@ impl Server {
             parts: BTreeMap::new(),
             rots: false,
             hangs: false,
+            is_full: false,
             puts_off: 0,
             requests: 0,
             reads: 0,
@@ -109,6 +112,9 @@ impl Server {
             _ => Right::Write,
         };
         self.admit(capability, keys, right)?;
+        if self.is_full && matches!(body, ChunkRequestBody::Sync) {
+            return Err(ChunkErrorKind::Full);
+        }
         if self.puts_off > 0 && matches!(body, ChunkRequestBody::Write { .. }) {
             self.puts_off -= 1;
             return Err(ChunkErrorKind::Busy);
