@@ -189,9 +189,11 @@ impl Disks {
         statuses.collect()
     }
 
-    /// The disk with the most room of those that work and may take what is new.
-    pub(super) fn with_most_room(&self) -> Option<DiskId> {
-        let taking = self.table.iter().filter(|(_, one)| one.takes_new());
+    /// The disk with the most room of those that work and may take what is new, and of which
+    /// the caller says so too.
+    pub(super) fn with_most_room(&self, may: impl Fn(DiskId) -> bool) -> Option<DiskId> {
+        let taking = self.table.iter();
+        let taking = taking.filter(|(disk, one)| one.takes_new() && may(**disk));
         let most = taking.max_by_key(|(_, one)| (one.room(), std::cmp::Reverse(one.copies)));
         most.map(|(&disk, _)| disk)
     }

@@ -141,13 +141,19 @@ impl ChunkServer {
         walk.expect("the disk is being emptied")
     }
 
+    /// The disk with the most room that a part may be made on: none where an old copy of it
+    /// is about to be deleted, which would take the new one with it.
+    pub(super) fn disk_for(&self, part: PartId) -> Option<DiskId> {
+        let is_left = |disk| self.moves.leftovers.contains(&(disk, part));
+        self.disks.with_most_room(|disk| !is_left(disk))
+    }
+
     /// Begins to move a part if it is at rest and another disk has room.
     fn try_move(&mut self, part: PartId, from: DiskId) {
-        let Some(to) = self.disks.with_most_room().filter(|to| *to != from) else {
+        let Some(to) = self.disk_for(part).filter(|to| *to != from) else {
             return;
         };
-        let left = self.moves.leftovers.contains(&(to, part));
-        if left || self.is_being_made(part) || !self.parts.is_at_rest(part) {
+        if self.is_being_made(part) || !self.parts.is_at_rest(part) {
             return;
         }
         self.begin_move(part, from, to);

@@ -715,7 +715,7 @@ impl ChunkServer {
 
     /// Chooses a disk for a part that is not there.
     fn place(&mut self, part: PartId, epoch: Epoch) -> Result<DiskId, PartError> {
-        let disk = self.disks.with_most_room();
+        let disk = self.disk_for(part);
         let disk = disk.ok_or(PartError::Disk(DiskError::Full))?;
         self.place_on(part, disk, epoch);
         Ok(disk)

@@ -296,7 +296,7 @@ impl ChunkServer {
         let there = self.parts.at(part).map(|info| info.disk);
         let disk = match there {
             Some(disk) => Some(disk).filter(|disk| !self.disks.is_closing(*disk)),
-            None => self.disks.with_most_room(),
+            None => self.disk_for(part),
         };
         let one = self.replication(key);
         if one.attempt > 0 && !one.sources.is_empty() {

@@ -3,10 +3,11 @@
 use crate::cluster::*;
 use crate::files::Files;
 use antler_core::chunk::rules::DiskRules;
-use antler_core::ids::{ChunkId, DiskId, Epoch};
+use antler_core::ids::{ChunkId, ChunkVersion, DiskId, Epoch};
 use antler_core::limits::HEARTBEAT;
 use antler_core::time::Duration;
 use antler_core::wire::capability::Right;
+use antler_core::wire::chunk_master::{Command, CommandResult};
 use antler_core::wire::client_chunk::ChunkErrorKind;
 
 /// A server of two disks, with so many parts that were synced.
@@ -157,4 +158,50 @@ fn a_part_that_was_fenced_while_its_disk_was_away_stays_fenced() {
     let own = cluster.copy(0, chunk, 1, Right::Read);
     assert_eq!(own.capability.part.chunk, ChunkId(chunk));
     assert!(is_written(&mut cluster, chunk, 1));
+}
+
+/// Has the first server make its copy of a chunk anew from the second one's.
+fn replicate(cluster: &mut Cluster, chunk: u64) {
+    let source = cluster.copy(1, chunk, 1, Right::Read);
+    let body = Command::Replicate {
+        part: part(chunk),
+        version: ChunkVersion(1),
+        epoch: Epoch(1),
+        sources: vec![source],
+    };
+    let made = cluster.command(0, body);
+    assert!(
+        matches!(&made, CommandResult::Parts(states) if states[0].is_some()),
+        "{made:?}"
+    );
+}
+
+#[test]
+fn what_is_made_anew_does_not_go_with_an_old_copy_that_came_back() {
+    let mut cluster = Cluster::new(2, 2);
+    for chunk in 1..=4 {
+        let chain = [0, 1].map(|at| cluster.copy(at, chunk, 1, Right::Write));
+        let data = pattern(chunk * 100 + 1, 9000);
+        cluster.write(&chain, 0, &data, true).unwrap();
+    }
+    cluster.pass(HEARTBEAT * 2);
+    let out = cluster.chunks_on(0, 1);
+    let files = cluster.remove_disk(0, 1);
+    for chunk in &out {
+        replicate(&mut cluster, *chunk);
+    }
+    cluster.add_disk(0, 1, files, DiskRules::default());
+    // The leader finds too many, and then too few, before the old ones are deleted.
+    for chunk in &out {
+        let parts = vec![(part(*chunk), ChunkVersion(1))];
+        cluster.command(0, Command::Delete { parts });
+        replicate(&mut cluster, *chunk);
+    }
+    cluster.pass(HEARTBEAT * 4);
+    for seed in [1, 2] {
+        for chunk in 1..=4 {
+            assert!(is_written(&mut cluster, chunk, 1), "chunk {chunk}");
+        }
+        cluster.restart(0, seed);
+    }
 }
