@@ -291,7 +291,7 @@ impl ChunkWrite {
             .drop_up_to(self.committed_end, Progress::Synced);
         self.end_sync();
         self.is_acknowledged = true;
-        // There is never more than one under way.
+        // No other sync is under way, so it is the last one that was sent.
         self.synced = self.syncs;
         self.is_synced = self.acknowledged.is_none();
         self.owed = None;

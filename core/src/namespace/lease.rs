@@ -176,8 +176,8 @@ impl State {
         });
     }
 
-    /// A chunk of this version has another one now, and nothing else is changed about it: it
-    /// was fenced as often as before.
+    /// Changes the version that a chunk was granted with, where that counts syncs. Its epoch
+    /// goes along: it was fenced as often as before.
     fn set_version(&mut self, chunk: ChunkId, version: impl Fn(ChunkVersion) -> ChunkVersion) {
         let stored = self.chunks.get(&chunk).expect("its lease just changed");
         if self.feature_level() < FeatureLevel::COUNTS || !stored.version.counts_syncs() {
