@@ -200,7 +200,11 @@ fn disk_line(disk: &DiskStatus) -> String {
 
 /// How far a disk is emptied.
 fn drain_text(disk: &DiskStatus) -> String {
-    match disk.draining {
+    let why = match disk.suspected.as_str() {
+        "" => String::new(),
+        why => format!(" SUSPECTED: {why}"),
+    };
+    why + &match disk.draining {
         Some(0) => " (drained: it may be removed)".to_owned(),
         Some(left) => format!(" (being drained: {left} copies left)"),
         None => String::new(),
@@ -302,6 +306,7 @@ fn server_json(server: &ServerStatus) -> Value {
             "failed": disk.failed,
             "scrub": disk.scrub.as_ref().map(scrub_json),
             "draining": disk.draining,
+            "suspected": disk.suspected,
         })
     };
     json!({

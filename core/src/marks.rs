@@ -153,6 +153,12 @@ marks! {
     ScrubRoundEnded = "scrub-round-ended";
     /// A part moved to another disk of its server.
     PartMoved = "part-moved";
+    /// A part moved from a disk that had more than its share.
+    DisksEvened = "disks-evened";
+    /// A disk was suspected: its reads were slow for long, or failed.
+    DiskSuspected = "disk-suspected";
+    /// The leader had what is on a single disk made elsewhere.
+    DiskEvacuated = "disk-evacuated";
     /// A part was changed while it was copied to another disk.
     MoveSpoiled = "move-spoiled";
     /// The old copy of a part that moved could not be deleted, or was lost amid it.

@@ -381,6 +381,7 @@ impl Node {
             },
             scrub: self.scrub,
             repair_slowdown: 200,
+            care: chunkserver::DiskCare::default(),
             speaks: self.version,
         };
         let (seed, local) = (self.rng.word(), self.moment(ready).local);

@@ -42,6 +42,7 @@ pub(crate) fn run(path: &Path) -> Outcome<ExitCode> {
             limits: Limits::default(),
             scrub: settings.scrub,
             repair_slowdown: settings.repair_slowdown,
+            care: settings.care,
             speaks: FeatureLevel::NEWEST,
         };
         let opened = disks.opened();

@@ -140,6 +140,10 @@ fn unchangeable(old: &ChunkServerSettings, new: &ChunkServerSettings) -> Vec<&'s
             "repair_slowdown",
             old.repair_slowdown == new.repair_slowdown,
         ),
+        (
+            "disk_balance, suspect_slow or suspect_errors",
+            old.care == new.care,
+        ),
         ("log", old.log == new.log),
     ];
     let changed = same.into_iter().filter(|(_, is_same)| !is_same);

@@ -57,6 +57,17 @@ impl DiskRules {
         total.saturating_sub(kept).min(limit)
     }
 
+    /// How much of what may be in use is, in thousandths, with so many bytes more or less than
+    /// when its space was told; `None` of a disk of which nothing may be.
+    #[must_use]
+    pub fn used_per_mille(&self, space: Space, change: i64) -> Option<u64> {
+        let most = self.most(space.total);
+        let used = space.total.saturating_sub(space.free);
+        let used = used.saturating_add_signed(change).min(most);
+        let per_mille = (u128::from(used) * 1000).checked_div(u128::from(most))?;
+        Some(u64::try_from(per_mille).expect("at most a thousand"))
+    }
+
     /// Bytes of a disk that new parts may take, with so many written since its space was
     /// told.
     #[must_use]
@@ -112,6 +123,12 @@ mod tests {
         ] {
             assert_eq!(rules.most(space.total), most, "{rules:?}");
         }
+        let half = rules(Some(bytes(200)), None);
+        for (change, per_mille) in [(0, 750), (100, 875), (-100, 625), (900, 1000), (-900, 0)] {
+            assert_eq!(half.used_per_mille(space, change), Some(per_mille));
+        }
+        let none = rules(Some(bytes(u64::MAX)), None);
+        assert_eq!(none.used_per_mille(space, 0), None);
         let drained = DiskRules {
             drain: true,
             ..DiskRules::default()

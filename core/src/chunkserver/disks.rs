@@ -5,6 +5,7 @@
 //! at most `disk_inflight_max` other operations; the rest waits here.
 
 use super::closing::Closing;
+use super::health::Health;
 use super::parts::{PartResult, Then};
 use super::replicate::Asked;
 use super::requests::Reading;
@@ -99,6 +100,18 @@ impl CommitItem {
 }
 
 impl Issued {
+    /// Whether it reads a piece, which a disk that is well does in no time.
+    fn is_short_read(&self) -> bool {
+        matches!(
+            self,
+            Self::Read(_)
+                | Self::Source { .. }
+                | Self::Verify { .. }
+                | Self::Recheck { .. }
+                | Self::Scrub { .. }
+        )
+    }
+
     /// Whether it counts against the bound, and waits for its turn.
     fn is_bounded(&self) -> bool {
         !matches!(
@@ -114,12 +127,15 @@ impl Issued {
 }
 
 #[derive(Debug)]
-struct Disk {
+pub(super) struct Disk {
     path: String,
     rules: DiskRules,
     space: Space,
     /// Bytes that were to be written since the space was told.
     written: u64,
+    /// Bytes of parts that moved away since then.
+    moved: u64,
+    pub(super) health: Health,
     copies: u64,
     failed: Option<String>,
     /// The driver could not open it, and knows nothing of it.
@@ -153,18 +169,40 @@ impl Disk {
         self.rules.room(self.space, self.written)
     }
 
+    /// It works, and is not on its way out.
+    pub(super) fn works(&self) -> bool {
+        self.failed.is_none() && self.closing.is_none()
+    }
+
+    /// What is there is to move elsewhere: by order, or as it is suspected.
+    fn is_emptied(&self) -> bool {
+        self.rules.drain || self.health.suspected().is_some()
+    }
+
+    /// How much of what may be in use is, in thousandths, with so many bytes more or less;
+    /// `None` of a disk that takes no part in balance.
+    pub(super) fn used_per_mille(&self, change: i64) -> Option<u64> {
+        let since = self.written.saturating_sub(self.moved);
+        let less = self.moved.saturating_sub(self.written);
+        let signed = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
+        let change = change
+            .saturating_add(signed(since))
+            .saturating_sub(signed(less));
+        let takes_part = self.works() && !self.is_emptied();
+        takes_part.then(|| self.rules.used_per_mille(self.space, change))?
+    }
+
     /// Whether new parts may go there. Without orders even a full disk is tried: what it
     /// told of its space may be over.
-    fn takes_new(&self) -> bool {
-        let is_there = self.failed.is_none() && self.closing.is_none();
-        is_there && (!self.rules.is_bound() || self.room() > 0)
+    pub(super) fn takes_new(&self) -> bool {
+        self.works() && (!self.rules.is_bound() || self.room() > 0)
     }
 }
 
 /// The disks of the server.
 #[derive(Debug, Default)]
 pub(super) struct Disks {
-    table: BTreeMap<DiskId, Disk>,
+    pub(super) table: BTreeMap<DiskId, Disk>,
     /// Many parts are being put into commits: none begins until all are in.
     held: bool,
     /// Disks that failed in this life: what they held may lack what was acknowledged.
@@ -183,32 +221,35 @@ impl Disks {
             copies: one.copies,
             failed: one.failed.clone().unwrap_or_default(),
             scrub: scrub.status(disk, one.copies),
-            draining: one.rules.drain.then_some(one.copies),
+            draining: one.is_emptied().then_some(one.copies),
             most: Some(one.rules.most(one.space.total)),
+            suspected: one.health.suspected().unwrap_or_default().to_owned(),
         });
         statuses.collect()
     }
 
     /// The disk with the most room of those that work and may take what is new, and of which
-    /// the caller says so too.
+    /// the caller says so too: one that is suspected only where there is no other.
     pub(super) fn with_most_room(&self, may: impl Fn(DiskId) -> bool) -> Option<DiskId> {
         let taking = self.table.iter();
         let taking = taking.filter(|(disk, one)| one.takes_new() && may(**disk));
-        let most = taking.max_by_key(|(_, one)| (one.room(), std::cmp::Reverse(one.copies)));
+        let most = taking.max_by_key(|(_, one)| {
+            let is_trusted = one.health.suspected().is_none();
+            (is_trusted, one.room(), std::cmp::Reverse(one.copies))
+        });
         most.map(|(&disk, _)| disk)
     }
 
     /// The disks that work.
     pub(super) fn working(&self) -> BTreeSet<DiskId> {
-        let works = |one: &Disk| one.failed.is_none() && one.closing.is_none();
-        let working = self.table.iter().filter(|(_, one)| works(one));
+        let working = self.table.iter().filter(|(_, one)| one.works());
         working.map(|(&disk, _)| disk).collect()
     }
 
     /// Of those the ones that are to be emptied.
     pub(super) fn drained(&self) -> BTreeSet<DiskId> {
         let mut drained = self.working();
-        drained.retain(|disk| self.table[disk].rules.drain);
+        drained.retain(|disk| self.table[disk].is_emptied());
         drained
     }
 
@@ -216,6 +257,14 @@ impl Disks {
     pub(super) fn put_off(&mut self, disk: DiskId, item: CommitItem) {
         let one = self.table.get_mut(&disk).expect("parts are on disks");
         one.put_off.push(item);
+    }
+
+    /// Bytes of a part moved away from a disk.
+    pub(super) fn note_moved(&mut self, disk: DiskId, bytes: u64) {
+        if let Some(one) = self.table.get_mut(&disk) {
+            one.moved += bytes;
+            one.stirred = true;
+        }
     }
 
     /// Bytes that new parts on a disk may take.
@@ -368,6 +417,8 @@ impl ChunkServer {
             rules,
             space,
             written: 0,
+            moved: 0,
+            health: Health::new(self.now),
             copies: 0,
             absent: failed.is_some(),
             failed,
@@ -418,7 +469,7 @@ impl ChunkServer {
         }
         let info = self.parts.at(stored.part).expect("it is on another disk");
         let ages = [(info.version, info.epoch), (stored.version, stored.epoch)];
-        let leaves = |disk: DiskId| self.disks.table[&disk].rules.drain;
+        let leaves = |disk: DiskId| self.disks.table[&disk].is_emptied();
         let older = match ages[0] == ages[1] {
             true => leaves(info.disk) && !leaves(disk),
             false => ages[0] < ages[1],
@@ -465,7 +516,11 @@ impl ChunkServer {
         let token = self.next_token;
         self.next_token = token.next();
         let one = self.disks.table.get_mut(&disk);
-        one.expect("operations are on disks").under_way += 1;
+        let one = one.expect("operations are on disks");
+        one.under_way += 1;
+        if issued.is_short_read() {
+            one.health.begin(token, self.now);
+        }
         self.issued.insert(token, issued);
         self.effects
             .push_back(Effect::Operate(DiskOperation { disk, token, body }));
@@ -591,7 +646,9 @@ impl ChunkServer {
             return self.on_disk_closed(disk);
         }
         let one = self.disks.table.get_mut(&disk);
-        one.expect("operations are on disks").under_way -= 1;
+        let one = one.expect("operations are on disks");
+        one.under_way -= 1;
+        one.health.end(token, self.now, self.config.care.slow);
         if issued.is_bounded() {
             let one = self
                 .disks
@@ -707,7 +764,7 @@ impl ChunkServer {
         else {
             return;
         };
-        (one.space, one.written) = (space, 0);
+        (one.space, one.written, one.moved) = (space, 0, 0);
         if checkpoint_due && !one.checkpointing {
             one.checkpointing = true;
             self.operate(disk, DiskRequest::Checkpoint, Issued::Checkpoint);
@@ -720,8 +777,7 @@ impl ChunkServer {
         for (&disk, one) in &mut self.disks.table {
             one.quiet_ticks += 1;
             let wanted = one.stirred || one.quiet_ticks >= INSPECT_IDLE_TICKS;
-            let is_there = one.failed.is_none() && one.closing.is_none();
-            if wanted && is_there && !one.inspecting {
+            if wanted && one.works() && !one.inspecting {
                 one.inspecting = true;
                 asked.push(disk);
             }
@@ -757,7 +813,10 @@ impl ChunkServer {
         }
         match error {
             DiskError::Corrupt { unit } => self.on_corrupt(part, *unit),
-            DiskError::Unreadable { unit } => self.on_unreadable(disk, part, *unit),
+            DiskError::Unreadable { unit } => {
+                self.note_read_error(disk);
+                self.on_unreadable(disk, part, *unit);
+            }
             DiskError::Full => {
                 self.marks.reach(Mark::DiskFull);
                 // The next new part goes elsewhere, if there is a place.

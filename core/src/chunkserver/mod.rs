@@ -14,10 +14,12 @@
 //! nothing is served without a valid capability or after the serve lease ended; a
 //! part that was lost in this life is not made anew by a writer.
 
+mod balance;
 mod build;
 mod closing;
 mod commands;
 mod disks;
+mod health;
 mod masters;
 mod moves;
 mod pace;
@@ -75,8 +77,33 @@ pub struct ChunkServerConfig {
     /// How much longer clients' operations may take beside repair than without, in percent
     /// of their 99th percentile: 200 is twice as long. At least 100.
     pub repair_slowdown: u32,
+    /// What it does about its disks of itself.
+    pub care: DiskCare,
     /// The version that it is built as.
     pub speaks: FeatureLevel,
+}
+
+/// What a chunkserver does about its disks of itself.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct DiskCare {
+    /// Parts move to another disk that uses less of its space by more than so many percent; 0:
+    /// none do.
+    pub balance: u32,
+    /// A disk half of whose reads take longer than that, for a minute, is suspected; zero: none
+    /// is for being slow.
+    pub slow: Duration,
+    /// A disk of which so many reads failed is suspected; 0: none is for that.
+    pub read_errors: u32,
+}
+
+impl Default for DiskCare {
+    fn default() -> Self {
+        Self {
+            balance: limits::BALANCE_PERCENT.into(),
+            slow: Duration::from_secs(1),
+            read_errors: 4,
+        }
+    }
 }
 
 /// A chunkserver's bounds: those of `limits.rs`, which a simulation makes tiny, so that
@@ -291,6 +318,8 @@ impl ChunkServer {
         self.tick_peers();
         self.tick_disks();
         self.tick_rechecks();
+        self.judge_disks();
+        self.follow_balance();
         self.say_fresh();
         self.commit_idle();
     }

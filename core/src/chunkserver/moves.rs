@@ -1,6 +1,8 @@
-//! Parts that move from one disk of the server to another, because theirs is drained.
+//! Parts that move from one disk of the server to another, because theirs is drained or
+//! suspected, or holds more than its share.
 //!
-//! Owns which parts move, where to and when, and the switch from one copy to the other;
+//! Owns which parts move, where to (of a drained disk's; `balance` says it of the others) and
+//! when, and the switch from one copy to the other;
 //! `replicate` makes the new copy, of the old one as of another server's. The switch holds
 //! the part's queue: what was made is committed there, the part counts there from then on,
 //! and the queue goes on when the old copy is deleted durably. Invariant: at any moment a
@@ -25,6 +27,8 @@ use std::ops::Bound;
 const MOVES_MAX: usize = 8;
 /// The same while clients use this server.
 const MOVES_BUSY: usize = 1;
+/// Parts that move for balance at once.
+const MOVES_EVEN: usize = 4;
 /// How many parts of the table are passed over at once to find one on a disk.
 const LOOKS_MAX: usize = 4096;
 /// How soon the search for parts goes on.
@@ -33,19 +37,39 @@ const LOOK_PAUSE: Duration = Duration::from_millis(1);
 /// the disks, or when a move failed.
 const PAUSE: Duration = Duration::from_secs(1);
 
+/// How soon the parts of a disk that has more than its share are looked at once more.
+const ROUND_PAUSE: Duration = Duration::from_secs(60);
+
 /// The moves of the server.
 #[derive(Debug, Default)]
 pub(super) struct Moves {
-    walks: BTreeMap<DiskId, Walk>,
+    pub(super) walks: BTreeMap<DiskId, Walk>,
     /// Old copies that are about to be deleted, where they are not the part's own.
     leftovers: BTreeSet<(DiskId, PartId)>,
 }
 
-/// A walk over the parts of a disk that is emptied.
+/// Why parts leave a disk.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Why {
+    /// It is emptied.
+    Drained,
+    /// It holds more than its share.
+    Overfull,
+}
+
+/// A walk over the parts of a disk.
 #[derive(Debug)]
-struct Walk {
+pub(super) struct Walk {
+    pub(super) why: Why,
     next: Bound<PartId>,
     due: Instant,
+}
+
+impl Walk {
+    pub(super) fn new(why: Why, due: Instant) -> Self {
+        let next = Bound::Unbounded;
+        Self { why, next, due }
+    }
 }
 
 impl Moves {
@@ -76,12 +100,11 @@ impl ChunkServer {
     /// Begins, or ends, to empty disks as it is ordered.
     pub(super) fn follow_drains(&mut self) {
         let drained = self.disks.drained();
-        self.moves.walks.retain(|disk, _| drained.contains(disk));
+        let is_emptied = |disk| drained.contains(&disk);
+        let stays = |disk, walk: &Walk| is_emptied(disk) == (walk.why == Why::Drained);
+        self.moves.walks.retain(|disk, walk| stays(*disk, walk));
         for disk in drained {
-            let walk = Walk {
-                next: Bound::Unbounded,
-                due: self.now,
-            };
+            let walk = Walk::new(Why::Drained, self.now);
             self.moves.walks.entry(disk).or_insert(walk);
         }
     }
@@ -108,10 +131,11 @@ impl ChunkServer {
         if self.disks.is_crowded(disk) || self.has_repairs_waiting() {
             return Some(PAUSE);
         }
-        let most = if self.is_used() {
-            MOVES_BUSY
-        } else {
-            MOVES_MAX
+        let why = self.moves.walks[&disk].why;
+        let most = match why {
+            _ if self.is_used() => MOVES_BUSY,
+            Why::Drained => MOVES_MAX,
+            Why::Overfull => MOVES_EVEN,
         };
         for _ in 0..MOVES_MAX {
             if self.moves_off(disk) >= most {
@@ -129,7 +153,10 @@ impl ChunkServer {
                 }
                 Looked::End => {
                     self.walk(disk).next = Bound::Unbounded;
-                    return Some(PAUSE);
+                    return Some(match why {
+                        Why::Drained => PAUSE,
+                        Why::Overfull => ROUND_PAUSE,
+                    });
                 }
             }
         }
@@ -144,13 +171,21 @@ impl ChunkServer {
     /// The disk with the most room that a part may be made on: none where an old copy of it
     /// is about to be deleted, which would take the new one with it.
     pub(super) fn disk_for(&self, part: PartId) -> Option<DiskId> {
-        let is_left = |disk| self.moves.leftovers.contains(&(disk, part));
-        self.disks.with_most_room(|disk| !is_left(disk))
+        self.disks.with_most_room(|disk| self.may_have(disk, part))
+    }
+
+    /// Whether no old copy of a part is about to be deleted on a disk.
+    pub(super) fn may_have(&self, disk: DiskId, part: PartId) -> bool {
+        !self.moves.leftovers.contains(&(disk, part))
     }
 
     /// Begins to move a part if it is at rest and another disk has room.
     fn try_move(&mut self, part: PartId, from: DiskId) {
-        let Some(to) = self.disk_for(part).filter(|to| *to != from) else {
+        let to = match self.moves.walks[&from].why {
+            Why::Drained => self.disk_for(part).filter(|to| *to != from),
+            Why::Overfull => self.emptier_disk(part, from),
+        };
+        let Some(to) = to else {
             return;
         };
         if self.is_being_made(part) || !self.parts.is_at_rest(part) {
@@ -159,12 +194,19 @@ impl ChunkServer {
         self.begin_move(part, from, to);
     }
 
-    /// A move ended.
-    pub(super) fn on_move_ended(&mut self, from: DiskId, moved: bool) {
-        let now = self.now;
-        if let Some(walk) = self.moves.walks.get_mut(&from) {
-            let due = if moved { now } else { now + PAUSE };
-            walk.due = walk.due.min(due);
+    /// A move ended: so many bytes moved, or nothing did.
+    pub(super) fn on_move_ended(&mut self, from: DiskId, moved: Option<u64>) {
+        let due = match moved {
+            Some(_) => self.now,
+            None => self.now + PAUSE,
+        };
+        self.disks.note_moved(from, moved.unwrap_or(0));
+        let Some(walk) = self.moves.walks.get_mut(&from) else {
+            return;
+        };
+        walk.due = walk.due.min(due);
+        if walk.why == Why::Overfull && moved.is_some() {
+            self.marks.reach(Mark::DisksEvened);
         }
     }
 

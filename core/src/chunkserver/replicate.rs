@@ -66,6 +66,8 @@ enum Purpose {
     Move {
         from: DiskId,
         to: DiskId,
+        /// Bytes of the part, once that is known.
+        size: u64,
         /// The part was changed meanwhile.
         spoiled: bool,
     },
@@ -637,8 +639,9 @@ impl ChunkServer {
     fn tell_asker(&mut self, purpose: Purpose, result: CommandResult) {
         match purpose {
             Purpose::Command { link, command } => self.end_command(link, command, result),
-            Purpose::Move { from, .. } => {
-                self.on_move_ended(from, matches!(result, CommandResult::Parts(_)));
+            Purpose::Move { from, size, .. } => {
+                let moved = matches!(result, CommandResult::Parts(_));
+                self.on_move_ended(from, moved.then_some(size));
             }
         }
     }

@@ -822,6 +822,10 @@ pub struct DiskStatus {
     #[n(7)]
     #[cbor(default)]
     pub most: Option<u64>,
+    /// Why it is thought to be failing, and emptied; empty of one that is trusted.
+    #[n(8)]
+    #[cbor(default)]
+    pub suspected: String,
 }
 
 /// How a disk is read to find what is bad.

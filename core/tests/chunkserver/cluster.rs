@@ -5,7 +5,7 @@ use crate::files::Files;
 use antler_core::chunk::operation::{DiskChange, DiskCompletion, DiskOperation, DiskRequest};
 use antler_core::chunk::rules::DiskRules;
 use antler_core::chunk::{ChunkStore, Progress, StoreOptions, Tuning};
-use antler_core::chunkserver::{ChunkServer, ChunkServerConfig, Limits};
+use antler_core::chunkserver::{ChunkServer, ChunkServerConfig, DiskCare, Limits};
 use antler_core::ids::*;
 use antler_core::limits::{HEARTBEAT, UNIT_SIZE};
 use antler_core::machine::{Effect, Input, Machine, Peer, Role, ServerRequest};
@@ -66,6 +66,8 @@ pub struct Cluster {
     boots: u64,
     /// How fast its servers scrub.
     scrub: u64,
+    /// What its servers do about their disks of themselves.
+    care: DiskCare,
     /// Operations that a test holds back.
     pub hold: bool,
     held: Vec<(usize, DiskOperation)>,
@@ -110,7 +112,21 @@ impl Cluster {
 
     /// The same, which scrub so many bytes a second.
     pub fn scrubbed(servers: usize, disks: u64, scrub: u64) -> Self {
+        let none = DiskCare {
+            balance: 0,
+            ..DiskCare::default()
+        };
+        Self::with(servers, disks, scrub, none)
+    }
+
+    /// The same, which do so much about their disks of themselves.
+    pub fn caring(servers: usize, disks: u64, care: DiskCare) -> Self {
+        Self::with(servers, disks, 0, care)
+    }
+
+    fn with(servers: usize, disks: u64, scrub: u64, care: DiskCare) -> Self {
         let mut cluster = Self {
+            care,
             nodes: Vec::new(),
             now: Instant(1_000_000_000),
             events: VecDeque::new(),
@@ -159,6 +175,7 @@ impl Cluster {
             limits: Limits::default(),
             scrub: self.scrub,
             repair_slowdown: 200,
+            care: self.care,
             speaks: FeatureLevel::NEWEST,
         };
         let (server, boot) = (config.server, config.boot);

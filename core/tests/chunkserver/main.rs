@@ -9,6 +9,7 @@ mod files;
 
 mod cluster;
 
+mod care;
 mod chain;
 mod closing;
 mod command;

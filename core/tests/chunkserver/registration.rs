@@ -3,7 +3,7 @@
 use crate::cluster::*;
 use antler_core::chunk::operation::OpenedDisk;
 use antler_core::chunk::rules::DiskRules;
-use antler_core::chunkserver::{ChunkServer, ChunkServerConfig, Limits};
+use antler_core::chunkserver::{ChunkServer, ChunkServerConfig, DiskCare, Limits};
 use antler_core::ids::{Address, BootId, DiskId, Incarnation, ServerId, Term};
 use antler_core::limits::{HEARTBEAT, SERVE_LEASE, SERVER_TIMEOUT};
 use antler_core::machine::{Effect, Input, Machine};
@@ -163,6 +163,7 @@ fn what_is_wrong_with_a_disk_is_told_with_the_first_input() {
         limits: Limits::default(),
         scrub: 0,
         repair_slowdown: 200,
+        care: DiskCare::default(),
         speaks: FeatureLevel::NEWEST,
     };
     let mut server = ChunkServer::new(config, vec![disk], 1, Now::default());

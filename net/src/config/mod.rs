@@ -9,8 +9,10 @@ pub use disks::DiskSettings;
 pub use reader::{Mistake, Mistakes};
 
 use crate::identity::Credential;
+use antler_core::chunkserver::DiskCare;
 use antler_core::ids::Address;
 use antler_core::limits::{BALANCE_PERCENT, COPIES_MAX};
+use antler_core::time::Duration;
 use reader::{Placed, Reader, Section};
 use std::path::{Path, PathBuf};
 
@@ -101,6 +103,8 @@ pub struct ChunkServerSettings {
     /// The 99th percentile of clients' operations beside repair, in percent of what it is
     /// without: repair takes less of the server when it is more. At least 100.
     pub repair_slowdown: u32,
+    /// What is done about disks without an order.
+    pub care: DiskCare,
     /// What is logged, as `tracing` filters it.
     pub log: String,
 }
@@ -174,6 +178,7 @@ impl ChunkServerSettings {
         let disks = disks::read(&mut reader, &mut top, path);
         let scrub = scrub(&mut reader, &mut top);
         let slowdown = reader.number(&mut top, "repair_slowdown", 100..=10_000);
+        let care = care(&mut reader, &mut top);
         let labels = labels(&mut reader, &mut top);
         reader.end(&top);
         let settings = common.map(|common| Self {
@@ -190,9 +195,25 @@ impl ChunkServerSettings {
             repair_slowdown: slowdown.map_or(REPAIR_SLOWDOWN, |percent| {
                 u32::try_from(percent.value).expect("within the range")
             }),
+            care,
             log: common.log,
         });
         reader.finish(settings)
+    }
+}
+
+/// What is done about disks: as the file says, or as it is done unless it does.
+fn care<'t>(reader: &mut Reader<'t>, top: &mut Section<'t>) -> DiskCare {
+    let usual = DiskCare::default();
+    let mut number = |key, most| {
+        let told = reader.number(top, key, 0..=most)?;
+        u32::try_from(told.value).ok()
+    };
+    let slow = number("suspect_slow", 60_000);
+    DiskCare {
+        balance: number("disk_balance", 100).unwrap_or(usual.balance),
+        slow: slow.map_or(usual.slow, |millis| Duration::from_millis(millis.into())),
+        read_errors: number("suspect_errors", 16).unwrap_or(usual.read_errors),
     }
 }
 

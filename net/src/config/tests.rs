@@ -71,6 +71,32 @@ fn a_good_file_is_taken() {
     assert_eq!(server.labels, [("dc".to_owned(), "west".to_owned())]);
     assert_eq!(server.scrub, 4 << 20);
     assert_eq!(server.repair_slowdown, 200);
+    assert_eq!(server.care, DiskCare::default());
+}
+
+#[test]
+fn what_is_done_about_disks_is_read_and_bounded() {
+    let folder = Folder::new();
+    let check = |lines: &str| {
+        folder.server(&format!(
+            "listen = \"[::1]:5\"\nkey = \"cluster.key\"\nmasters = [\"a:1\"]\ndisks = [\"d\"]\n{lines}\n"
+        ))
+    };
+    let all = "disk_balance = 0\nsuspect_slow = 250\nsuspect_errors = 16";
+    let care = check(all).expect("it is right").care;
+    assert_eq!(
+        (care.balance, care.slow, care.read_errors),
+        (0, Duration::from_millis(250), 16)
+    );
+    for wrong in [
+        "disk_balance = 101",
+        "suspect_slow = -1",
+        "suspect_errors = 17",
+    ] {
+        let key = wrong.split(' ').next().expect("it has a key");
+        let told = check(wrong).expect_err("it is out of bounds");
+        assert!(told.contains(key), "{told}");
+    }
 }
 
 #[test]

@@ -118,7 +118,7 @@ fn judge_drain(
 }
 
 /// How well copies on these servers fill a policy.
-fn fill_on(state: &State, policy: &Policy, servers: &[ServerId]) -> Fill {
+pub(crate) fn fill_on(state: &State, policy: &Policy, servers: &[ServerId]) -> Fill {
     let labels: Vec<Labels> = servers.iter().map(|one| labels_of(state, *one)).collect();
     placement::fill(policy, &labels.iter().collect::<Vec<_>>())
 }

@@ -5,6 +5,7 @@
 pub(crate) mod bytes;
 pub(crate) mod copies;
 pub(crate) mod disks;
+pub(crate) mod drained;
 pub(crate) mod durable;
 pub(crate) mod leases;
 pub(crate) mod linear;

@@ -219,6 +219,7 @@ impl Fleet {
                 },
                 draining: None,
                 most: None,
+                suspected: String::new(),
                 scrub: None,
             }
         };

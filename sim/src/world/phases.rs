@@ -171,6 +171,7 @@ impl World {
                 let mut missing =
                     crate::check::copies::missing(self.now, state, disks, &in_use, reader);
                 missing.extend(nodes.iter().flat_map(known_bad));
+                missing.extend(crate::check::drained::left(state, nodes));
                 missing.extend(unbalanced(nodes, self.plan.figures.balanced));
                 missing
             }

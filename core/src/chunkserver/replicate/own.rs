@@ -19,6 +19,7 @@ impl ChunkServer {
         let purpose = Purpose::Move {
             from,
             to,
+            size: 0,
             spoiled: false,
         };
         let mut one = Replication::new(purpose, part, (ChunkVersion(0), Epoch(0)));
@@ -42,6 +43,31 @@ impl ChunkServer {
         let moving = self.replications.moving.values();
         let off = moving.filter(|key| self.moves_from(**key) == Some(disk));
         off.count()
+    }
+
+    /// Bytes that are still to leave a disk with the parts that are being moved off it.
+    pub(in crate::chunkserver) fn moving_off(&self, disk: DiskId) -> i64 {
+        let off = self.replications.moving.values().map(|key| {
+            match self.replications.table.get(key).map(|one| one.purpose) {
+                Some(Purpose::Move { from, size, .. }) if from == disk => size,
+                _ => 0,
+            }
+        });
+        signed(off.sum())
+    }
+
+    /// Bytes that are still to come to a disk with the parts that are being moved there.
+    pub(in crate::chunkserver) fn moving_to(&self, disk: DiskId) -> i64 {
+        let to = self.replications.moving.values().map(|key| {
+            let one = self.replications.table.get(key);
+            match one.map(|one| (one.purpose, one.bytes)) {
+                Some((Purpose::Move { to, size, .. }, bytes)) if to == disk => {
+                    size.saturating_sub(bytes)
+                }
+                _ => 0,
+            }
+        });
+        signed(to.sum())
     }
 
     /// A part is changed: what was copied of it is of no use.
@@ -136,11 +162,20 @@ impl ChunkServer {
             .iter()
             .map(|bits| u64::from(bits.count_ones()))
             .sum();
+        let bytes = units * UNIT_SIZE as u64;
         let one = self.replication(key);
         one.wanted = Some(ranges(present, 0).into());
-        let to = one.disk.expect("a move knows where to");
-        if self.disks.room(to) < units * UNIT_SIZE as u64 {
+        let Purpose::Move { from, to, .. } = one.purpose else {
+            unreachable!("a move copies its own");
+        };
+        if self.disks.room(to) < bytes {
             return self.give_move_up(key, "there is no room");
+        }
+        if !self.may_go(from, to, bytes) {
+            return self.give_move_up(key, "it is too large to even the disks out");
+        }
+        if let Purpose::Move { size, .. } = &mut self.replication(key).purpose {
+            *size = bytes;
         }
         self.receive(key, ReceiveStep::Begin { stripe });
     }
@@ -149,4 +184,8 @@ impl ChunkServer {
         self.replication(key).last_error = reason.to_owned();
         self.abandon(key);
     }
+}
+
+fn signed(bytes: u64) -> i64 {
+    i64::try_from(bytes).expect("few parts move at once")
 }
