@@ -108,7 +108,7 @@ impl World {
 
 impl Node {
     /// Whether a chunkserver runs here that takes orders.
-    fn runs_server(&self) -> bool {
+    pub(crate) fn runs_server(&self) -> bool {
         self.power == Power::Up && matches!(self.process, Some(Process::Server(_)))
     }
 
@@ -121,7 +121,8 @@ impl Node {
             return Some(all.len());
         }
         let count = used.clone().count();
-        if count < 2 {
+        let is_any = fault.action == Action::DrainDisk && fault.hasty;
+        if count < if is_any { 1 } else { 2 } {
             return None;
         }
         let drained = used.clone().find(|at| self.rules_of(*at).drain);

@@ -721,6 +721,18 @@ impl ChunkServer {
         Ok(disk)
     }
 
+    /// The same for one that is made empty, as the outcome of a lease under which nobody wrote
+    /// a thing: the leader can have it elsewhere only when it is somewhere, so it may be where
+    /// nothing else is placed.
+    fn place_empty(&mut self, part: PartId, epoch: Epoch) -> Result<DiskId, PartError> {
+        let mut working = self.disks.working().into_iter();
+        let spare = working.find(|disk| self.may_have(*disk, part));
+        let disk = self.disk_for(part).or(spare);
+        let disk = disk.ok_or(PartError::Disk(DiskError::Full))?;
+        self.place_on(part, disk, epoch);
+        Ok(disk)
+    }
+
     fn place_on(&mut self, part: PartId, disk: DiskId, epoch: Epoch) {
         let info = PartInfo {
             disk,
@@ -782,7 +794,7 @@ impl ChunkServer {
         let disk = match known {
             Some(info) if info.made || create => info.disk,
             None if create && self.parts.was_lost(part) => return Some(Err(PartError::Lost)),
-            None if create => match self.place(part, epoch) {
+            None if create => match self.place_empty(part, epoch) {
                 Ok(disk) => disk,
                 Err(error) => return Some(Err(error)),
             },

@@ -15,6 +15,7 @@ use crate::version::FeatureLevel;
 use crate::wire::Message;
 use crate::wire::chunk_master::{ChunkToMaster, MasterToChunk, PartReport};
 use crate::wire::client_master::DiskStatus;
+use std::collections::BTreeSet;
 
 impl Master {
     pub(super) fn on_chunkserver(
@@ -69,8 +70,8 @@ impl Master {
                 }
             }
             ChunkToMaster::Alive { disks, sent, .. } => {
-                one.disks = disks;
                 one.alive_sent = sent;
+                self.note_disks(server, disks);
                 self.tell_heard(link, server);
             }
             ChunkToMaster::Gained { parts } => self.on_gained(server, parts),
@@ -117,7 +118,8 @@ impl Master {
             labels,
             duty: Duty::default(),
             logged: false,
-            disks,
+            disks: Vec::new(),
+            evacuated: BTreeSet::new(),
             heard: self.now.mono,
             registered: false,
             reported,
@@ -129,6 +131,7 @@ impl Master {
             speaks,
         };
         self.servers.table.insert(server, one);
+        self.note_disks(server, disks);
         self.servers.forget_lost(server);
         self.relabel(server);
         self.touch_all_of(server);

@@ -177,9 +177,10 @@ impl Master {
         &self,
         class: &StorageClass,
         policy: &Policy,
+        chunk: ChunkId,
         counting: &[ServerId],
     ) -> Standing {
-        let drained = |server: &&ServerId| self.servers.is_draining(**server);
+        let drained = |server: &&ServerId| self.servers.drains(**server, chunk);
         let drains = counting.iter().any(|server| drained(&server));
         if policy.is_plain() && !class.has_law() && !drains {
             let filled = counting.len().min(usize::from(policy.copies));
@@ -191,7 +192,7 @@ impl Master {
                 misplaced: false,
             };
         }
-        let inside = self.servers.inside(policy, counting.iter().copied());
+        let inside = self.servers.inside(policy, chunk, counting.iter().copied());
         let fill = placement::fill(policy, &labels_of(&inside));
         let soft = policy.terms.iter().filter(|term| term.force == Force::Soft);
         let soft: u8 = soft.map(|term| term.count).sum();
@@ -244,14 +245,19 @@ impl Master {
 /// How copies that are written stand: made by one policy of their class or kept by the
 /// other, they only have to be where one of them permits.
 impl Master {
-    pub(super) fn writing(&self, class: &StorageClass, counting: &[ServerId]) -> Standing {
+    pub(super) fn writing(
+        &self,
+        class: &StorageClass,
+        chunk: ChunkId,
+        counting: &[ServerId],
+    ) -> Standing {
         let labels = counting
             .iter()
             .filter_map(|server| self.servers.get(*server));
         let inside = labels.filter(|one| class.permits(&one.labels)).count();
         let drained = counting
             .iter()
-            .filter(|server| self.servers.is_draining(**server));
+            .filter(|server| self.servers.drains(**server, chunk));
         Standing {
             outside: counting.len() - inside,
             draining: drained.count(),
@@ -409,7 +415,7 @@ impl Master {
     fn plan_chunk(&self, plan: &mut ClassPlan, class: &StorageClass, id: ChunkId, chunk: &Chunk) {
         let policy = class.resting(chunk.archived);
         let counting = self.counting(id, chunk);
-        let standing = self.standing(class, policy, &counting);
+        let standing = self.standing(class, policy, id, &counting);
         let shape = chunk.stripe.map(|stripe| stripe.shape);
         // Of another form everything is made anew.
         let has = match shape == policy.stripe {

@@ -90,7 +90,7 @@ impl Master {
         }
         let class = self.member.state().class(chunk.class);
         let policy = policy_of(&class, chunk.archived, stripe);
-        let standing = self.standing(&class, &policy, &servers(&parts));
+        let standing = self.standing(&class, &policy, id, &servers(&parts));
         let stale = |copy: &&Copy| {
             let good = copy.is_of(stripe, chunk.version) && !copy.bad;
             !good && !copy.suspect && self.servers.is_alive(copy.server)
@@ -122,7 +122,8 @@ impl Master {
         let parts = self.counting_parts(id, chunk.version, stripe);
         let inside = |(_, server): &Held| {
             let known = self.servers.get(*server);
-            known.is_some_and(|one| policy.permits(&one.labels) && !one.duty.draining)
+            known.is_some_and(|one| policy.permits(&one.labels))
+                && !self.servers.drains(*server, id)
         };
         let inside: Vec<Held> = parts.into_iter().filter(inside).collect();
         let is_wanted = class.coded(chunk.archived, stripe.shape).is_some();
@@ -241,7 +242,7 @@ impl Master {
         let most = self.config.repair_inflight_max;
         let has_room = |one: &Server| one.repairs.has_room(bulk, most);
         let free = self.servers.candidates_with(policy, &holders, has_room);
-        let inside = self.servers.inside(policy, servers(&parts).into_iter());
+        let inside = self.servers.inside(policy, id, servers(&parts).into_iter());
         let gone = placement::surplus(policy, &inside);
         let kept = inside.iter().filter(|one| !gone.contains(&one.server));
         let present: Vec<_> = kept.map(|one| one.labels).collect();
@@ -253,7 +254,7 @@ impl Master {
                 false => Next::Nothing,
             };
         };
-        let number = missing.or_else(|| self.part_to_move(policy, &parts, target));
+        let number = missing.or_else(|| self.part_to_move(id, policy, &parts, target));
         match number {
             Some(number) => Next::Part { number, target },
             None => Next::Nothing,
@@ -262,9 +263,15 @@ impl Master {
 
     /// The part that goes to a new place: of a server where it may not stay, or that is
     /// too many once the place is taken.
-    fn part_to_move(&self, policy: &Policy, parts: &[Held], target: ServerId) -> Option<u8> {
+    fn part_to_move(
+        &self,
+        id: ChunkId,
+        policy: &Policy,
+        parts: &[Held],
+        target: ServerId,
+    ) -> Option<u8> {
         let holders = servers(parts).into_iter().chain([target]);
-        let inside = self.servers.inside(policy, holders);
+        let inside = self.servers.inside(policy, id, holders);
         let gone = placement::surplus(policy, &inside);
         let is_inside = |server| inside.iter().any(|one| one.server == server);
         let leaves = |(_, server): &&Held| !is_inside(*server) || gone.contains(server);
@@ -376,7 +383,7 @@ impl Master {
         let class = self.member.state().class(chunk.class);
         let policy = policy_of(&class, chunk.archived, stripe);
         let holders: BTreeSet<ServerId> = good.iter().map(|copy| copy.server).collect();
-        let inside = self.servers.inside(&policy, holders.into_iter());
+        let inside = self.servers.inside(&policy, id, holders.into_iter());
         let gone = placement::surplus(&policy, &inside);
         let is_inside = |server| {
             inside
@@ -416,7 +423,9 @@ impl Master {
 
     /// Whether the parts on these servers would be as a policy wants them.
     pub(super) fn meets(&self, policy: &Policy, chosen: &[ServerId]) -> bool {
-        let inside = self.servers.inside(policy, chosen.iter().copied());
+        let stays = |server: &ServerId| !self.servers.is_draining(*server);
+        let staying = chosen.iter().copied().filter(stays);
+        let inside = self.servers.permitted(policy, staying);
         let fill = placement::fill(policy, &labels_of(&inside));
         let hard = policy.terms.iter().filter(|term| term.is_hard());
         let hard: u8 = hard.map(|term| term.count).sum();

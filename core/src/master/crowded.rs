@@ -15,7 +15,7 @@ use crate::time::Instant;
 use std::collections::BTreeSet;
 
 /// Who has less free than a few writes may take is full: what he told is of a moment ago.
-const ROOM_LEAST: u64 = 4 * CHUNK_IO_MAX as u64;
+pub(super) const ROOM_LEAST: u64 = 4 * CHUNK_IO_MAX as u64;
 
 impl Master {
     /// What comes of a lease that could only be granted on copies that all failed its

@@ -96,7 +96,7 @@ impl Master {
             .collect();
         // A server that means to be back counts towards the goal, but not here: only
         // what can be reached now makes another copy superfluous.
-        let inside = self.servers.inside(&policy, current.iter().copied());
+        let inside = self.servers.inside(&policy, chunk, current.iter().copied());
         let filled = placement::fill(&policy, &labels_of(&inside)).filled;
         if filled < policy.copies {
             return;

@@ -11,7 +11,7 @@ use super::Master;
 use super::commands::Purpose;
 use crate::attributes::Credentials;
 use crate::errno::Errno;
-use crate::ids::{DiskId, ServerId};
+use crate::ids::{ChunkId, DiskId, ServerId};
 use crate::machine::Level;
 use crate::namespace::{Chunk, LeaseState};
 use crate::placement::Labels;
@@ -110,17 +110,18 @@ impl Master {
     /// without them: what is written no more there can go.
     pub(super) fn leave_drained_out(
         &self,
+        id: ChunkId,
         chunk: &Chunk,
         copies: &mut Vec<(ServerId, crate::ids::BootId)>,
     ) {
-        let drains = |server: &ServerId| self.servers.is_draining(*server);
+        let drains = |server: &ServerId| self.servers.drains(*server, id);
         if !copies.iter().any(|(server, _)| drains(server)) {
             return;
         }
         let class = self.member.state().class(chunk.class);
         let policy = class.copied(chunk.archived);
         let all: Vec<ServerId> = copies.iter().map(|(server, _)| *server).collect();
-        let standing = self.standing(&class, policy, &all);
+        let standing = self.standing(&class, policy, id, &all);
         let settled = matches!(chunk.lease, LeaseState::Settled);
         if settled && standing.staying >= usize::from(policy.copies) {
             copies.retain(|(server, _)| !drains(server));

@@ -132,7 +132,7 @@ impl Master {
         let (policy, counting) = self.judged(id, chunk);
         let twice = self.parts_twice(id, chunk);
         let once = counting.iter().copied().filter(|one| !twice.contains(one));
-        let inside = self.servers.inside(&policy, once);
+        let inside = self.servers.inside(&policy, id, once);
         let gone = placement::surplus(&policy, &inside);
         let kept: Vec<&Candidate<'_>> = inside
             .iter()
@@ -151,7 +151,7 @@ impl Master {
         }
         let drained = fills.keys().copied();
         let drained: Vec<ServerId> = drained
-            .filter(|server| self.servers.is_draining(*server))
+            .filter(|server| self.servers.drains(*server, id))
             .collect();
         fills.extend(drained.into_iter().map(|one| (one, "drained".to_owned())));
         let many = gone.into_iter().chain(twice);
@@ -255,7 +255,7 @@ impl Master {
                 Some("what is too much, or stale, is about to be removed".to_owned())
             }
             Some(Class::Awaited) => Some(self.awaited_text(id)),
-            Some(Class::Unshaped) => Some(self.unshaped_text(chunk)),
+            Some(Class::Unshaped) => Some(self.unshaped_text(id, chunk)),
             Some(Class::Outside | Class::Draining) if self.has_come_in(id) => {
                 Some("all copies lie where they are to: the others are about to go".to_owned())
             }
@@ -349,7 +349,7 @@ impl Master {
         servers.filter(|one| !self.servers.is_alive(*one)).collect()
     }
 
-    fn unshaped_text(&self, chunk: &Chunk) -> String {
+    fn unshaped_text(&self, id: ChunkId, chunk: &Chunk) -> String {
         let class = self.member.state().class(chunk.class);
         let policy = class.resting(chunk.archived);
         let form = match policy.stripe {
@@ -365,7 +365,7 @@ impl Master {
         if policy.stripe.is_some() && !self.partless.is_empty() {
             return format!("{what} once no mount of a version that can't read parts is there");
         }
-        match self.lacking(policy, &[]) {
+        match self.lacking(id, policy, &[]) {
             why if why.is_empty() => format!("{what}: queued"),
             why => format!("{what}: waits for servers with room: {}", why.join("; ")),
         }
@@ -385,7 +385,7 @@ impl Master {
             return "to be repaired once the lease is given back, which is asked for".to_owned();
         }
         let (policy, counting) = self.judged(id, chunk);
-        let why = self.lacking(&policy, &counting);
+        let why = self.lacking(id, &policy, &counting);
         if !why.is_empty() {
             return format!("waits for a server with room: {}", why.join("; "));
         }
@@ -401,9 +401,9 @@ impl Master {
     }
 
     /// What of a policy those who have it, and those with room for it, can't meet.
-    fn lacking(&self, policy: &Policy, holders: &[ServerId]) -> Vec<String> {
+    fn lacking(&self, id: ChunkId, policy: &Policy, holders: &[ServerId]) -> Vec<String> {
         let except: BTreeSet<ServerId> = holders.iter().copied().collect();
-        let inside = self.servers.inside(policy, holders.iter().copied());
+        let inside = self.servers.inside(policy, id, holders.iter().copied());
         let others = self.servers.candidates(policy, &except).into_iter();
         let others = others.filter(|one| one.free > 0);
         let labels: Vec<&Labels> = inside

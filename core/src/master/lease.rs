@@ -326,7 +326,7 @@ impl Master {
             LeaseState::Broken { .. } | LeaseState::Reconciling { .. } => return None,
         };
         all.retain(|(server, _)| self.is_permitted(one.class, *server));
-        self.leave_drained_out(&one, &mut all);
+        self.leave_drained_out(chunk, &one, &mut all);
         let was_leased = !matches!(one.lease, LeaseState::Settled);
         let is_own =
             matches!(one.lease, LeaseState::Open { session: holder, .. } if holder == session);

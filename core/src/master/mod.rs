@@ -21,6 +21,7 @@ mod commands;
 mod convert;
 mod crowded;
 mod deletion;
+mod disks;
 mod duty;
 mod explain;
 mod lease;

@@ -341,9 +341,9 @@ impl Master {
         let (wanted, standing) = match settled {
             true => (
                 class.copied(chunk.archived).copies,
-                self.standing(&class, class.copied(chunk.archived), &counting),
+                self.standing(&class, class.copied(chunk.archived), id, &counting),
             ),
-            false => (class.making().copies, self.writing(&class, &counting)),
+            false => (class.making().copies, self.writing(&class, id, &counting)),
         };
         let wanted = usize::from(wanted);
         let most = wanted.max(usize::from(class.copied(chunk.archived).copies));
@@ -386,7 +386,7 @@ impl Master {
         let class = self.member.state().class(one.class);
         let counting = self.counting(chunk, &one);
         let copied = class.copied(one.archived);
-        let standing = self.standing(&class, copied, &counting);
+        let standing = self.standing(&class, copied, chunk, &counting);
         matches!(one.lease, LeaseState::Settled) && standing.staying >= usize::from(copied.copies)
     }
 
@@ -470,7 +470,7 @@ impl Master {
             };
             if trims {
                 if class == Class::Draining {
-                    self.marks.reach(Mark::CopyDrained);
+                    self.note_drained(chunk);
                 }
                 self.trim(class, chunk);
             } else if self.start_repair(class, chunk) == Begun::NoRoom {
@@ -702,7 +702,7 @@ impl Master {
             .iter()
             .copied()
             .filter(|server| self.servers.counts(*server));
-        let inside = self.servers.inside(&policy, counting);
+        let inside = self.servers.inside(&policy, chunk, counting);
         let gone = match policy.is_plain() {
             true => Vec::new(),
             false => placement::surplus(&policy, &inside),

@@ -36,6 +36,8 @@ pub(super) struct Server {
     /// The log knows how it is configured: a law may rely on its labels.
     pub(super) logged: bool,
     pub(super) disks: Vec<DiskStatus>,
+    /// Disks of it that are to be emptied, which it can't do itself.
+    pub(super) evacuated: BTreeSet<DiskId>,
     pub(super) heard: Instant,
     /// What its newest `Alive` carried: it learns up to when it was heard.
     pub(super) alive_sent: u64,
@@ -111,14 +113,19 @@ impl Server {
         now.since(self.heard) <= widened
     }
 
-    /// Bytes free on the disk with most of them.
+    /// Bytes free on the disk with most of them. One that is being emptied counts as all but
+    /// full: what finds no other place is better there than nowhere.
     pub(super) fn free(&self) -> u64 {
+        let free = |disk: &DiskStatus| match self.evacuated.contains(&disk.disk) {
+            true => disk.space.free.min(1),
+            false => disk.space.free,
+        };
         let working = self.disks.iter().filter(|disk| is_working(disk));
-        working.map(|disk| disk.space.free).max().unwrap_or(0)
+        working.map(free).max().unwrap_or(0)
     }
 }
 
-fn is_working(disk: &DiskStatus) -> bool {
+pub(super) fn is_working(disk: &DiskStatus) -> bool {
     disk.failed.is_empty()
 }
 
@@ -238,6 +245,15 @@ impl Servers {
     pub(super) fn is_draining(&self, server: ServerId) -> bool {
         let one = self.table.get(&server);
         one.is_some_and(|one| one.duty.draining)
+    }
+
+    /// Whether what it has of a chunk is to go: it is being emptied, or the disk is, by others.
+    pub(super) fn drains(&self, server: ServerId, chunk: ChunkId) -> bool {
+        let Some(one) = self.table.get(&server) else {
+            return false;
+        };
+        let goes = |copy: &Copy| copy.server == server && one.evacuated.contains(&copy.disk);
+        one.duty.draining || !one.evacuated.is_empty() && self.held(chunk).iter().any(goes)
     }
 
     /// Whether it is away, and is in maintenance.
@@ -435,13 +451,14 @@ impl Servers {
     }
 
     /// Servers as placement sees them, of those that may have a copy of a policy and keep
-    /// it: who is drained does not.
+    /// it: who is drained, or has it on a disk that is, does not.
     pub(super) fn inside(
         &self,
         policy: &Policy,
+        chunk: ChunkId,
         servers: impl Iterator<Item = ServerId>,
     ) -> Vec<Candidate<'_>> {
-        self.permitted(policy, servers.filter(|one| !self.is_draining(*one)))
+        self.permitted(policy, servers.filter(|one| !self.drains(*one, chunk)))
     }
 
     /// The same, and those that are drained.

@@ -8,7 +8,7 @@ use antler_core::machine::Machine;
 use antler_core::marks::Mark;
 use antler_core::time::Duration;
 use antler_core::wire::capability::Right;
-use antler_core::wire::chunk_master::Command;
+use antler_core::wire::chunk_master::{Command, CommandResult};
 use antler_core::wire::client_chunk::ChunkErrorKind;
 
 const DRAIN: DiskRules = DiskRules {
@@ -197,6 +197,29 @@ fn an_old_copy_that_can_not_be_deleted_never_passes_for_the_new_one() {
         let own = report.iter().find(|one| one.part.chunk == ChunkId(chunk));
         assert_eq!(own.unwrap().epoch, Epoch(2));
     }
+}
+
+#[test]
+fn a_lease_that_nobody_wrote_under_ends_where_nothing_else_is_placed() {
+    let mut cluster = Cluster::new(1, 1);
+    cluster.order(0, 1, DRAIN);
+    let copy = cluster.copy(0, 1, 1, Right::Write);
+    let refused = cluster.write(&[copy], 0, b"anything", false);
+    assert!(refused.is_err(), "nothing new is placed there");
+    let made = cluster.command(
+        0,
+        Command::SetVersion {
+            part: part(1),
+            epoch: Epoch(2),
+            version: ChunkVersion(2),
+        },
+    );
+    let states = match made {
+        CommandResult::Parts(states) => states,
+        failed => panic!("{failed:?}"),
+    };
+    assert_eq!(states[0].map(|state| state.version), Some(ChunkVersion(2)));
+    assert_eq!(cluster.chunks_on(0, 1), [1]);
 }
 
 #[test]
