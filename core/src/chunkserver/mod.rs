@@ -29,6 +29,7 @@ mod recheck;
 mod replicate;
 mod requests;
 mod scrub;
+mod sourcing;
 
 use crate::chunk::operation::{DiskCompletion, DiskOperation, OpenedDisk};
 use crate::hash::Digest;
@@ -50,6 +51,7 @@ use recheck::Rechecks;
 use replicate::Replications;
 use requests::Jobs;
 use scrub::Scrub;
+use sourcing::Sourcing;
 use std::collections::{BTreeMap, VecDeque};
 
 /// For how long a graceful stop waits for the disks.
@@ -174,6 +176,7 @@ pub struct ChunkServer {
     jobs: Jobs,
     commands: Commands,
     replications: Replications,
+    sourcing: Sourcing,
     pace: Pace,
     moves: Moves,
     rechecks: Rechecks,
@@ -206,6 +209,7 @@ impl ChunkServer {
             jobs: Jobs::default(),
             commands: Commands::default(),
             replications: Replications::default(),
+            sourcing: Sourcing::default(),
             pace: Pace::new(config.repair_slowdown, config.limits.repair_samples),
             moves: Moves::default(),
             rechecks: Rechecks::default(),
@@ -308,6 +312,7 @@ impl ChunkServer {
     /// What rested long enough, and what is due every heartbeat.
     fn on_timeout(&mut self) {
         self.resume_replications();
+        self.pump_sourcing();
         self.tick_scrub();
         self.tick_moves();
         if self.now < self.tick_at {
@@ -388,7 +393,11 @@ impl Machine for ChunkServer {
     }
 
     fn poll_timeout(&self) -> Option<Instant> {
-        let next = self.tick_at.min(self.replications.resume_at());
+        let resume = self
+            .replications
+            .resume_at()
+            .min(self.sourcing.due(self.now));
+        let next = self.tick_at.min(resume);
         let next = match self.stopping {
             None => next.min(self.scrub.due()).min(self.moves.due()),
             Some(_) => next,

@@ -1,9 +1,11 @@
 //! How much of a server repair takes while clients use it.
 //!
-//! Owns the measure: for how long clients' operations take here with a step of a repair
-//! beside them, against those with none, and the share that follows. Leaves to `replicate`
+//! Owns the measure: for how long clients' operations take here beside repair, against those
+//! of a time without any, and the share that follows. Leaves to `replicate` and `sourcing`
 //! what a share means. Only what is done on this server's disks is measured, so that a slow
-//! link or a slow server further down a chain slows no repair here.
+//! link or a slow server further down a chain slows no repair here. Servers that share a disk
+//! or a processor slow each other's clients, though: what was measured between two steps of a
+//! repair says little of how it is without, and counts only while repair is at its least.
 //!
 //! Invariant: the share is 1 to SHARES; repair never ceases, whatever clients feel.
 
@@ -14,8 +16,15 @@ use crate::time::{Duration, Instant};
 /// Shares are of so many.
 pub(super) const SHARES: u32 = 16;
 
-/// Before anything was measured: as long at rest as at work.
-const FIRST: u32 = 8;
+/// Before anything was measured: three times as long at rest as at work.
+const FIRST: u32 = 4;
+
+/// Of so many operations beside repair as are judged together, so many that take too long are
+/// by chance.
+const SLOW_BY_CHANCE: u32 = 2;
+
+/// How long a server must have had no part in a repair to be without one.
+const QUIET: Duration = Duration::from_secs(10);
 
 /// When so many are kept each counts half, so that what was long ago fades.
 const SAMPLES_KEPT: u32 = 4096;
@@ -86,13 +95,27 @@ pub(super) struct Begun {
     beside: bool,
 }
 
+/// What an operation took its time beside.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Company {
+    /// No repair for long.
+    Nobody,
+    /// Repair, but no step of it just then.
+    Pauses,
+    /// A step of a repair.
+    Repair,
+}
+
 /// The measure and what follows from it.
 #[derive(Debug)]
 pub(super) struct Pace {
     /// Of operations with no repair beside them.
     alone: Latencies,
-    /// Of those with some, since the share was changed last.
-    beside: Latencies,
+    /// Operations with some, since the share was judged last, and those that took too long.
+    beside: u32,
+    slow: u32,
+    /// When a step of a repair was under way last.
+    repaired: Option<Instant>,
     share: u32,
     /// How much longer they may take beside repair, in percent.
     bound: u32,
@@ -106,7 +129,9 @@ impl Pace {
         assert!(bound >= 100, "repair makes nothing faster");
         Self {
             alone: Latencies::default(),
-            beside: Latencies::default(),
+            beside: 0,
+            slow: 0,
+            repaired: None,
             share: FIRST,
             bound,
             samples,
@@ -118,25 +143,33 @@ impl Pace {
         self.share
     }
 
-    fn note(&mut self, took: Duration, beside: bool) {
-        match beside {
-            true => self.beside.note(took),
-            false => self.alone.note(took),
-        }
-        if self.beside.total.min(self.alone.total) >= self.samples {
-            self.judge();
+    fn note(&mut self, took: Duration, company: Company) {
+        match company {
+            Company::Nobody => self.alone.note(took),
+            Company::Pauses if self.share == 1 => self.alone.note(took),
+            Company::Pauses => {}
+            Company::Repair => self.judge(took),
         }
     }
 
-    /// A little more when clients feel little of it, much less when they feel more than they
-    /// are to.
-    fn judge(&mut self) {
+    /// A little more when clients feel little of it; half, and at once, when they feel more
+    /// than they are to.
+    fn judge(&mut self, took: Duration) {
+        if self.alone.total < self.samples {
+            return;
+        }
         let most = self.alone.p99().max(UNFELT) * u64::from(self.bound) / 100;
-        self.share = match self.beside.p99() > most {
-            true => (self.share * 3 / 4).max(1),
-            false => (self.share + 1).min(SHARES),
-        };
-        self.beside = Latencies::default();
+        self.beside += 1;
+        self.slow += u32::from(took > Duration::from_micros(most));
+        if self.slow > SLOW_BY_CHANCE {
+            self.share = (self.share / 2).max(1);
+        } else if self.beside >= self.samples {
+            let more = u32::from(self.slow < SLOW_BY_CHANCE) * (self.share / 4).max(1);
+            self.share = (self.share + more).min(SHARES);
+        } else {
+            return;
+        }
+        (self.beside, self.slow) = (0, 0);
     }
 }
 
@@ -149,11 +182,24 @@ impl ChunkServer {
         }
     }
 
+    /// A step of a repair begins or ends here.
+    pub(super) fn note_repair(&mut self) {
+        self.pace.repaired = Some(self.now);
+    }
+
     /// It ended.
     pub(super) fn end_foreground(&mut self, begun: Begun) {
-        let beside = begun.beside || self.is_repairing();
+        let repaired = self.pace.repaired;
+        let is_quiet = repaired.is_none_or(|at| self.now.since(at) > QUIET);
+        let company = match begun.beside || self.is_repairing() {
+            true => Company::Repair,
+            // Some began and ended meanwhile.
+            false if repaired.is_some_and(|at| at >= begun.at) => Company::Repair,
+            false if is_quiet => Company::Nobody,
+            false => Company::Pauses,
+        };
         let before = self.pace.share();
-        self.pace.note(self.now.since(begun.at), beside);
+        self.pace.note(self.now.since(begun.at), company);
         if self.pace.share() < before {
             self.marks.reach(Mark::RepairSlowed);
         }
@@ -173,13 +219,13 @@ mod tests {
 
     /// The share behind so many operations of a length beside repair.
     fn share_after(pace: &mut Pace, operations: u32, took: Duration) -> u32 {
-        (0..operations).for_each(|_| pace.note(took, true));
+        (0..operations).for_each(|_| pace.note(took, Company::Repair));
         pace.share()
     }
 
     fn used_to(took: Duration) -> Pace {
         let mut pace = Pace::new(200, SAMPLES);
-        (0..SAMPLES).for_each(|_| pace.note(took, false));
+        (0..SAMPLES).for_each(|_| pace.note(took, Company::Nobody));
         pace
     }
 
@@ -188,6 +234,25 @@ mod tests {
         let mut pace = used_to(millis(4));
         assert_eq!(share_after(&mut pace, 20 * SAMPLES, millis(11)), 1);
         assert_eq!(share_after(&mut pace, 20 * SAMPLES, millis(5)), SHARES);
+    }
+
+    #[test]
+    fn a_few_slow_operations_are_enough_to_make_room_and_one_is_chance() {
+        let mut pace = used_to(millis(4));
+        let before = pace.share();
+        assert_eq!(share_after(&mut pace, 1, millis(11)), before);
+        assert_eq!(share_after(&mut pace, SAMPLES - 1, millis(4)), before + 1);
+        assert_eq!(share_after(&mut pace, 3, millis(11)), before / 2);
+    }
+
+    #[test]
+    fn what_it_is_like_between_steps_counts_only_while_repair_is_at_its_least() {
+        let mut pace = used_to(millis(4));
+        (0..20 * SAMPLES).for_each(|_| pace.note(millis(50), Company::Pauses));
+        assert_eq!(share_after(&mut pace, 20 * SAMPLES, millis(11)), 1);
+        // The work of today takes longer than that of before.
+        (0..20 * SAMPLES).for_each(|_| pace.note(millis(50), Company::Pauses));
+        assert_eq!(share_after(&mut pace, 40 * SAMPLES, millis(60)), SHARES);
     }
 
     #[test]

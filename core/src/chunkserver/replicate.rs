@@ -276,11 +276,11 @@ impl ChunkServer {
     /// Whether a step of a replication is at a disk.
     pub(super) fn is_repairing(&self) -> bool {
         let works = |one: &Replication| one.steps > 0 || one.flushing.is_some();
-        self.replications.table.values().any(works)
+        self.sourcing.is_reading() || self.replications.table.values().any(works)
     }
 
     /// For how long a replication leaves the disk to others behind a flush that took so long.
-    fn rest_after(&self, flush: Duration) -> Duration {
+    pub(super) fn rest_after(&self, flush: Duration) -> Duration {
         let share = self.pace.share();
         (flush * (SHARES - share) / share).min(REST_MAX)
     }
@@ -344,6 +344,7 @@ impl ChunkServer {
 
     /// Has the disk do a step.
     fn receive(&mut self, key: u64, step: ReceiveStep) {
+        self.note_repair();
         let one = self.replication(key);
         one.steps += 1;
         let (part, disk) = (one.part, one.disk.expect("a disk was chosen"));
@@ -358,6 +359,7 @@ impl ChunkServer {
         key: u64,
         result: Result<DiskReply, DiskError>,
     ) {
+        self.note_repair();
         let one = self.replication(key);
         one.steps -= 1;
         let (part, stage) = (one.part, one.stage);
@@ -565,6 +567,7 @@ impl ChunkServer {
     /// A flush ended. If it failed, so does the disk, and the next step tells. While
     /// others wait for this server, the disk is theirs for a while.
     pub(super) fn on_received_flushed(&mut self, key: u64) {
+        self.note_repair();
         let (now, is_used) = (self.now, self.is_used());
         let Some(one) = self.replications.table.get_mut(&key) else {
             return;

@@ -16,7 +16,7 @@ use crate::limits::{CHUNK_IO_MAX, CHUNK_SIZE, UNIT_SIZE};
 use crate::machine::Role;
 use crate::marks::Mark;
 use crate::planted::{self, Planted};
-use crate::time::Duration;
+use crate::time::{Duration, Instant};
 use crate::wire::Message;
 use crate::wire::capability::{Capability, Right};
 use crate::wire::client_chunk::{
@@ -39,6 +39,8 @@ pub(super) struct Reading {
     version: Option<ChunkVersion>,
     /// When a client waits for it.
     begun: Option<Begun>,
+    /// When it began, if another server waits for it.
+    sourced: Option<Instant>,
     /// What is read.
     body: DiskRequest,
 }
@@ -171,8 +173,8 @@ impl ChunkServer {
     }
 
     fn is_full(&self) -> bool {
-        self.issued.len() + self.parts.waiting() + self.jobs.table.len()
-            >= self.config.limits.queue_max
+        let waiting = self.parts.waiting() + self.sourcing.waiting();
+        self.issued.len() + waiting + self.jobs.table.len() >= self.config.limits.queue_max
     }
 
     fn admit_to_part(&mut self, request: &ChunkRequest) -> Result<(), ChunkErrorKind> {
@@ -218,9 +220,29 @@ impl ChunkServer {
             part,
             version: (capability.right == Right::Read).then_some(capability.version),
             begun: of_client.then(|| self.begin_foreground()),
+            sourced: None,
             body: body.clone(),
         };
-        self.operate(disk, body, Issued::Read(reading));
+        match of_client {
+            true => self.operate(disk, body, Issued::Read(reading)),
+            false => self.source(reading),
+        }
+    }
+
+    /// Begins what another server reads, which may have waited.
+    pub(super) fn begin_sourced(&mut self, mut reading: Reading) {
+        reading.sourced = Some(self.now);
+        let there = self.parts.readable(reading.part).map(|info| info.disk);
+        match there.filter(|disk| !self.disks.is_closing(*disk)) {
+            Some(disk) => {
+                let body = reading.body.clone();
+                self.operate(disk, body, Issued::Read(reading));
+            }
+            None => {
+                self.sourcing.end_one();
+                self.refuse(reading.link, reading.request, ChunkErrorKind::Medium);
+            }
+        }
     }
 
     /// Where a part is that is not on a disk any more.
@@ -242,6 +264,9 @@ impl ChunkServer {
         }
         if let Some(begun) = reading.begun {
             self.end_foreground(begun);
+        }
+        if let Some(began) = reading.sourced {
+            self.end_sourcing(began);
         }
         let reply = match result {
             Ok(DiskReply::Read {

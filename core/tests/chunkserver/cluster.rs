@@ -70,6 +70,8 @@ pub struct Cluster {
     care: DiskCare,
     /// Operations that a test holds back.
     pub hold: bool,
+    /// Only this node's, if it is set.
+    pub hold_only: Option<usize>,
     held: Vec<(usize, DiskOperation)>,
     /// The files of disks that were closed.
     closed: BTreeMap<(usize, DiskId), Files>,
@@ -140,6 +142,7 @@ impl Cluster {
             boots: 100,
             scrub,
             hold: false,
+            hold_only: None,
             held: Vec::new(),
             closed: BTreeMap::new(),
             unreachable: None,
@@ -241,7 +244,7 @@ impl Cluster {
             } => self.wire(at, link, &address, role),
             Effect::Send { link, message } => self.deliver(at, link, message),
             Effect::Close { link, .. } => self.cut(at, link),
-            Effect::Operate(operation) if self.hold => self.held.push((at, operation)),
+            Effect::Operate(operation) if self.holds(at) => self.held.push((at, operation)),
             Effect::Operate(operation) => self.operate(at, operation),
             Effect::Stop { graceful, .. } => self.nodes[at].stopped = Some(graceful),
             Effect::Answer(()) | Effect::Log { .. } => {}
@@ -365,6 +368,22 @@ impl Cluster {
             result,
         };
         self.events.push_back((at, Input::Completed(completion)));
+    }
+
+    fn holds(&self, at: usize) -> bool {
+        self.hold && self.hold_only.is_none_or(|only| only == at)
+    }
+
+    /// How many reads are held back.
+    pub fn held_reads(&self) -> usize {
+        let held = self.held.iter();
+        let reads = held.filter(|(_, operation)| {
+            matches!(
+                operation.body,
+                DiskRequest::Read { .. } | DiskRequest::Map { .. }
+            )
+        });
+        reads.count()
     }
 
     /// Carries out what was held back.

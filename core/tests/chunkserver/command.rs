@@ -6,6 +6,7 @@ use antler_core::chunk::stripe::Stripe;
 use antler_core::ids::{ChunkVersion, DiskId, Epoch, ServerId, Term};
 use antler_core::limits::{BLOCK_SIZE, UNIT_SIZE};
 use antler_core::machine::{Input, ServerRequest};
+use antler_core::time::Duration;
 use antler_core::wire::capability::Right;
 use antler_core::wire::chunk_master::{ChunkToMaster, Command, CommandResult, PartState};
 use antler_core::wire::client_chunk::ChunkErrorKind;
@@ -279,6 +280,51 @@ fn many_replications_wait_for_their_turn() {
             pattern(chunk, 3000)
         );
     }
+}
+
+#[test]
+fn copies_are_read_off_a_server_that_clients_use_a_few_at_once_but_wait_for_no_longer_than_that() {
+    let mut cluster = Cluster::new(2, 1);
+    let chunks = 0..24;
+    for chunk in chunks.clone() {
+        let copy = cluster.copy(0, chunk, 1, Right::Write);
+        let data = pattern(chunk, 3000);
+        cluster.write(&[copy], 0, &data, true).unwrap();
+    }
+    let order_all = |cluster: &mut Cluster| -> Vec<u64> {
+        let all = chunks.clone().map(|chunk| {
+            let command = replicate(cluster, chunk, 1, &[0]);
+            cluster.send_command(1, command)
+        });
+        all.collect()
+    };
+    // The writes were a moment ago.
+    (cluster.hold, cluster.hold_only) = (true, Some(0));
+    let commands = order_all(&mut cluster);
+    let at_once = cluster.held_reads();
+    assert!((1..=4).contains(&at_once), "{at_once} of 48");
+    cluster.pass(Duration::from_millis(700));
+    assert!(cluster.held_reads() >= 40, "nobody waits for long");
+    cluster.release();
+    cluster.pass(Duration::from_secs(2));
+    for (chunk, command) in chunks.clone().zip(commands) {
+        states(cluster.command_result(1, command).unwrap());
+        let copy = cluster.copy(1, chunk, 1, Right::Read);
+        let got = cluster.read(&copy, 0, 4096).unwrap();
+        assert_eq!(got[..3000], pattern(chunk, 3000));
+    }
+    // Where nobody else waits for the server it reads as much as it is asked to.
+    let mut cluster = Cluster::new(2, 1);
+    for chunk in chunks.clone() {
+        let copy = cluster.copy(0, chunk, 1, Right::Write);
+        let data = pattern(chunk, 3000);
+        cluster.write(&[copy], 0, &data, true).unwrap();
+    }
+    cluster.pass(Duration::from_secs(2));
+    (cluster.hold, cluster.hold_only) = (true, Some(0));
+    order_all(&mut cluster);
+    assert!(cluster.held_reads() >= 40, "{}", cluster.held_reads());
+    cluster.release();
 }
 
 #[test]
