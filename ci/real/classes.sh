@@ -45,6 +45,21 @@ within "written" "1 2 3"
 [ -n "$(holders)" ] || fail "no holder was found: the test looks in the wrong place"
 "$ANTLER" get-class "$MNT/west/1" | grep -qx west || fail "a file does not inherit the class"
 
+say "files get a class by their name"
+"$ANTLER" class-patterns "$MNT/free" '*.tmp=copies-1' '[a-m]*=west' || fail "class-patterns"
+[ "$("$ANTLER" class-patterns "$MNT/free" | tr '\n' ' ')" = '*.tmp=copies-1 [a-m]*=west ' ] || fail "patterns do not show"
+mkdir "$MNT/free/z"
+for of in a.tmp:copies-1 b:west x:copies-2 z/c:west z/d.tmp:copies-1; do
+    echo "$marker ${of%:*}" >"$MNT/free/${of%:*}"
+    [ "$("$ANTLER" get-class "$MNT/free/${of%:*}")" = "${of#*:}" ] || fail "${of%:*} is not of ${of#*:}"
+done
+rm "$MNT/free/a.tmp" "$MNT/free/x" "$MNT/free/z/d.tmp"
+! "$ANTLER" class-patterns "$MNT/free" '[a=west' 2>"$WORK/bad.txt" || fail "a bad pattern was taken"
+grep -q 'a pattern and a class are wanted' "$WORK/bad.txt" || fail "a bad pattern: $(cat "$WORK/bad.txt")"
+! "$ANTLER" class-patterns "$MNT/free" '*=nowhere' 2>"$WORK/bad.txt" || fail "a class that is not there was taken"
+"$ANTLER" class-patterns --none "$MNT/free" && [ -z "$("$ANTLER" class-patterns "$MNT/free")" ] || fail "--none"
+"$ANTLER" class-patterns -r --none "$MNT/free" || fail "--none -r"
+
 say "a server of it dies, and is repaired within it"
 kill_daemon chunkserver 2
 for number in $(seq "$files" $((files + 10))); do content "$number" >"$MNT/west/$number"; done

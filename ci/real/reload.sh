@@ -5,7 +5,7 @@
 . "$(dirname "$0")/lib.sh"
 need jq
 if [ -n "$PLAIN" ]; then say "nothing here without a cluster"; exit 0; fi
-cluster_up --chunkservers 2
+cluster_up --chunkservers 3
 files=$(full_or_short 300 60)
 
 content() { yes "file $1 of many" | head -c $((1 + $1 * 2999)) || true; }
@@ -70,5 +70,19 @@ kill_daemon chunkserver 1
 cluster_up
 wait_healthy 60
 check "after a restart"
+
+say "all disks of the server are drained, and other servers get what is there"
+reload '{ path = "disk-2", drain = true }, { path = "disk-1", drain = true }'
+start=$(date +%s)
+# What was deleted a moment ago stays for its grace.
+held() { for number in $(seq "$files"); do "$ANTLER" info "$MNT/all/$number"; done | grep -c "$(listens 1)" || true; }
+until_is 60 "no file has a copy there" 0 held
+alone=$(seconds_since "$start")
+wait_healthy 60
+grep -hq 'is emptied onto other servers' "$DIR"/master-*/log || fail "the leader did not see to it"
+reload '{ path = "disk-2", keep_free = "1MiB", drain = true }'
+until_is 30 "one disk" 1 disks
+[ "$(status '.chunks | .missing + .endangered + .under_goal')" = 0 ] || fail "it was needed: $(status .chunks)"
+check "emptied"
 cluster_down
-figure "reload: $before copies of $files files drained onto a new disk in $took s"
+figure "reload: $before copies of $files files drained onto a new disk in $took s, and off the server in $alone s"

@@ -2,6 +2,7 @@
 //! the module named like the subcommand.
 
 use clap::{Args, Parser, Subcommand};
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 /// The folder of a cluster that `antler up` runs.
@@ -65,6 +66,9 @@ pub(crate) enum Command {
     SetClass(SetClass),
     /// Show the storage class of a file or directory
     GetClass(GetClass),
+    /// Gives files that are created under certain names in a directory a class of their own,
+    /// or shows which do
+    ClassPatterns(ClassPatterns),
     /// Set, remove and show the labels of a chunkserver
     Label(Label),
     /// Turn a metalogger's folder into a new single master, after all masters were lost
@@ -369,6 +373,29 @@ pub(crate) struct SetClass {
 pub(crate) struct GetClass {
     /// A path on a mount; with --dir or --master, a path in the cluster
     pub(crate) path: PathBuf,
+    #[command(flatten)]
+    pub(crate) target: Target,
+}
+
+/// `antler class-patterns`
+#[derive(Args, Debug)]
+#[command(
+    after_help = "A pattern is one as shells have them: *, ?, [a-z], [!a-z], \\ before a byte; \
+                  the first that stands for a name counts. Directories that are made below get \
+                  the patterns, too. Files keep the class that they were created with."
+)]
+pub(crate) struct ClassPatterns {
+    /// A directory on a mount; with --dir or --master, a path in the cluster
+    pub(crate) path: PathBuf,
+    /// The patterns and their classes, all of them, as in '*.tmp=scratch'; none shows them
+    #[arg(value_name = "PATTERN=CLASS", conflicts_with = "none")]
+    pub(crate) patterns: Vec<OsString>,
+    /// Takes them away
+    #[arg(long)]
+    pub(crate) none: bool,
+    /// Every directory below, too
+    #[arg(short, long)]
+    pub(crate) recursive: bool,
     #[command(flatten)]
     pub(crate) target: Target,
 }

@@ -334,6 +334,6 @@ async fn server_labels(session: &Session, name: &str) -> Outcome<Vec<(String, St
     Ok(server(session, name).await?.labels)
 }
 
-fn root() -> Credentials {
+pub(crate) fn root() -> Credentials {
     Credentials::default()
 }

@@ -23,6 +23,7 @@ mod mounts;
 mod options;
 mod out;
 mod parity;
+mod patterns;
 mod processes;
 mod recover;
 mod scrub;
@@ -76,6 +77,7 @@ fn run(command: &Command) -> Outcome<ExitCode> {
         Command::Class(command) => classes::run(command),
         Command::SetClass(arguments) => classes::set_class(arguments),
         Command::GetClass(arguments) => classes::get_class(arguments),
+        Command::ClassPatterns(arguments) => patterns::run(arguments),
         Command::Label(arguments) => classes::label(arguments),
         Command::Recover(arguments) => recover::run(arguments),
         Command::Keygen(arguments) => keygen::run(arguments),

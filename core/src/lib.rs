@@ -22,6 +22,7 @@ pub mod chunk;
 pub mod chunkserver;
 pub mod client;
 pub mod errno;
+pub mod glob;
 pub mod hash;
 pub mod ids;
 pub mod journal;

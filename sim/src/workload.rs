@@ -10,7 +10,7 @@ use antler_core::attributes::{
 use antler_core::client::request::{FileReply, FileRequest, Handle};
 use antler_core::errno::Errno;
 use antler_core::ids::{Generation, InodeId, ServerId};
-use antler_core::namespace::record::ClassChange;
+use antler_core::namespace::record::{ClassChange, ClassPattern};
 use antler_core::placement::StorageClass;
 use antler_core::placement::label::MAINTENANCE;
 use antler_core::version::FeatureLevel;
@@ -411,6 +411,9 @@ impl Runner {
                 inode: InodeId::ROOT,
                 class: class.clone(),
             }),
+            FileOperation::SetPattern { path, glob, class } if path == "/" => {
+                Some(set_pattern(InodeId::ROOT, glob, class))
+            }
             FileOperation::SetLabel { server, key, value } => Some(FileRequest::SetLabel {
                 server: *self.servers.get(*server as usize - 1)?,
                 key: key.clone(),
@@ -511,7 +514,11 @@ fn paths(operation: &FileOperation) -> Vec<Wanted> {
         | FileOperation::Stat { path }
         | FileOperation::SetXattr { path, .. }
         | FileOperation::GetXattr { path } => vec![wanted(path, true)],
-        FileOperation::SetClass { path, .. } if path != "/" => vec![wanted(path, true)],
+        FileOperation::SetClass { path, .. } | FileOperation::SetPattern { path, .. }
+            if path != "/" =>
+        {
+            vec![wanted(path, true)]
+        }
         FileOperation::Rename { from, to, .. } => vec![wanted(from, false), wanted(to, false)],
         FileOperation::Link { from, to } => vec![wanted(from, true), wanted(to, false)],
         _ => Vec::new(),
@@ -588,6 +595,7 @@ fn body_on(operation: &FileOperation, inode: InodeId) -> Option<FileRequest> {
             inode,
             class: class.clone(),
         },
+        FileOperation::SetPattern { glob, class, .. } => set_pattern(inode, glob, class),
         FileOperation::ReadLink { .. } => FileRequest::ReadLink { inode },
         FileOperation::Stat { .. } => FileRequest::GetAttributes { inode },
         FileOperation::SetXattr { value, .. } => FileRequest::SetXattr {
@@ -751,4 +759,13 @@ fn release(open: &OpenFile) -> Asked {
 
 fn last_name(path: &str) -> Vec<u8> {
     path.rsplit('/').next().unwrap_or(path).as_bytes().to_vec()
+}
+
+fn set_pattern(inode: InodeId, glob: &str, class: &str) -> FileRequest {
+    let pattern = ClassPattern {
+        glob: glob.as_bytes().to_vec(),
+        class: class.to_owned(),
+    };
+    let patterns = vec![pattern];
+    FileRequest::SetPatterns { inode, patterns }
 }

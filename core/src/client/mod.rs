@@ -450,6 +450,11 @@ impl Client {
                 let then = Then::AttributeChanged { operation, inode };
                 self.mutate(credentials, mutation, then);
             }
+            FileRequest::SetPatterns { inode, patterns } => {
+                let mutation = Mutation::SetPatterns { inode, patterns };
+                let then = Then::AttributeChanged { operation, inode };
+                self.mutate(credentials, mutation, then);
+            }
             FileRequest::ChangeClass(change) => {
                 self.mutate(credentials, Mutation::ChangeClass(change), told);
             }

@@ -7,7 +7,7 @@ use crate::attributes::{
 };
 use crate::errno::Errno;
 use crate::ids::{InodeId, ServerId};
-use crate::namespace::record::ClassChange;
+use crate::namespace::record::{ClassChange, ClassPattern};
 use crate::time::Duration;
 use crate::version::FeatureLevel;
 use crate::wire::client_chunk::{ChunkError, ChunkReplyBody};
@@ -295,6 +295,13 @@ pub enum FileRequest {
         inode: InodeId,
         /// The class's name.
         class: String,
+    },
+    /// The operator's tools: sets the patterns of a directory. `Done`.
+    SetPatterns {
+        /// Of which.
+        inode: InodeId,
+        /// All of them.
+        patterns: Vec<ClassPattern>,
     },
     /// The operator's tools: changes a storage class. `Told`.
     ChangeClass(ClassChange),

@@ -282,12 +282,12 @@ impl Master {
     /// enough is told why, in the log.
     pub(super) fn awaits_servers(
         &mut self,
-        inode: InodeId,
+        class: Option<ClassId>,
         copies: &[(ServerId, BootId)],
         since: Instant,
     ) -> bool {
         let state = self.member.state();
-        let Ok(class) = state.class_of(inode) else {
+        let Some(class) = class else {
             return false;
         };
         if state.keeps_law(class, copies) {
@@ -300,13 +300,13 @@ impl Master {
         waits
     }
 
-    /// Whether these are fewer copies than the class of an object wants, and servers are
+    /// Whether these are fewer copies than a class wants, and servers are
     /// just registering with this process, which began lately: those that lost one master
     /// come one soon after the other. What is written to fewer copies than could be had is
     /// lost with fewer servers.
     pub(super) fn awaits_registrations(
         &self,
-        inode: InodeId,
+        class: Option<ClassId>,
         copies: &[(ServerId, BootId)],
     ) -> bool {
         let now = self.now.mono;
@@ -315,8 +315,7 @@ impl Master {
             return false;
         }
         let state = self.member.state();
-        let class = state.class_of(inode);
-        class.is_ok_and(|class| copies.len() < usize::from(state.class(class).making().copies))
+        class.is_some_and(|class| copies.len() < usize::from(state.class(class).making().copies))
     }
 
     /// Whether it is too early to say that there is no room for a new chunk. Servers that

@@ -281,7 +281,7 @@ impl Master {
         let boot = |server: &ServerId| Some((*server, self.servers.get(*server)?.boot));
         let copies: Vec<(ServerId, BootId)> = targets.iter().filter_map(boot).collect();
         if !self.member.state().keeps_law(class, &copies) {
-            return match self.awaits_servers(chunk.inode, &copies, since) {
+            return match self.awaits_servers(Some(chunk.class), &copies, since) {
                 true => Ready::Hold,
                 false => Ready::Refuse(Errno::ENOSPC),
             };

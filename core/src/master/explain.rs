@@ -66,6 +66,7 @@ impl Master {
             class: state.class_name(class),
             policy: Some(state.class(class).to_string()),
             next: left.next().map(|(index, ..)| index),
+            patterns: state.patterns_of(inode),
         })
     }
 

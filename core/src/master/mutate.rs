@@ -374,13 +374,16 @@ impl Master {
                 kind: FileKind::Regular,
                 write: true,
                 parent,
+                name,
                 ..
             } => {
-                let mut copies = self.choose_new(session, *parent);
-                if self.awaits_servers(*parent, &copies, since) {
+                let state = self.member.state();
+                let class = state.class_for(*parent, name, FileKind::Regular).ok();
+                let mut copies = self.choose_new(session, class);
+                if self.awaits_servers(class, &copies, since) {
                     return Ready::Hold;
                 }
-                if self.awaits_registrations(*parent, &copies) {
+                if self.awaits_registrations(class, &copies) {
                     // The name is made at once; the first write asks again.
                     copies.clear();
                 }
@@ -526,13 +529,14 @@ impl Master {
         failed: &[(ServerId, BootId)],
         since: Instant,
     ) -> Ready {
+        let class = self.member.state().class_of(inode).ok();
         let chunk = match self.member.state().chunk_at(inode, index) {
             Err(errno) => return Ready::Refuse(errno),
             Ok(None) => {
-                let copies = self.choose_new(session, inode);
+                let copies = self.choose_new(session, class);
                 let waits_for_room = copies.is_empty() && self.awaits_room(since);
-                let waits = waits_for_room || self.awaits_registrations(inode, &copies);
-                if waits || self.awaits_servers(inode, &copies, since) {
+                let waits = waits_for_room || self.awaits_registrations(class, &copies);
+                if waits || self.awaits_servers(class, &copies, since) {
                     return Ready::Hold;
                 }
                 return Ready::Go(Choice {
@@ -558,7 +562,7 @@ impl Master {
             return ready;
         }
         match copies {
-            Some(copies) if self.awaits_registrations(inode, &copies) => Ready::Hold,
+            Some(copies) if self.awaits_registrations(class, &copies) => Ready::Hold,
             Some(copies) => Ready::Go(Choice {
                 copies,
                 ..Choice::default()
@@ -575,11 +579,15 @@ impl Master {
         self.repair.is_running(chunk) && self.balance.leaves(chunk).is_none()
     }
 
-    /// Servers for a new chunk of a file in (or being) `inode`, nearest first.
-    fn choose_new(&mut self, session: SessionId, inode: InodeId) -> Vec<(ServerId, BootId)> {
+    /// Servers for a new chunk of a file of a class, nearest first. Of an object that is gone
+    /// there is none: any will do, as the record is refused.
+    fn choose_new(
+        &mut self,
+        session: SessionId,
+        class: Option<ClassId>,
+    ) -> Vec<(ServerId, BootId)> {
         let state = self.member.state();
-        let class = state.class_of(inode).unwrap_or_else(|_| ClassId::copies(1));
-        let class = state.class(class);
+        let class = state.class(class.unwrap_or_else(|| ClassId::copies(1)));
         let policy = class.making();
         let candidates = self.servers.candidates(policy, &BTreeSet::new());
         let most = usize::from(policy.copies);

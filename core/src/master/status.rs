@@ -101,6 +101,7 @@ impl Master {
             class: state.class_name(state.class_of(inode)?),
             policy: None,
             next: None,
+            patterns: state.patterns_of(inode),
         })
     }
 

@@ -282,6 +282,7 @@ impl State {
                 Ok(Reply::Done)
             }
             Mutation::SetClass { inode, class } => self.set_class(step, *inode, class),
+            Mutation::SetPatterns { inode, patterns } => self.set_patterns(step, *inode, patterns),
             Mutation::ChangeClass(change) => self.change_class(step, change),
             Mutation::SetLabel { server, key, value } => {
                 self.set_label(step, *server, key, value.as_deref())

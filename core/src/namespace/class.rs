@@ -180,7 +180,7 @@ impl State {
         Ok(self.inode(inode)?.class)
     }
 
-    /// Inodes of a class that is not built in.
+    /// Inodes, and patterns of directories, of a class that is not built in.
     #[must_use]
     pub fn class_users(&self, class: ClassId) -> u64 {
         self.users.get(&class).map_or(0, |Derived(count)| *count)
@@ -419,20 +419,25 @@ impl State {
         }
     }
 
-    /// EXDEV when an object of another class would get a name in a directory whose
-    /// class has a law: whoever copies it there instead gets that class.
-    pub(crate) fn judge_residence(&self, object: &Inode, parent: InodeId) -> Result<(), Errno> {
-        let directory = self.inode(parent)?;
+    /// EXDEV when an object would get a name in a directory where what is created under it
+    /// gets another class, and that has a law: whoever copies it there instead gets it.
+    pub(crate) fn judge_residence(
+        &self,
+        object: &Inode,
+        parent: InodeId,
+        name: &[u8],
+    ) -> Result<(), Errno> {
+        let class = self.class_for(parent, name, object.kind)?;
         let holds_data = matches!(object.kind, FileKind::Regular | FileKind::Directory);
-        let differs = holds_data && object.class != directory.class;
-        if differs && self.class(directory.class).has_law() {
+        let differs = holds_data && object.class != class;
+        if differs && self.class(class).has_law() {
             Err(Errno::EXDEV)
         } else {
             Ok(())
         }
     }
 
-    /// An inode of the class more or less.
+    /// An inode, or a pattern, of the class more or less.
     pub(crate) fn count_user(&mut self, class: ClassId, way: Counting) {
         if class.built_in().is_some() {
             return;
@@ -454,7 +459,10 @@ impl State {
 
     /// Counts the inodes of every class anew.
     pub(crate) fn count_users(&mut self) {
-        let classes = self.inodes.iter().map(|(_, object)| object.class);
+        let objects = self.inodes.iter().map(|(_, object)| object.class);
+        let patterns = self.patterns.iter();
+        let patterns = patterns.flat_map(|(_, patterns)| patterns.classes());
+        let classes = objects.chain(patterns);
         let classes = classes.filter(|class| class.built_in().is_none());
         let classes: Vec<ClassId> = classes.collect();
         for class in classes {

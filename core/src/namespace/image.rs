@@ -24,6 +24,7 @@
 //! 14 losses     chunk                versions under which unsynced writes may be lost
 //! 15 stripes    chunk                its erasure code, units, stamp; whether it left its parts
 //! 16 archived   inode                nothing: the file has been left alone
+//! 17 patterns   inode                globs of names and their classes, of a directory
 //! ```
 //!
 //! The counters have the cluster's feature level; where they have none it is 1. Tables 12
@@ -43,6 +44,7 @@ use super::class::{ServerLabels, StoredClass};
 use super::dentry::{COOKIE_MIN, Dentry, check_name};
 use super::inode::{Content, Inode, Orphan};
 use super::name::Name;
+use super::pattern::Patterns;
 use super::record::Loss;
 use super::session::{RememberedReply, Session};
 use super::state::{Derived, LeaseState, Scalars, State};
@@ -67,6 +69,7 @@ const CLASSES: u8 = 12;
 const SERVERS: u8 = 13;
 const STRIPES: u8 = 15;
 const ARCHIVED: u8 = 16;
+const PATTERNS: u8 = 17;
 const HEADER: SectionId = SectionId { table: 0, path: 0 };
 
 /// Names a section of one state's image; sections sort in the order of their content.
@@ -237,6 +240,7 @@ tables! {
     14 Losses losses: ChunkId => Loss;
     15 Stripes stripes: ChunkId => Coded;
     16 Archived archived: InodeId => Archived;
+    17 Patterns patterns: InodeId => Patterns;
 }
 
 impl State {
@@ -285,6 +289,7 @@ fn table_since(table: u8) -> FeatureLevel {
     match table {
         CLASSES | SERVERS => FeatureLevel::CLASSES,
         STRIPES | ARCHIVED => FeatureLevel::CODES,
+        PATTERNS => FeatureLevel::PATTERNS,
         _ => FeatureLevel::FIRST,
     }
 }
@@ -530,6 +535,12 @@ impl Sound<ChunkId> for Loss {
 impl Sound<InodeId> for Archived {
     fn is_sound(&self, _: &InodeId) -> bool {
         true
+    }
+}
+
+impl Sound<InodeId> for Patterns {
+    fn is_sound(&self, _: &InodeId) -> bool {
+        Self::is_sound(self)
     }
 }
 

@@ -325,6 +325,7 @@ impl State {
         self.drop_chunks_in(step, inode, 0..CHUNKS_MAX);
         self.drop_xattrs(inode);
         self.archived.remove(&inode);
+        self.drop_patterns(inode);
         let gone = self.inodes.remove(&inode).expect("a freed inode was there");
         self.count_user(gone.class, Counting::Down);
         assert_eq!(gone.nlink, 0, "only what has no name is freed");

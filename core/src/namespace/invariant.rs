@@ -58,6 +58,7 @@ impl State {
         self.losses.check();
         self.stripes.check();
         self.archived.check();
+        self.patterns.check();
         self.users.check();
     }
 
@@ -95,6 +96,7 @@ impl State {
     pub(crate) fn agree_but_names(&self) -> Verdict {
         self.agree_in_size()?;
         self.agree_on_level()?;
+        self.agree_on_patterns()?;
         self.agree_on_counters()?;
         self.agree_on_chunks()?;
         self.agree_on_leases()?;
@@ -113,7 +115,20 @@ impl State {
         let codeless = self.stripes.len() + self.archived.len() == 0 && !codes;
         hold(codeless || level >= FeatureLevel::CODES, || {
             format!("there are erasure codes at feature level {level}")
+        })?;
+        let patternless = self.patterns.len() == 0;
+        hold(patternless || level >= FeatureLevel::PATTERNS, || {
+            format!("there are patterns at feature level {level}")
         })
+    }
+
+    fn agree_on_patterns(&self) -> Verdict {
+        for (inode, patterns) in self.patterns.iter() {
+            let is_directory = self.inodes.get(inode).is_some_and(Inode::is_directory);
+            let known = patterns.classes().all(|class| self.has_class(class));
+            hold(is_directory && known, || format!("the patterns of {inode}"))?;
+        }
+        Ok(())
     }
 
     fn agree_on_counters(&self) -> Verdict {

@@ -21,6 +21,7 @@ impl Mutation {
             Self::SetClass { .. } | Self::ChangeClass(_) | Self::SetLabel { .. } => {
                 FeatureLevel::CLASSES
             }
+            Self::SetPatterns { .. } => FeatureLevel::PATTERNS,
             _ => FeatureLevel::FIRST,
         }
     }

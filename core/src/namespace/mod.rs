@@ -23,6 +23,7 @@ mod level;
 mod name;
 mod names;
 mod pages;
+mod pattern;
 mod permission;
 mod query;
 pub mod record;

@@ -109,15 +109,17 @@ impl State {
             return Err(Errno::EMLINK);
         }
         let cookie = cookie.ok_or(Errno::ENOSPC)?;
+        let class = self.class_for(parent, name, new.kind)?;
         if new.wants_chunk() {
             // A law that can't be met is told to who makes the file, not to who closes it.
-            self.judge_new_copies(directory.class, &step.choice.copies)?;
+            self.judge_new_copies(class, &step.choice.copies)?;
         }
-        let object = Self::draw(step, parent, directory, new);
+        let object = Self::draw(step, parent, (directory, class), new);
         let inode = self.add_inode(object);
         self.add_dentry(step, parent, cookie, name, inode);
         if new.kind == FileKind::Directory {
             self.change_inode(step, parent, |directory| directory.nlink += 1);
+            self.inherit_patterns(parent, inode);
         }
         let lease = self.first_lease(step, inode, new);
         let attributes = self.attributes(inode)?;
@@ -139,7 +141,12 @@ impl State {
         })
     }
 
-    fn draw(step: &Step<'_>, parent: InodeId, directory: &Inode, new: &Blueprint<'_>) -> Inode {
+    fn draw(
+        step: &Step<'_>,
+        parent: InodeId,
+        (directory, class): (&Inode, ClassId),
+        new: &Blueprint<'_>,
+    ) -> Inode {
         let (mode, gid) = new.ownership(directory, step.who);
         let (size, content) = new.content();
         Inode {
@@ -158,7 +165,7 @@ impl State {
             gid,
             mode,
             kind: new.kind,
-            class: directory.class,
+            class,
             content,
         }
     }
@@ -207,7 +214,7 @@ impl State {
             _ => {}
         }
         let cookie = cookie.ok_or(Errno::ENOSPC)?;
-        self.judge_residence(object, parent)?;
+        self.judge_residence(object, parent, name)?;
         self.add_dentry(step, parent, cookie, name, inode);
         let now = step.now;
         self.change_inode(step, inode, |object| {

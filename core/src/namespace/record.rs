@@ -483,6 +483,17 @@ pub enum Mutation {
         #[n(2)]
         value: Option<String>,
     },
+    /// Sets the patterns of a directory, all of them: the superuser's. ENOENT when there is no
+    /// class of a name, EINVAL when a glob is not well formed. Reply: `Entry`.
+    #[n(18)]
+    SetPatterns {
+        /// Of which.
+        #[n(0)]
+        inode: InodeId,
+        /// In their order: the first that stands for a name counts.
+        #[n(1)]
+        patterns: Vec<ClassPattern>,
+    },
     /// Raises the cluster's feature level: the superuser's. A level that was reached
     /// already changes nothing. Reply: `Done`.
     #[n(17)]
@@ -491,6 +502,17 @@ pub enum Mutation {
         #[n(0)]
         level: FeatureLevel,
     },
+}
+
+/// Files that are created in a directory under such names get a class of their own.
+#[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
+pub struct ClassPattern {
+    /// The names, as in `glob`; 1 to 255 bytes.
+    #[cbor(n(0), with = "minicbor::bytes")]
+    pub glob: Vec<u8>,
+    /// The class's name.
+    #[n(1)]
+    pub class: String,
 }
 
 /// A change of a storage class.

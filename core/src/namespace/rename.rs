@@ -120,7 +120,7 @@ impl State {
         if route.parent == route.new_parent {
             return Ok(());
         }
-        self.judge_residence(self.inode(moved.inode)?, route.new_parent)
+        self.judge_residence(self.inode(moved.inode)?, route.new_parent, route.new_name)
     }
 
     /// EMLINK when a directory has no room for one more below it.

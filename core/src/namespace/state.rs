@@ -13,6 +13,7 @@ use super::dentry::Dentry;
 use super::digest;
 use super::inode::{Inode, Orphan};
 use super::name::Name;
+use super::pattern::Patterns;
 use super::record::{Loss, Outcome};
 use super::session::{RememberedReply, Session};
 use super::stripes::Coded;
@@ -59,6 +60,8 @@ pub struct State {
     pub(super) stripes: Table<ChunkId, Coded>,
     /// Files that have been left alone.
     pub(super) archived: Table<InodeId, Archived>,
+    /// Of every directory that has some.
+    pub(super) patterns: Table<InodeId, Patterns>,
     // Derived from the tables above, neither in the digest nor in images:
     /// Sessions by nonce.
     pub(super) nonces: Table<u64, Derived<SessionId>>,
@@ -415,12 +418,16 @@ impl State {
             0 => classes,
             _ => digest::words(18, &[classes, self.losses.digest()]),
         };
-        match self.stripes.len() + self.archived.len() {
+        let codes = match self.stripes.len() + self.archived.len() {
             0 => losses,
             _ => {
                 let late = [losses, self.stripes.digest(), self.archived.digest()];
                 digest::words(21, &late)
             }
+        };
+        match self.patterns.len() {
+            0 => codes,
+            _ => digest::words(24, &[codes, self.patterns.digest()]),
         }
     }
 
@@ -446,6 +453,7 @@ impl State {
             + self.losses.bytes()
             + self.stripes.bytes()
             + self.archived.bytes()
+            + self.patterns.bytes()
             + self.users.bytes();
         bytes as u64
     }

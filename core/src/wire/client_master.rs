@@ -8,7 +8,7 @@ use crate::ids::{
     Address, BootId, ChunkId, ChunkVersion, DiskId, Epoch, InodeId, LogPosition, PartId, RequestId,
     ServerId, SessionId, Term,
 };
-use crate::namespace::record::{Loss, Mutation};
+use crate::namespace::record::{ClassPattern, Loss, Mutation};
 use crate::placement::StorageClass;
 use crate::time::Timestamp;
 use crate::version::FeatureLevel;
@@ -881,6 +881,10 @@ pub struct FileInfo {
     /// The index from which to ask on, where not all chunks were explained.
     #[n(4)]
     pub next: Option<u32>,
+    /// The patterns of a directory.
+    #[n(5)]
+    #[cbor(default)]
+    pub patterns: Vec<ClassPattern>,
 }
 
 /// Why a chunk is as it is, for operators.

@@ -109,7 +109,9 @@ fn an_image_has_the_level_and_at_the_first_one_no_later_table() {
     );
     let two = World::at(FeatureLevel::CLASSES);
     assert_eq!(tables_named(&two.state), (1..=14).collect::<Vec<u8>>());
-    assert_eq!(tables_named(&new.state), (1..=16).collect::<Vec<u8>>());
+    let four = World::at(FeatureLevel::COUNTS);
+    assert_eq!(tables_named(&four.state), (1..=16).collect::<Vec<u8>>());
+    assert_eq!(tables_named(&new.state), (1..=17).collect::<Vec<u8>>());
 }
 
 /// The tables that the header of an image names.

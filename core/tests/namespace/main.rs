@@ -10,6 +10,7 @@ mod level;
 mod life;
 mod model;
 mod orphans;
+mod patterns;
 mod posix;
 mod recover;
 mod session;

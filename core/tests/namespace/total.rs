@@ -12,7 +12,7 @@ use antler_core::ids::{
 };
 use antler_core::limits::{CHUNK_SIZE, FILE_SIZE_MAX};
 use antler_core::namespace::record::{
-    Choice, ClassChange, ClientRecord, LeaseEnd, Mutation, RecordBody, WrittenExtent,
+    Choice, ClassChange, ClassPattern, ClientRecord, LeaseEnd, Mutation, RecordBody, WrittenExtent,
 };
 use antler_core::namespace::{Change, State};
 use antler_core::placement::{Policy, StorageClass};
@@ -252,9 +252,22 @@ impl Draw {
         })
     }
 
+    fn patterns(&mut self) -> Mutation {
+        let globs = ["*", "a*", "?", "[", "", "[!b]"];
+        let patterns = self.list(|draw| ClassPattern {
+            glob: draw.pick(&globs).as_bytes().to_vec(),
+            class: draw.class_name(),
+        });
+        Mutation::SetPatterns {
+            inode: self.inode(),
+            patterns,
+        }
+    }
+
     fn rare_mutation(&mut self, modes: &[FallocateMode]) -> Mutation {
         match self.0.below(8) {
             0 => return self.class_mutation(),
+            4 => return self.patterns(),
             1 | 2 => {
                 return Mutation::SetClass {
                     inode: self.inode(),

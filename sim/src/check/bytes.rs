@@ -305,6 +305,7 @@ impl DataEffect {
 fn name_of(body: &FileRequest) -> &'static str {
     match body {
         FileRequest::SetClass { .. }
+        | FileRequest::SetPatterns { .. }
         | FileRequest::ChangeClass(_)
         | FileRequest::SetLabel { .. } => "class order",
         FileRequest::RaiseLevel { .. } => "raise",

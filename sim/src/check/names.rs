@@ -117,6 +117,7 @@ impl NamesJudge {
             FileRequest::RaiseLevel { .. } => Question::Raise,
             FileRequest::ChangeClass(_)
             | FileRequest::SetClass { .. }
+            | FileRequest::SetPatterns { .. }
             | FileRequest::SetLabel { .. } => Question::Order {
                 raised: self.raised,
             },

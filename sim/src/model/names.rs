@@ -12,9 +12,12 @@ use antler_core::attributes::{
     AttributeChange, Attributes, FallocateMode, FileKind, RenameMode, TimeChange, XattrMode,
 };
 use antler_core::errno::Errno;
+use antler_core::glob;
 use antler_core::ids::{InodeId, RequestId, SessionId};
 use antler_core::limits::{NAME_MAX, XATTRS_MAX};
-use antler_core::namespace::record::{ClassChange, ClientRecord, Mutation, Record, RecordBody};
+use antler_core::namespace::record::{
+    ClassChange, ClassPattern, ClientRecord, Mutation, Record, RecordBody,
+};
 use antler_core::time::Timestamp;
 use antler_core::version::FeatureLevel;
 use std::collections::{BTreeMap, BTreeSet};
@@ -38,6 +41,8 @@ pub struct Object {
     pub copies: u8,
     /// The class that is not built in, by its number here.
     class: Option<u64>,
+    /// Of a directory: what files get that are made under such names.
+    patterns: Vec<(Vec<u8>, Wanted)>,
     /// Last access, change of content, change of the inode; unknown with the size.
     pub times: Option<[Timestamp; 3]>,
     /// Where a symlink leads.
@@ -48,6 +53,13 @@ pub struct Object {
 }
 
 impl Object {
+    /// What an object is to be kept as that is made in this directory under a name.
+    fn wanted_for(&self, name: &[u8], kind: FileKind) -> Wanted {
+        let mut patterns = self.patterns.iter().filter(|_| kind == FileKind::Regular);
+        let found = patterns.find(|(pattern, _)| glob::matches(pattern, name));
+        found.map_or((self.copies, self.class), |(_, wanted)| *wanted)
+    }
+
     /// A copy that has no names in it.
     #[must_use]
     pub fn without_entries(&self) -> Self {
@@ -55,6 +67,7 @@ impl Object {
             target: self.target.clone(),
             entries: BTreeMap::new(),
             xattrs: self.xattrs.clone(),
+            patterns: self.patterns.clone(),
             ..*self
         }
     }
@@ -167,6 +180,9 @@ pub struct Names {
     /// What may be logged.
     level: FeatureLevel,
 }
+
+/// What an object is to be kept as: copies, or the number of a class that is not built in.
+type Wanted = (u8, Option<u64>);
 
 /// A storage class of the reference.
 #[derive(Clone, Copy, Debug)]
@@ -364,6 +380,10 @@ impl Names {
         if is_later && self.level < FeatureLevel(3) {
             return Err(Errno::EOPNOTSUPP);
         }
+        let is_latest = matches!(record.mutation, Mutation::SetPatterns { .. });
+        if is_latest && self.level < FeatureLevel(5) {
+            return Err(Errno::EOPNOTSUPP);
+        }
         match &record.mutation {
             Mutation::Create {
                 parent,
@@ -408,6 +428,7 @@ impl Names {
             }
             Mutation::SetCopies { inode, copies } => self.reclass(now, *inode, *copies, None),
             Mutation::SetClass { inode, class } => self.set_class(now, *inode, class),
+            Mutation::SetPatterns { inode, patterns } => self.set_patterns(now, *inode, patterns),
             Mutation::ChangeClass(change) => self.change_class(change),
             Mutation::SetLabel { .. } => Ok(Expected::Done),
             Mutation::RaiseLevel { level } => {
@@ -495,7 +516,11 @@ impl Names {
         if directory.nlink == 0 {
             return Err(Errno::ENOENT);
         }
-        let (copies, class) = (directory.copies, directory.class);
+        let (copies, class) = directory.wanted_for(name, kind);
+        let inherited = match kind {
+            FileKind::Directory => directory.patterns.clone(),
+            _ => Vec::new(),
+        };
         if refused && self.has_law(class) {
             // Whether there are servers for it is not the reference's to know.
             return Err(Errno::ENOSPC);
@@ -511,6 +536,7 @@ impl Names {
         object.size = Some(target.len() as u64);
         object.target = target.to_vec();
         (object.copies, object.class) = (copies, class);
+        object.patterns = inherited;
         object.parent = parent;
         self.objects.insert(inode, object);
         self.touched.objects.insert(inode);
@@ -543,7 +569,7 @@ impl Names {
         if object.nlink == 0 {
             return Err(Errno::ENOENT);
         }
-        self.judge_residence(inode, parent)?;
+        self.judge_residence(inode, parent, name)?;
         self.add_name(now, parent, name, inode);
         let object = self.get_mut(inode)?;
         object.nlink += 1;
@@ -616,9 +642,9 @@ impl Names {
             self.judge_replaced(moved, target)?;
         }
         if parent != new_parent {
-            self.judge_residence(moved, new_parent)?;
+            self.judge_residence(moved, new_parent, new_name)?;
             if let Some(target) = target.filter(|_| exchange) {
-                self.judge_residence(target, parent)?;
+                self.judge_residence(target, parent, name)?;
             }
         }
         match target {
@@ -639,11 +665,12 @@ impl Names {
     }
 
     /// EXDEV where a class with a law is left or entered by a name alone.
-    fn judge_residence(&self, inode: InodeId, parent: InodeId) -> Judged<()> {
+    fn judge_residence(&self, inode: InodeId, parent: InodeId, name: &[u8]) -> Judged<()> {
         let (object, directory) = (self.get(inode)?, self.get(parent)?);
         let holds = matches!(object.kind, FileKind::Regular | FileKind::Directory);
-        let differs = (object.class, object.copies) != (directory.class, directory.copies);
-        match holds && differs && self.has_law(directory.class) {
+        let wanted = directory.wanted_for(name, object.kind);
+        let differs = (object.copies, object.class) != wanted;
+        match holds && differs && self.has_law(wanted.1) {
             true => Err(Errno::EXDEV),
             false => Ok(()),
         }
@@ -656,15 +683,37 @@ impl Names {
 
     fn set_class(&mut self, now: Timestamp, inode: InodeId, name: &str) -> Judged<Expected> {
         self.get(inode)?;
+        let (copies, class) = self.find_class(name)?;
+        self.reclass(now, inode, copies, class)
+    }
+
+    fn find_class(&self, name: &str) -> Judged<Wanted> {
         let built_in = name.strip_prefix("copies-").and_then(|n| n.parse().ok());
         match (self.classes.get(name), built_in) {
-            (Some(class), _) => {
-                let number = class.number;
-                self.reclass(now, inode, 0, Some(number))
-            }
-            (None, Some(copies)) => self.reclass(now, inode, copies, None),
+            (Some(class), _) => Ok((0, Some(class.number))),
+            (None, Some(copies)) => Ok((copies, None)),
             (None, None) => Err(Errno::ENOENT),
         }
+    }
+
+    fn set_patterns(
+        &mut self,
+        now: Timestamp,
+        inode: InodeId,
+        patterns: &[ClassPattern],
+    ) -> Judged<Expected> {
+        if self.get(inode)?.kind != FileKind::Directory {
+            return Err(Errno::ENOTDIR);
+        }
+        let found = patterns.iter().map(|one| {
+            let wanted = self.find_class(&one.class)?;
+            Ok((one.glob.clone(), wanted))
+        });
+        let found = found.collect::<Judged<Vec<_>>>()?;
+        let directory = self.get_mut(inode)?;
+        directory.patterns = found;
+        directory.changed(now);
+        self.told(inode)
     }
 
     fn reclass(
@@ -707,7 +756,9 @@ impl Names {
             ClassChange::Delete { name } => {
                 let known = *self.classes.get(name).ok_or(Errno::ENOENT)?;
                 let mut objects = self.objects.values();
-                if objects.any(|object| object.class == Some(known.number)) {
+                let own = Some(known.number);
+                let names = |object: &Object| object.patterns.iter().any(|one| one.1.1 == own);
+                if objects.any(|object| object.class == own || names(object)) {
                     return Err(Errno::EBUSY);
                 }
                 self.classes.remove(name);
@@ -866,6 +917,7 @@ fn blank(kind: FileKind, mode: u32, now: Timestamp) -> Object {
         size: Some(0),
         copies: 0,
         class: None,
+        patterns: Vec::new(),
         times: Some([now; 3]),
         target: Vec::new(),
         entries: BTreeMap::new(),

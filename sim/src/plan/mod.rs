@@ -601,6 +601,9 @@ fn operation_of(order: &Order, server: u64, lasts: Option<Nanos>) -> FileOperati
     }
     if let (Some(class), Some(path)) = (&order.set, &order.path) {
         let (class, path) = (class.clone(), path.clone());
+        if let Some(glob) = order.names.clone() {
+            return FileOperation::SetPattern { path, glob, class };
+        }
         return FileOperation::SetClass { path, class };
     }
     let label = order.label.as_deref().map(read_label);

@@ -145,6 +145,12 @@ pub enum FileOperation {
         path: String,
         class: String,
     },
+    /// Gives a directory one pattern: files made under such names get the class.
+    SetPattern {
+        path: String,
+        glob: String,
+        class: String,
+    },
     SetLabel {
         server: u64,
         key: String,

@@ -19,6 +19,7 @@ pub use site::{Link, Site};
 pub use who::Who;
 pub use year::{Each, Rate, Storage, Year};
 
+use antler_core::glob;
 use antler_core::machine::Role;
 use antler_core::placement::{Archive, Policy};
 use antler_core::version::FeatureLevel;
@@ -283,6 +284,10 @@ pub struct Order {
     /// Of `set`: `/`, or a directory that programs make.
     #[serde(default)]
     pub path: Option<String>,
+    /// Of `set`: only what is made in the directory from then on, under names that this
+    /// pattern stands for.
+    #[serde(default)]
+    pub names: Option<String>,
     /// Sets a label of `server`: `key=value`, or `key-` to remove what was set.
     #[serde(default)]
     pub label: Option<String>,
@@ -623,6 +628,11 @@ impl Order {
             archive
                 .parse::<Archive>()
                 .map_err(|mistake| format!("{archive:?}: {mistake}"))?;
+        }
+        if let Some(names) = self.names.as_deref()
+            && (self.set.is_none() || !glob::is_pattern(names.as_bytes()))
+        {
+            return Err(format!("`names` is a pattern, of `set`: not {names:?}"));
         }
         match said {
             (Some(_), None, 0, false) if self.keep.is_some() => Ok(()),
