@@ -151,8 +151,7 @@ impl BytesJudge {
                 file.commit(mount, change, Commit::Durable);
                 return Ok(Some(Synced { file: key }));
             }
-            // What the mount wrote meanwhile may be lost with it: a handle is told once.
-            DataEffect::Flush | DataEffect::Fsync => file.fail_commit(mount, file.newest_change()),
+            DataEffect::Flush | DataEffect::Fsync => file.fail_commit(mount, change),
             DataEffect::Read { length, .. } => {
                 return self.judge_read(operation, key, length, result);
             }

@@ -365,11 +365,17 @@ impl FileBytes {
         self.fail(change);
     }
 
-    /// A flush or fsync failed: the fate of all that the mount wrote is unknown.
+    /// A flush or fsync failed: the fate of all that the mount wrote before it began is
+    /// unknown. What it wrote since then may be lost with it, as a handle is told once; or it
+    /// is still to be sent, and comes behind what others write meanwhile.
     pub fn fail_commit(&mut self, mount: MountId, upto: ChangeId) {
         self.written.remove(&mount);
         self.disclaim(mount);
         self.give_up(|entry| entry.mount == mount && entry.order <= upto.0);
+        for segment in self.segments.values_mut() {
+            let own = segment.under_way.iter_mut().filter(|e| e.mount == mount);
+            own.for_each(|entry| entry.rivalled = true);
+        }
     }
 
     /// A mount died: the fate of all that it had not committed is unknown.

@@ -177,6 +177,22 @@ fn a_failed_sync_leaves_it_open() {
 }
 
 #[test]
+fn what_was_written_behind_a_sync_that_fails_may_still_come_behind_what_others_write() {
+    let mut file = FileBytes::default();
+    let failing = file.begin_commit();
+    write(&mut file, 1, W1);
+    let own = file.begin_commit();
+    file.fail_commit(1, failing);
+    write(&mut file, 2, W2);
+    done(&mut file, 2, Commit::Durable);
+    assert_eq!(readable(&mut file, 2), [W1, W2]);
+    file.fail_commit(1, own);
+    write(&mut file, 2, W2);
+    done(&mut file, 2, Commit::Durable);
+    assert_eq!(readable(&mut file, 2), [W2], "it was given up");
+}
+
+#[test]
 fn a_length_committed_while_another_mount_cuts_is_unknown() {
     let mut file = FileBytes::default();
     let cut = file.begin_truncate(1, 10);
