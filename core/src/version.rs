@@ -19,7 +19,7 @@ use std::fmt;
 /// | 2 | storage classes and labels: policies by label expressions; leases that know up to where an fsync may have vouched |
 /// | 3 | erasure codes: classes whose chunks at rest lie in parts; what disks tell of scrubs and drains |
 /// | 4 | versions that count the syncs under a lease; scrubs on demand |
-/// | 5 | patterns of directories, which choose a class by name |
+/// | 5 | patterns of directories, which choose a class by name; classes that speak of hosts |
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Encode, Decode)]
 #[cbor(transparent)]
 pub struct FeatureLevel(#[n(0)] pub u16);
@@ -41,6 +41,8 @@ impl FeatureLevel {
     pub const ORDERED_SCRUB: Self = Self(4);
     /// Patterns of directories.
     pub const PATTERNS: Self = Self(5);
+    /// Hosts as failure domains.
+    pub const HOSTS: Self = Self(5);
     /// The newest one that this binary knows.
     pub const NEWEST: Self = Self::PATTERNS;
     /// What the binary before this one knew: machines can be built so.

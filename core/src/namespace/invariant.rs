@@ -116,6 +116,10 @@ impl State {
         hold(codeless || level >= FeatureLevel::CODES, || {
             format!("there are erasure codes at feature level {level}")
         })?;
+        let hosts = self.classes().any(|(_, _, class)| class.has_hosts());
+        hold(!hosts || level >= FeatureLevel::HOSTS, || {
+            format!("there are classes of hosts at feature level {level}")
+        })?;
         let patternless = self.patterns.len() == 0;
         hold(patternless || level >= FeatureLevel::PATTERNS, || {
             format!("there are patterns at feature level {level}")

@@ -17,6 +17,9 @@ impl Mutation {
         match self {
             Self::ChangeClass(
                 ClassChange::Create { class, .. } | ClassChange::Modify { class, .. },
+            ) if class.has_hosts() => FeatureLevel::HOSTS,
+            Self::ChangeClass(
+                ClassChange::Create { class, .. } | ClassChange::Modify { class, .. },
             ) if class.has_codes() => FeatureLevel::CODES,
             Self::SetClass { .. } | Self::ChangeClass(_) | Self::SetLabel { .. } => {
                 FeatureLevel::CLASSES

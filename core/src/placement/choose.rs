@@ -3,7 +3,8 @@
 //! What a policy demands comes first: its slots are filled as well as they can be
 //! (`slots` tells how well). Among choices that are equal in that, copies spread
 //! over failure domains, widest first: a datacentre (`dc`) that has fewest of the
-//! copies wins, then a rack, and no server gets two. Among equals the choice is
+//! copies wins, then a rack, then a host, where servers say which is theirs, and no
+//! server gets two. Among equals the choice is
 //! random by free space, from the caller's generator. Invariant: what is chosen
 //! never goes against a hard term, alone or together with what is present.
 
@@ -145,7 +146,7 @@ pub fn replaces(policy: &Policy, others: &[&Labels], old: &Labels, new: &Labels)
 
 /// The place in `left` of the server that shares least with `taken`.
 fn best(policy: &Policy, left: &[&Candidate<'_>], taken: &[&Labels], rng: &mut Rng) -> usize {
-    let crowd: Vec<(usize, usize)> = left
+    let crowd: Vec<Crowd> = left
         .iter()
         .map(|one| crowding(policy, one.labels, taken))
         .collect();
@@ -164,8 +165,11 @@ fn best(policy: &Policy, left: &[&Candidate<'_>], taken: &[&Labels], rng: &mut R
     equals[equals.len() - 1]
 }
 
-/// How many of `taken` share a wide, then a narrow failure domain with `labels`.
-fn crowding(policy: &Policy, labels: &Labels, taken: &[&Labels]) -> (usize, usize) {
+/// How many copies share a wide, a narrow, the narrowest failure domain.
+type Crowd = (usize, usize, usize);
+
+/// How many of `taken` share failure domains with `labels`, the widest first.
+fn crowding(policy: &Policy, labels: &Labels, taken: &[&Labels]) -> Crowd {
     let share = |key| {
         let mine = label(labels, key);
         taken
@@ -180,10 +184,16 @@ fn crowding(policy: &Policy, labels: &Labels, taken: &[&Labels]) -> (usize, usiz
             .filter(|other| domain_of(other, domain) == mine);
         same.count()
     };
+    // Servers that say nothing of a host are each on their own.
+    let host = match label(labels, "host") {
+        Some(_) => share("host"),
+        None => 0,
+    };
     match policy.differ.map(|differ| differ.domain) {
-        None | Some(Domain::Datacentre) => (share("dc"), share("rack")),
-        Some(Domain::Rack) => (together(Domain::Rack), share("dc")),
-        Some(Domain::Server) => (0, 0),
+        None | Some(Domain::Datacentre) => (share("dc"), share("rack"), host),
+        Some(Domain::Rack) => (together(Domain::Rack), share("dc"), host),
+        Some(Domain::Host) => (host, share("dc"), share("rack")),
+        Some(Domain::Server) => (0, 0, host),
     }
 }
 
@@ -217,7 +227,7 @@ fn burden(
     policy: &Policy,
     kept: &[&Candidate<'_>],
     at: usize,
-) -> ((usize, usize), std::cmp::Reverse<u64>, ServerId) {
+) -> (Crowd, std::cmp::Reverse<u64>, ServerId) {
     let others: Vec<&Labels> = kept
         .iter()
         .enumerate()

@@ -103,6 +103,9 @@ pub enum Domain {
     /// A datacentre: the label `dc`.
     #[n(2)]
     Datacentre,
+    /// A machine that runs several chunkservers: the label `host`.
+    #[n(3)]
+    Host,
 }
 
 impl fmt::Display for Domain {
@@ -111,6 +114,7 @@ impl fmt::Display for Domain {
             Self::Server => "server",
             Self::Rack => "rack",
             Self::Datacentre => "dc",
+            Self::Host => "host",
         })
     }
 }
@@ -289,6 +293,7 @@ pub(crate) fn domain_of(labels: &Labels, domain: Domain) -> (Option<&str>, Optio
         Domain::Server => (None, None),
         Domain::Rack => (label(labels, "dc"), label(labels, "rack")),
         Domain::Datacentre => (label(labels, "dc"), None),
+        Domain::Host => (label(labels, "host"), None),
     }
 }
 
@@ -389,6 +394,15 @@ impl StorageClass {
     #[must_use]
     pub fn has_codes(&self) -> bool {
         self.keep.stripe.is_some() || self.archive.is_some()
+    }
+
+    /// Whether it speaks of hosts.
+    #[must_use]
+    pub fn has_hosts(&self) -> bool {
+        let archive = self.archive.as_ref().map(|archive| &archive.policy);
+        let policies = [Some(&self.keep), self.create.as_ref(), archive];
+        let mut differ = policies.into_iter().flatten().filter_map(|one| one.differ);
+        differ.any(|differ| differ.domain == Domain::Host)
     }
 
     /// The policy for a chunk at rest, if it is of that code.

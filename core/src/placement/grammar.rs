@@ -288,14 +288,16 @@ impl<'t> Parser<'t> {
     }
 
     fn domain(&mut self) -> Result<Domain, Mistake> {
-        let token = self.word("`server`, `rack` or `dc`")?;
+        let token = self.word("`server`, `host`, `rack` or `dc`")?;
         match token.text {
-            "server" => Ok(Domain::Server),
+            // Two copies on a server would be on one disk for all that anybody knows.
+            "server" | "disk" => Ok(Domain::Server),
+            "host" => Ok(Domain::Host),
             "rack" => Ok(Domain::Rack),
             "dc" => Ok(Domain::Datacentre),
             text => Err(wrong(
                 token,
-                format!("`{text}` is not `server`, `rack` or `dc`"),
+                format!("`{text}` is not `server`, `host`, `rack` or `dc`"),
             )),
         }
     }

@@ -19,6 +19,7 @@ impl Query {
     #[must_use]
     pub fn since(&self) -> FeatureLevel {
         match self {
+            Self::PlanClass { class, .. } if class.has_hosts() => FeatureLevel::HOSTS,
             Self::PlanClass { class, .. } if class.has_codes() => FeatureLevel::CODES,
             Self::PlanClass { .. } => FeatureLevel::CLASSES,
             Self::Scrub { .. } => FeatureLevel::ORDERED_SCRUB,
@@ -72,6 +73,11 @@ impl Message {
             ) if version < FeatureLevel::SCRUB => return leave_orders_out(disks),
             _ => return,
         };
+        if version < FeatureLevel::HOSTS
+            && let Answer::Status(status) = answer
+        {
+            status.classes.retain(|one| !one.class.has_hosts());
+        }
         if version < FeatureLevel::CODES {
             leave_codes_out(answer);
         }

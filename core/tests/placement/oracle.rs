@@ -85,14 +85,21 @@ fn share(policy: &Policy, left: &Labels, right: &Labels) -> bool {
             domain: Domain::Datacentre,
             force: Force::Hard,
         }) => same("dc"),
+        Some(Differ {
+            domain: Domain::Host,
+            force: Force::Hard,
+        }) => same("host"),
         _ => false,
     }
 }
 
 fn places() -> impl Strategy<Value = Vec<Labels>> {
     let text = |key: &str, value: u8| (key.to_owned(), value.to_string());
-    let place = (0..3_u8, 0..3_u8, 0..2_u8).prop_map(move |(dc, rack, tier)| {
+    let place = (0..3_u8, 0..3_u8, 0..2_u8, 0..3_u8).prop_map(move |(dc, rack, tier, host)| {
         let mut labels = Labels::new();
+        if host > 0 {
+            labels.push(text("host", host));
+        }
         if dc > 0 {
             labels.push(text("dc", dc));
         }
@@ -136,7 +143,13 @@ fn policy() -> impl Strategy<Value = Policy> {
         place,
         force,
     });
-    let domain = prop::sample::select(vec![Domain::Server, Domain::Rack, Domain::Datacentre]);
+    let domains = [
+        Domain::Server,
+        Domain::Rack,
+        Domain::Datacentre,
+        Domain::Host,
+    ];
+    let domain = prop::sample::select(domains.to_vec());
     let differ = (domain, force()).prop_map(|(domain, force)| Differ { domain, force });
     let parts = (
         prop::collection::vec(term, 0..3),
