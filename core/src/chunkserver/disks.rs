@@ -229,13 +229,14 @@ impl Disks {
     }
 
     /// The disk with the most room of those that work and may take what is new, and of which
-    /// the caller says so too: one that is suspected only where there is no other.
+    /// the caller says so too: one that is suspected only where no other has room.
     pub(super) fn with_most_room(&self, may: impl Fn(DiskId) -> bool) -> Option<DiskId> {
         let taking = self.table.iter();
         let taking = taking.filter(|(disk, one)| one.takes_new() && may(**disk));
         let most = taking.max_by_key(|(_, one)| {
             let is_trusted = one.health.suspected().is_none();
-            (is_trusted, one.room(), std::cmp::Reverse(one.copies))
+            let room = one.room();
+            (room > 0, is_trusted, room, std::cmp::Reverse(one.copies))
         });
         most.map(|(&disk, _)| disk)
     }

@@ -146,7 +146,10 @@ impl Pace {
     fn note(&mut self, took: Duration, company: Company) {
         match company {
             Company::Nobody => self.alone.note(took),
-            Company::Pauses if self.share == 1 => self.alone.note(took),
+            // Of a server that was never without repair nothing better is known.
+            Company::Pauses if self.share == 1 || self.alone.total < self.samples => {
+                self.alone.note(took);
+            }
             Company::Pauses => {}
             Company::Repair => self.judge(took),
         }
@@ -253,6 +256,13 @@ mod tests {
         // The work of today takes longer than that of before.
         (0..20 * SAMPLES).for_each(|_| pace.note(millis(50), Company::Pauses));
         assert_eq!(share_after(&mut pace, 40 * SAMPLES, millis(60)), SHARES);
+    }
+
+    #[test]
+    fn a_server_that_was_never_without_repair_makes_room_as_well() {
+        let mut pace = Pace::new(200, SAMPLES);
+        (0..SAMPLES).for_each(|_| pace.note(millis(4), Company::Pauses));
+        assert_eq!(share_after(&mut pace, 20 * SAMPLES, millis(11)), 1);
     }
 
     #[test]

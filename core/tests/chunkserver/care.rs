@@ -155,6 +155,11 @@ fn a_disk_that_is_slow_for_long_is_suspected_and_emptied() {
     cluster.write(&[copy], 0, &content(17, 1), true).unwrap();
     assert!(cluster.chunks_on(0, 2).contains(&17));
     assert_eq!(cluster.disk_status(0, 2).suspected, "");
+    // Where that has no room, rather there than nowhere.
+    cluster.order(0, 2, of_size(0));
+    let copy = cluster.copy(0, 18, 1, Right::Write);
+    cluster.write(&[copy], 0, &content(18, 1), true).unwrap();
+    assert_eq!(cluster.chunks_on(0, 1), [18]);
 }
 
 #[test]
