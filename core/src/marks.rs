@@ -155,6 +155,8 @@ marks! {
     PartMoved = "part-moved";
     /// A part moved from a disk that had more than its share.
     DisksEvened = "disks-evened";
+    /// A read for another server's copy waited, as clients used the source.
+    SourcePaced = "source-paced";
     /// A disk was suspected: its reads were slow for long, or failed.
     DiskSuspected = "disk-suspected";
     /// The leader had what is on a single disk made elsewhere.

@@ -41,6 +41,8 @@ impl FeatureLevel {
     pub const ORDERED_SCRUB: Self = Self(4);
     /// Patterns of directories.
     pub const PATTERNS: Self = Self(5);
+    /// What chunkservers tell of disks that they suspect.
+    pub const SUSPICION: Self = Self(5);
     /// Hosts as failure domains.
     pub const HOSTS: Self = Self(5);
     /// The newest one that this binary knows.

@@ -191,8 +191,9 @@ fn an_old_link_carries_no_word_of_erasure_codes() {
 }
 
 #[test]
-fn an_old_link_carries_no_word_of_scrubs_and_drains() {
+fn an_old_link_carries_no_word_of_scrubs_drains_and_suspicions() {
     let disk = |scrub: Option<ScrubStatus>| DiskStatus {
+        suspected: scrub.map_or("", |_| "it is slow").to_owned(),
         draining: scrub.is_some().then_some(7),
         path: "d".to_owned(),
         scrub,

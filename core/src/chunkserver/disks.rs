@@ -20,7 +20,7 @@ use crate::ids::{DiskId, PartId, Token};
 use crate::limits::REPORT_BATCH;
 use crate::machine::{Effect, Level};
 use crate::marks::Mark;
-use crate::time::Instant;
+use crate::time::{Duration, Instant};
 use crate::vfs::Space;
 use crate::wire::chunk_master::PartReport;
 use crate::wire::client_master::DiskStatus;
@@ -174,6 +174,11 @@ impl Disk {
         self.failed.is_none() && self.closing.is_none()
     }
 
+    /// It works, and nothing speaks against it.
+    pub(super) fn is_trusted(&self) -> bool {
+        self.works() && self.health.suspected().is_none()
+    }
+
     /// What is there is to move elsewhere: by order, or as it is suspected.
     fn is_emptied(&self) -> bool {
         self.rules.drain || self.health.suspected().is_some()
@@ -182,12 +187,9 @@ impl Disk {
     /// How much of what may be in use is, in thousandths, with so many bytes more or less;
     /// `None` of a disk that takes no part in balance.
     pub(super) fn used_per_mille(&self, change: i64) -> Option<u64> {
-        let since = self.written.saturating_sub(self.moved);
-        let less = self.moved.saturating_sub(self.written);
         let signed = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
-        let change = change
-            .saturating_add(signed(since))
-            .saturating_sub(signed(less));
+        let since = signed(self.written) - signed(self.moved);
+        let change = change.saturating_add(since);
         let takes_part = self.works() && !self.is_emptied();
         takes_part.then(|| self.rules.used_per_mille(self.space, change))?
     }
@@ -234,8 +236,8 @@ impl Disks {
         let taking = self.table.iter();
         let taking = taking.filter(|(disk, one)| one.takes_new() && may(**disk));
         let most = taking.max_by_key(|(_, one)| {
-            let is_trusted = one.health.suspected().is_none();
             let room = one.room();
+            let is_trusted = one.is_trusted();
             (room > 0, is_trusted, room, std::cmp::Reverse(one.copies))
         });
         most.map(|(&disk, _)| disk)
@@ -519,7 +521,8 @@ impl ChunkServer {
         let one = self.disks.table.get_mut(&disk);
         let one = one.expect("operations are on disks");
         one.under_way += 1;
-        if issued.is_short_read() {
+        let measures = self.config.care.slow > Duration::ZERO;
+        if measures && issued.is_short_read() {
             one.health.begin(token, self.now);
         }
         self.issued.insert(token, issued);

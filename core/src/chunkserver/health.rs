@@ -5,8 +5,8 @@
 //! moves what is there to its other disks (`moves`), or the leader to other servers. A
 //! suspected disk still takes what is new where there is no other. Only reads are measured:
 //! a sync may take as long as it has to write. Invariant: a verdict stands for the life of the
-//! server; it is never passed on a disk while another one of the server is as slow, since then
-//! it is not the disk.
+//! server; it is never passed on a disk while another one that is still trusted is as slow,
+//! since then it is not the disk.
 
 use super::ChunkServer;
 use crate::ids::{DiskId, Token};
@@ -65,8 +65,9 @@ impl Health {
     /// An operation ended, perhaps a read.
     pub(super) fn end(&mut self, token: Token, now: Instant, bound: Duration) {
         if let Some(begun) = self.begun.remove(&token) {
-            self.reads += 1;
-            self.slow += u32::from(now.since(begun) > bound);
+            let is_slow = now.since(begun) > bound;
+            self.reads = self.reads.saturating_add(1);
+            self.slow = self.slow.saturating_add(u32::from(is_slow));
         }
     }
 
@@ -102,9 +103,13 @@ impl ChunkServer {
         if bound == Duration::ZERO {
             return;
         }
-        let working = self.disks.table.iter_mut().filter(|(_, one)| one.works());
+        let trusted = self
+            .disks
+            .table
+            .iter_mut()
+            .filter(|(_, one)| one.is_trusted());
         let mut slow = Vec::new();
-        for (disk, one) in working {
+        for (disk, one) in trusted {
             one.health.close_window(self.now, bound);
             if one.health.slow_windows > 0 {
                 slow.push((*disk, one.health.slow_windows));
@@ -132,15 +137,14 @@ impl ChunkServer {
 
     fn suspect(&mut self, disk: DiskId, why: String) {
         let one = self.disks.table.get_mut(&disk).expect("it is there");
-        if one.health.suspected.is_some() || !one.works() {
+        if !one.is_trusted() {
             return;
         }
+        one.health.suspected = Some(why.clone());
         self.marks.reach(Mark::DiskSuspected);
         let path = self.disks.path(disk);
         let text = format!("{disk} at {path} is suspected, and what is there moves away: {why}");
         self.log(Level::Warn, text);
-        let one = self.disks.table.get_mut(&disk).expect("it is there");
-        one.health.suspected = Some(why);
         self.follow_drains();
         self.say_disks();
     }

@@ -8,7 +8,7 @@
 use super::ChunkServer;
 use super::disks::Issued;
 use super::pace::Begun;
-use super::parts::{Change, PartError, PartOp, PartResult, PartWrite, Then};
+use super::parts::{Change, PartError, PartInfo, PartOp, PartResult, PartWrite, Then};
 use crate::chunk::operation::{DiskError, DiskReply, DiskRequest};
 use crate::hash::Digest;
 use crate::ids::{BootId, ChunkVersion, DiskId, LinkId, PartId, RequestId, ServerId};
@@ -194,17 +194,22 @@ impl ChunkServer {
             self.parts.see_epoch(part, epoch);
             return Ok(());
         }
-        match self.parts.readable(part) {
+        match self.find_readable(part)? {
+            info if right == Right::Read && info.version < version => Err(ChunkErrorKind::Version),
+            _ => Ok(()),
+        }
+    }
+
+    /// What a part is like that may be read.
+    fn find_readable(&mut self, part: PartId) -> Result<PartInfo, ChunkErrorKind> {
+        match self.parts.readable(part).copied() {
             None if self.parts.was_lost(part) => {
                 self.marks.reach(Mark::LostPartAsked);
                 Err(ChunkErrorKind::Medium)
             }
             None => Err(ChunkErrorKind::NotFound),
             Some(info) if self.disks.is_closing(info.disk) => Err(ChunkErrorKind::Medium),
-            Some(info) if right == Right::Read && info.version < version => {
-                Err(ChunkErrorKind::Version)
-            }
-            Some(_) => Ok(()),
+            Some(info) => Ok(info),
         }
     }
 
@@ -229,18 +234,21 @@ impl ChunkServer {
         }
     }
 
-    /// Begins what another server reads, which may have waited.
+    /// Begins what another server reads. It may have waited, and is admitted once more.
     pub(super) fn begin_sourced(&mut self, mut reading: Reading) {
         reading.sourced = Some(self.now);
-        let there = self.parts.readable(reading.part).map(|info| info.disk);
-        match there.filter(|disk| !self.disks.is_closing(*disk)) {
-            Some(disk) => {
+        let found = match self.masters.may_serve(self.now) {
+            true => self.find_readable(reading.part),
+            false => Err(ChunkErrorKind::Busy),
+        };
+        match found {
+            Ok(info) => {
                 let body = reading.body.clone();
-                self.operate(disk, body, Issued::Read(reading));
+                self.operate(info.disk, body, Issued::Read(reading));
             }
-            None => {
+            Err(kind) => {
                 self.sourcing.end_one();
-                self.refuse(reading.link, reading.request, ChunkErrorKind::Medium);
+                self.refuse(reading.link, reading.request, kind);
             }
         }
     }

@@ -8,6 +8,7 @@
 use super::ChunkServer;
 use super::pace::SHARES;
 use super::requests::Reading;
+use crate::marks::Mark;
 use crate::time::{Duration, Instant};
 use std::collections::VecDeque;
 
@@ -65,6 +66,7 @@ impl ChunkServer {
         while let Some((since, _)) = self.sourcing.waiting.front() {
             let is_overdue = self.now >= *since + WAIT_MAX;
             if !is_overdue && !self.may_read_one_more() {
+                self.marks.reach(Mark::SourcePaced);
                 return;
             }
             let (_, reading) = self.sourcing.waiting.pop_front().expect("it was seen");

@@ -109,7 +109,8 @@ impl State {
             return Err(Errno::EMLINK);
         }
         let cookie = cookie.ok_or(Errno::ENOSPC)?;
-        let class = self.class_for(parent, name, new.kind)?;
+        let by_name = self.class_by_name(parent, name, new.kind);
+        let class = by_name.unwrap_or(directory.class);
         if new.wants_chunk() {
             // A law that can't be met is told to who makes the file, not to who closes it.
             self.judge_new_copies(class, &step.choice.copies)?;

@@ -83,13 +83,22 @@ impl State {
         kind: FileKind,
     ) -> Result<ClassId, Errno> {
         let own = self.class_of(parent)?;
+        Ok(self.class_by_name(parent, name, kind).unwrap_or(own))
+    }
+
+    /// The class of the first pattern of a directory that stands for a file's name.
+    pub(crate) fn class_by_name(
+        &self,
+        parent: InodeId,
+        name: &[u8],
+        kind: FileKind,
+    ) -> Option<ClassId> {
         if self.patterns.len() == 0 || kind != FileKind::Regular {
-            return Ok(own);
+            return None;
         }
-        let patterns = self.patterns.get(&parent).into_iter();
-        let mut all = patterns.flat_map(|patterns| patterns.0.iter());
-        let found = all.find(|one| glob::matches(one.glob.bytes(), name));
-        Ok(found.map_or(own, |one| one.class))
+        let mut all = self.patterns.get(&parent)?.0.iter();
+        let found = all.find(|one| glob::matches(one.glob.bytes(), name))?;
+        Some(found.class)
     }
 
     /// The patterns of a directory.

@@ -38,7 +38,8 @@
 //! version 4   versions that count the syncs under a lease: fields in the grant of a lease,
 //!             its end, and requests to chunkservers; the question and the command Scrub
 //! version 5   the mutation SetPatterns, and patterns in the answer to Info; the failure
-//!             domain host in policies
+//!             domain host in policies; which disks are suspected, in Register, Alive and
+//!             Status
 //! ```
 //!
 //! This layout and the meaning of versions hold for every version to come.

@@ -70,13 +70,15 @@ impl Message {
             }) => answer,
             Self::ChunkToMaster(
                 ChunkToMaster::Register { disks, .. } | ChunkToMaster::Alive { disks, .. },
-            ) if version < FeatureLevel::SCRUB => return leave_orders_out(disks),
+            ) => return lower_disks(disks, version),
             _ => return,
         };
-        if version < FeatureLevel::HOSTS
-            && let Answer::Status(status) = answer
-        {
-            status.classes.retain(|one| !one.class.has_hosts());
+        if let Answer::Status(status) = answer {
+            let servers = status.servers.iter_mut();
+            servers.for_each(|server| lower_disks(&mut server.disks, version));
+            if version < FeatureLevel::HOSTS {
+                status.classes.retain(|one| !one.class.has_hosts());
+            }
         }
         if version < FeatureLevel::CODES {
             leave_codes_out(answer);
@@ -105,8 +107,6 @@ fn leave_codes_out(answer: &mut Answer) {
             first: Some(first), ..
         } => hide(first),
         Answer::Status(status) => {
-            let servers = status.servers.iter_mut();
-            servers.for_each(|server| leave_orders_out(&mut server.disks));
             status.classes.retain(|one| !one.class.has_codes());
             status.health.unshaped = 0;
         }
@@ -120,10 +120,15 @@ fn leave_codes_out(answer: &mut Answer) {
     }
 }
 
-/// How far disks are scrubbed, and that they are being emptied.
-fn leave_orders_out(disks: &mut [DiskStatus]) {
+/// How far disks are scrubbed, that they are being emptied, and that they are suspected.
+fn lower_disks(disks: &mut [DiskStatus], version: FeatureLevel) {
     for disk in disks {
-        (disk.scrub, disk.draining) = (None, None);
+        if version < FeatureLevel::SCRUB {
+            (disk.scrub, disk.draining) = (None, None);
+        }
+        if version < FeatureLevel::SUSPICION {
+            disk.suspected.clear();
+        }
     }
 }
 

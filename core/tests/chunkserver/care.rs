@@ -124,14 +124,18 @@ fn read_slowly(cluster: &mut Cluster, disks: &[u64], each: Duration, rounds: usi
 
 /// A server of two disks with parts on both.
 fn spread() -> Cluster {
-    let mut cluster = Cluster::new(1, 2);
-    for chunk in 1..=16 {
+    spread_over(2)
+}
+
+fn spread_over(disks: u64) -> Cluster {
+    let mut cluster = Cluster::new(1, disks);
+    for chunk in 1..=disks * 8 {
         let copy = cluster.copy(0, chunk, 1, Right::Write);
         let data = content(chunk, 1);
         cluster.write(&[copy], 0, &data, true).unwrap();
     }
     cluster.pass(HEARTBEAT * 2);
-    for disk in 1..=2 {
+    for disk in 1..=disks {
         assert!(cluster.chunks_on(0, disk).len() >= 4);
     }
     cluster
@@ -175,6 +179,17 @@ fn no_disk_is_suspected_that_is_as_slow_as_another_or_slow_for_a_moment() {
         read_slowly(&mut cluster, &[1], SLOW / 2, 60);
     }
     assert_eq!(cluster.disk_status(0, 1).suspected, "");
+}
+
+#[test]
+fn a_disk_that_was_suspected_before_keeps_no_other_from_it() {
+    let mut cluster = spread_over(3);
+    for disk in 1..=2 {
+        read_slowly(&mut cluster, &[disk], SLOW * 2, 45);
+        cluster.pass(Duration::from_secs(30));
+        assert_ne!(cluster.disk_status(0, disk).suspected, "", "disk {disk}");
+    }
+    assert_eq!(cluster.chunks_on(0, 3).len(), 24);
 }
 
 #[test]

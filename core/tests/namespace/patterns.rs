@@ -37,12 +37,12 @@ fn delete(world: &mut World, name: &str) -> Outcome {
     world.run(&root(), Mutation::ChangeClass(ClassChange::Delete { name }))
 }
 
-fn make(world: &mut World, parent: InodeId, name: &str, kind: FileKind) -> InodeId {
+fn create(parent: InodeId, name: &str, kind: FileKind, write: bool) -> Mutation {
     let target = match kind {
         FileKind::Symlink => b"x".to_vec(),
         _ => Vec::new(),
     };
-    let create = Mutation::Create {
+    Mutation::Create {
         parent,
         name: name.into(),
         kind,
@@ -50,9 +50,12 @@ fn make(world: &mut World, parent: InodeId, name: &str, kind: FileKind) -> Inode
         device: 0,
         target,
         exclusive: true,
-        write: false,
-    };
-    match world.run(&root(), create) {
+        write,
+    }
+}
+
+fn make(world: &mut World, parent: InodeId, name: &str, kind: FileKind) -> InodeId {
+    match world.run(&root(), create(parent, name, kind, false)) {
         Ok(Reply::Created { attributes, .. }) => attributes.inode,
         other => panic!("{name} was not made: {other:?}"),
     }
@@ -190,17 +193,8 @@ fn a_law_is_that_of_the_class_that_the_name_stands_for() {
     assert!(world.run(&root(), link(eastern, "y.east")).is_ok());
     assert_eq!(world.run(&root(), link(eastern, "y")), Err(Errno::EXDEV));
     // What is created there is judged by it as well.
-    let create = |name: &str| Mutation::Create {
-        parent: into,
-        name: name.into(),
-        kind: FileKind::Regular,
-        mode: 0o644,
-        device: 0,
-        target: Vec::new(),
-        exclusive: true,
-        write: true,
-    };
+    let written = |name| create(into, name, FileKind::Regular, true);
     world.choice.copies = servers(1);
-    assert!(world.run(&root(), create("a")).is_ok());
-    assert_eq!(world.run(&root(), create("a.east")), Err(Errno::ENOSPC));
+    assert!(world.run(&root(), written("a")).is_ok());
+    assert_eq!(world.run(&root(), written("a.east")), Err(Errno::ENOSPC));
 }

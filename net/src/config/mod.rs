@@ -207,7 +207,7 @@ fn care<'t>(reader: &mut Reader<'t>, top: &mut Section<'t>) -> DiskCare {
     let usual = DiskCare::default();
     let mut number = |key, most| {
         let told = reader.number(top, key, 0..=most)?;
-        u32::try_from(told.value).ok()
+        Some(u32::try_from(told.value).expect("within the range"))
     };
     let slow = number("suspect_slow", 60_000);
     DiskCare {
