@@ -50,10 +50,12 @@ say "files get a class by their name"
 [ "$("$ANTLER" class-patterns "$MNT/free" | tr '\n' ' ')" = '*.tmp=copies-1 [a-m]*=west ' ] || fail "patterns do not show"
 mkdir "$MNT/free/z"
 for of in a.tmp:copies-1 b:west x:copies-2 z/c:west z/d.tmp:copies-1; do
-    echo "$marker ${of%:*}" >"$MNT/free/${of%:*}"
+    # The marker is of what may only be in the west: deleted content may still be on a disk.
+    text=${of%:*}
+    [ "${of#*:}" != west ] || text="$marker $text"
+    echo "$text" >"$MNT/free/${of%:*}"
     [ "$("$ANTLER" get-class "$MNT/free/${of%:*}")" = "${of#*:}" ] || fail "${of%:*} is not of ${of#*:}"
 done
-rm "$MNT/free/a.tmp" "$MNT/free/x" "$MNT/free/z/d.tmp"
 ! "$ANTLER" class-patterns "$MNT/free" '[a=west' 2>"$WORK/bad.txt" || fail "a bad pattern was taken"
 grep -q 'a pattern and a class are wanted' "$WORK/bad.txt" || fail "a bad pattern: $(cat "$WORK/bad.txt")"
 ! "$ANTLER" class-patterns "$MNT/free" '*=nowhere' 2>"$WORK/bad.txt" || fail "a class that is not there was taken"
