@@ -101,14 +101,25 @@ impl Drop for PidFile {
     }
 }
 
-/// The process that holds a pid file; `None` when nobody does.
+/// The process that holds a pid file; `None` when nobody does, or one that is ending: it may
+/// hold the lock until the last of its threads is gone, which `take` waits for.
 #[must_use]
 pub fn running(path: &Path) -> Option<u32> {
     let file = File::open(path).ok()?;
     match rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared) {
-        Err(rustix::io::Errno::WOULDBLOCK) => number(path),
+        Err(rustix::io::Errno::WOULDBLOCK) => number(path).filter(|pid| !is_ending(*pid)),
         _ => None,
     }
+}
+
+/// Whether a process is a zombie already (proc_pid_stat(5)).
+fn is_ending(pid: u32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    // Its name is in parentheses and may have some itself.
+    let state = stat
+        .rsplit_once(')')
+        .map_or("", |(_, rest)| rest.trim_start());
+    state.starts_with(['Z', 'X'])
 }
 
 fn number(path: &Path) -> Option<u32> {
@@ -133,6 +144,25 @@ mod tests {
         drop(held);
         assert_eq!(running(&path), None);
         PidFile::take(&path).expect("free again");
+    }
+
+    #[test]
+    fn who_is_killed_and_still_holds_the_lock_does_not_run() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("pid");
+        let _held = PidFile::take(&path).expect("free");
+        let mut child = std::process::Command::new("sleep")
+            .arg("60")
+            .spawn()
+            .expect("there is sleep(1)");
+        std::fs::write(&path, format!("{}\n", child.id())).expect("it is ours");
+        assert_eq!(running(&path), Some(child.id()));
+        child.kill().expect("it is ours");
+        while !is_ending(child.id()) {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        assert_eq!(running(&path), None);
+        child.wait().expect("it was not waited for");
     }
 
     #[test]
